@@ -1,0 +1,66 @@
+"""Guards at the door of public functions: each error names what was expected, what came, and the remedy."""
+
+import torch
+from torch import Tensor
+
+from depthkit.errors import GeometryError, ShapeError
+
+
+def _shape(x: Tensor) -> tuple[int, ...]:
+    return tuple(x.shape)
+
+
+def check_map(name: str, x: Tensor) -> None:
+    """``x`` is a floating-point map, ``(B, 1, H, W)``."""
+    if x.ndim != 4 or x.shape[1] != 1:
+        raise ShapeError(f"expected {name} of shape (B, 1, H, W); got {_shape(x)}. Add the batch or channel axis with [None].")
+    if not x.is_floating_point():
+        raise ShapeError(f"expected {name} in floating point; got {x.dtype}. Convert stored integers to their unit first.")
+
+
+def check_map_pair(pred: Tensor, target: Tensor, valid: Tensor) -> None:
+    """``pred`` and ``target`` are maps of one shape and ``valid`` is their bool mask, all ``(B, 1, H, W)``."""
+    check_map("pred", pred)
+    if pred.shape != target.shape:
+        raise ShapeError(
+            f"expected pred and target of one shape (B, 1, H, W); got {_shape(pred)} and {_shape(target)}. "
+            "Resize the prediction to the label (never the label to the prediction)."
+        )
+    check_map("target", target)
+    check_valid(valid, pred)
+
+
+def check_valid(valid: Tensor, like: Tensor) -> None:
+    """``valid`` is a bool mask of the batch and image size of ``like``."""
+    expected = (like.shape[0], 1, *like.shape[-2:])
+    if valid.dtype != torch.bool or _shape(valid) != expected:
+        raise ShapeError(
+            f"expected valid as bool of shape {expected}; got {valid.dtype} of shape {_shape(valid)}. "
+            "Pass a mask that is True where the label may be read, for example target > 0."
+        )
+
+
+def check_image(name: str, image: Tensor) -> None:
+    """``image`` is floating-point RGB, ``(B, 3, H, W)``."""
+    if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+        raise ShapeError(
+            f"expected {name} as float RGB of shape (B, 3, H, W) in [0, 1]; got {image.dtype} of shape {_shape(image)}. "
+            "Move the channels first and divide 8-bit images by 255."
+        )
+
+
+def check_intrinsics(intrinsics: Tensor, batch: int) -> None:
+    """``intrinsics`` are ``(B, 3, 3)`` and known."""
+    if _shape(intrinsics) != (batch, 3, 3):
+        raise ShapeError(f"expected intrinsics of shape ({batch}, 3, 3); got {_shape(intrinsics)}.")
+    if not intrinsics.isfinite().all():
+        raise GeometryError(
+            "expected known intrinsics; got NaN or infinite ones. Give fx, fy, cx, cy in pixels for every sample "
+            "(`intrinsics` in its meta.json), or leave out what needs a camera."
+        )
+
+
+def check_pose(name: str, pose: Tensor, batch: int) -> None:
+    """``pose`` is ``(B, 4, 4)``."""
+    if _shape(pose) != (batch, 4, 4):
+        raise ShapeError(f"expected {name} of shape ({batch}, 4, 4); got {_shape(pose)}.")

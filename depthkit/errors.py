@@ -1,0 +1,33 @@
+"""The errors a user can cause. Each is also a ``ValueError`` and says: expected, got, where, what to do."""
+
+
+class DepthKitError(ValueError):
+    """Base of every error that depthkit raises about its input."""
+
+
+class ShapeError(DepthKitError):
+    """A tensor or image has a size or dtype that the function cannot take."""
+
+
+class LabelError(DepthKitError):
+    """A label's ambiguity or representation does not fit the loss, model or protocol that reads it."""
+
+
+class GeometryError(DepthKitError):
+    """Camera facts (intrinsics, poses, baseline) are missing or contradict the image."""
+
+
+class AlignmentError(DepthKitError):
+    """A prediction cannot be aligned to its label."""
+
+
+class ShardError(DepthKitError):
+    """A shard, its index or a sample in it cannot be written, read or trusted."""
+
+
+class CheckpointError(DepthKitError):
+    """Weights do not fit the model, or cannot be had."""
+
+
+class RecipeError(DepthKitError):
+    """A recipe names an object or a setting that does not exist, or settings that contradict each other."""

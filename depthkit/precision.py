@@ -1,0 +1,32 @@
+"""Which arithmetic runs in full precision: everything but the networks."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def in_float32(function: Callable[P, R]) -> Callable[P, R]:
+    """Run ``function`` with autocast off and its half-precision tensor arguments upcast to float32.
+
+    Half precision holds neither a pixel grid above 2,048 nor the number of pixels of an image, so losses, alignment,
+    geometry and metrics all wear this decorator; float32 and float64 arguments pass unchanged.
+    """
+
+    def upcast(x: Any) -> Any:
+        return x.float() if isinstance(x, Tensor) and x.dtype in _HALF else x
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+        device = next((x.device.type for x in tensors), "cpu")
+        with torch.autocast(device, enabled=False):
+            return function(*map(upcast, args), **{name: upcast(x) for name, x in kwargs.items()})
+
+    return wrapped

@@ -1,0 +1,115 @@
+"""Convert maps between depth, disparity and their logarithms."""
+
+import torch
+from torch import Tensor
+
+from depthkit.errors import LabelError
+from depthkit.precision import in_float32
+from depthkit.types import Ambiguity, LabelKind, Representation
+
+_LOGARITHMS = (Representation.LOG_DEPTH, Representation.LOG_DISPARITY)
+_INVERSES = (Representation.DISPARITY, Representation.LOG_DISPARITY)
+
+
+@in_float32
+def convert(x: Tensor, source: Representation, target: Representation) -> Tensor:
+    """The same scene in another representation, elementwise.
+
+    Args:
+        x: a map in ``source``, any shape. Infinite depth and zero disparity (sky) convert into each other exactly.
+        source: what the numbers are.
+        target: what they shall be.
+
+    Returns:
+        The map in ``target``, of the shape of ``x``. Zero or negative depth has no logarithm: mask it before (the result
+        is NaN or infinite there, and so is its gradient).
+
+    Example:
+        >>> convert(torch.tensor([2.0, torch.inf]), Representation.DEPTH, Representation.DISPARITY)
+        tensor([0.5000, 0.0000])
+    """
+    if source == target:
+        return x
+    inverted = (source in _INVERSES) != (target in _INVERSES)
+    if source in _LOGARITHMS:
+        x = -x if inverted else x
+        return x if target in _LOGARITHMS else x.exp()
+    if target in _LOGARITHMS:
+        return -x.log() if inverted else x.log()
+    return 1 / x
+
+
+def check_convertible(kind: LabelKind, target: Representation) -> None:
+    """A label of this kind can be expressed in ``target``.
+
+    Raises:
+        LabelError: a disparity known up to shift and scale has neither a depth nor a logarithm, and an affine depth no
+            disparity, as long as the shift is unknown.
+    """
+    if kind.ambiguity in (Ambiguity.ORDINAL, Ambiguity.UNLABELLED):
+        raise LabelError(f"a label of kind {kind.ambiguity} has no dense values to express as {target}.")
+    if kind.ambiguity == Ambiguity.SHIFT_SCALE and kind.representation != target:
+        raise LabelError(
+            f"a {kind} label has no {target} (1 / (a x + b) needs a and b). "
+            f"Give these labels a loss or protocol in {kind.representation}."
+        )
+
+
+def convert_label(label: Tensor, valid: Tensor, source: Representation, target: Representation) -> tuple[Tensor, Tensor]:
+    """A label in another representation, and the pixels where it has a finite value there.
+
+    Args:
+        label: a map in ``source``, ``(B, 1, H, W)``; any value where not valid.
+        valid: bool, ``(B, 1, H, W)``.
+        source: what the numbers are.
+        target: what they shall be.
+
+    Returns:
+        The label in ``target``, finite everywhere, and its mask. Zero or negative depth leaves the mask; sky (infinite
+        depth) stays in it as disparity 0 and leaves it in every other representation; a disparity that stays a disparity
+        may be negative, as those of stereo films are.
+    """
+    if source == Representation.DEPTH or (source == Representation.DISPARITY and target != source):
+        valid = valid & (label > 0)
+    converted = convert(label.where(valid, 1), source, target)
+    valid = valid & converted.isfinite()
+    return converted.where(valid, 1), valid
+
+
+def sigmoid_to_disparity(sigma: Tensor, *, min_depth: float, max_depth: float) -> Tensor:
+    """Monodepth2's output head: disparity [1/m] between ``1 / max_depth`` and ``1 / min_depth``, linear in ``sigma``.
+
+    Args:
+        sigma: sigmoid activation in [0, 1], any shape.
+        min_depth: depth [m] at ``sigma`` = 1.
+        max_depth: depth [m] at ``sigma`` = 0.
+    """
+    _check_range(min_depth, max_depth)
+    return 1 / max_depth + (1 / min_depth - 1 / max_depth) * sigma
+
+
+@in_float32
+def log_depth_to_unit(depth: Tensor, *, min_depth: float, max_depth: float) -> Tensor:
+    """Depth on a logarithmic scale from -1 at ``min_depth`` to 1 at ``max_depth`` (MetricGold eq. 3).
+
+    Args:
+        depth: depth [m], > 0, any shape.
+        min_depth: depth [m] that becomes -1.
+        max_depth: depth [m] that becomes 1.
+    """
+    _check_range(min_depth, max_depth)
+    low, high = torch.tensor([min_depth, max_depth], dtype=torch.float64).log().tolist()
+    return (depth.log() - low) * (2 / (high - low)) - 1
+
+
+@in_float32
+def unit_to_depth(unit: Tensor, *, min_depth: float, max_depth: float) -> Tensor:
+    """The inverse of ``log_depth_to_unit``: depth [m] of a number in [-1, 1] (MetricGold eq. 3)."""
+    _check_range(min_depth, max_depth)
+    low, high = torch.tensor([min_depth, max_depth], dtype=torch.float64).log().tolist()
+    return (low + (unit + 1) * ((high - low) / 2)).exp()
+
+
+def _check_range(min_depth: float, max_depth: float) -> None:
+    if not 0 < min_depth < max_depth:
+        raise LabelError(f"expected 0 < min_depth < max_depth in metres; got {min_depth} and {max_depth}.")

@@ -1,0 +1,182 @@
+"""The vocabulary and the conventions that the rest of depthkit obeys.
+
+=================  =====================================================================================
+quantity           convention
+=================  =====================================================================================
+image              float32 RGB in [0, 1], ``(B, 3, H, W)``; the network normalises its own input
+depth              z along the optical axis [m], ``(B, 1, H, W)``; zero or negative is invalid
+disparity          1 / depth [1/m]; a stereo rig's pixel disparity is ``stereo_disparity`` [px]
+valid              bool, ``(B, 1, H, W)``; a label's value where it is False is arbitrary
+sky                a valid label: disparity 0, depth inf
+intrinsics         ``(B, 3, 3)`` [px] of the image they come with, pixel centres at integer coordinates
+poses              ``a_from_b``, ``(B, 4, 4)``, translation [m]: ``x_a = a_from_b @ x_b``
+camera axes        x right, y down, z forward
+=================  =====================================================================================
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Ambiguity(StrEnum):
+    """What a label leaves undetermined."""
+
+    METRIC = "metric"
+    """Nothing: true depth."""
+    SCALE = "scale"
+    """One positive factor on depth (UTS, "up to scale"): structure from motion."""
+    SHIFT_SCALE = "shift_scale"
+    """One positive factor and one offset on disparity (UTSS): stereo photos and films."""
+    ORDINAL = "ordinal"
+    """Everything but the order of annotated point pairs."""
+    UNLABELLED = "unlabelled"
+    """Everything: no label."""
+
+
+class Representation(StrEnum):
+    """What the numbers of a map are."""
+
+    DEPTH = "depth"
+    """z [m]."""
+    DISPARITY = "disparity"
+    """1 / z [1/m]."""
+    LOG_DEPTH = "log_depth"
+    """ln z, z in metres."""
+    LOG_DISPARITY = "log_disparity"
+    """-ln z, z in metres."""
+
+
+class Views(StrEnum):
+    """Which views of the scene a sample holds."""
+
+    SINGLE = "single"
+    VIDEO = "video"
+    STEREO = "stereo"
+    VIDEO_STEREO = "video_stereo"
+
+
+AMBIGUITIES = tuple(Ambiguity)
+"""Position of an ambiguity in this tuple is its code in ``Batch.ambiguity``."""
+REPRESENTATIONS = tuple(Representation)
+"""Position of a representation in this tuple is its code in ``Batch.representation``."""
+
+
+class LabelKind(NamedTuple):
+    """A label is a pair: what it leaves undetermined, and what its numbers are."""
+
+    ambiguity: Ambiguity
+    representation: Representation
+
+    def __str__(self) -> str:
+        return f"{self.ambiguity} {self.representation}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with what is known about it, on the CPU, before batching.
+
+    Attributes:
+        key: name, unique in its dataset and free of dots.
+        image: uint8 RGB, ``(H, W, 3)``.
+        label: float32 in ``representation``, ``(H, W)``; arbitrary where not ``valid``. None if there is none.
+        valid: bool, ``(H, W)``. None exactly if ``label`` is None.
+        ambiguity: what the label leaves undetermined.
+        representation: what the label's numbers are.
+        sky: bool, ``(H, W)``, a subset of ``valid`` where there is a label.
+        intrinsics: float64 ``(3, 3)`` [px] of ``image``.
+        world_from_camera: float64 ``(4, 4)`` [m].
+        stereo_baseline: distance between the two cameras of a rig [m].
+        frames: further views by name (``prev``, ``next``, ``stereo``, ``frame-N``), uint8 ``(H, W, 3)`` each.
+        frames_from_camera: pose ``frame_from_camera`` of such views by the same names, float64 ``(4, 4)`` [m].
+        pairs: ordinal label, int32 ``(P, 5)``: row a, column a, row b, column b, order
+            (+1: a is closer, -1: b is closer, 0: the same).
+        source: where it came from (file names, licence), free text by name.
+    """
+
+    key: str
+    image: np.ndarray
+    label: np.ndarray | None = None
+    valid: np.ndarray | None = None
+    ambiguity: Ambiguity = Ambiguity.UNLABELLED
+    representation: Representation = Representation.DEPTH
+    sky: np.ndarray | None = None
+    intrinsics: np.ndarray | None = None
+    world_from_camera: np.ndarray | None = None
+    stereo_baseline: float | None = None
+    frames: Mapping[str, np.ndarray] = field(default_factory=dict)
+    frames_from_camera: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pairs: np.ndarray | None = None
+    source: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> LabelKind:
+        """The label's pair."""
+        return LabelKind(self.ambiguity, self.representation)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the image [px]."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some attributes changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one size, stacked.
+
+    Attributes:
+        image: float32 RGB in [0, 1], ``(B, 3, H, W)``.
+        target: float32 label, each row in its own ``representation``, ``(B, 1, H, W)``; arbitrary where not ``valid``.
+        valid: bool, ``(B, 1, H, W)``; all False in a row without a dense label.
+        sky: bool, ``(B, 1, H, W)``.
+        ambiguity: int64 position in ``AMBIGUITIES``, ``(B,)``.
+        representation: int64 position in ``REPRESENTATIONS``, ``(B,)``.
+        dataset: int64 position of the sample's source in the datamodule's list, ``(B,)``.
+        intrinsics: float32 ``(B, 3, 3)`` [px]; NaN in a row whose camera is unknown.
+        real: bool ``(B,)``; False in rows that only pad an evaluation to equal steps on every rank.
+        keys: names of the samples.
+        pairs: int64 ``(B, P, 5)`` as in ``Sample.pairs``; rows of -1 pad. P is 0 without ordinal labels.
+        broken: samples that could not be read since the previous batch of the same worker, one sentence each.
+    """
+
+    image: Tensor
+    target: Tensor
+    valid: Tensor
+    sky: Tensor
+    ambiguity: Tensor
+    representation: Tensor
+    dataset: Tensor
+    intrinsics: Tensor
+    real: Tensor
+    keys: tuple[str, ...]
+    pairs: Tensor
+    broken: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def _map(self, function: Any) -> Self:
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: function(x) for name, x in tensors.items() if isinstance(x, Tensor)})
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The batch on another device. Lightning calls this."""
+        return self._map(lambda x: x.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The batch in page-locked memory. ``DataLoader(pin_memory=True)`` calls this."""
+        return self._map(Tensor.pin_memory)
+
+    def rows(self, keep: Tensor) -> Self:
+        """The rows where ``keep``, bool ``(B,)``, is True."""
+        keys = tuple(key for key, kept in zip(self.keys, keep.tolist(), strict=True) if kept)
+        return replace(self._map(lambda x: x[keep]), keys=keys)
