@@ -1,0 +1,27 @@
+"""What every test shares: two threads, a fixed seed, the place of the real samples."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+SAMPLES = Path(os.environ.get("DEPTHKIT_SAMPLES", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def samples_root() -> Path:
+    """The folder of real RGB-D samples; tests that need it skip where it is absent."""
+    if not SAMPLES.is_dir():
+        pytest.skip(f"no real samples at {SAMPLES}; point DEPTHKIT_SAMPLES at a folder of them")
+    return SAMPLES
