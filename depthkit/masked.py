@@ -70,3 +70,12 @@ def centred(x: Tensor, centre: Tensor) -> Tensor:
 def per_image(value: Tensor, like: Tensor) -> Tensor:
     """One number per image, ``(B,)``, shaped to broadcast against ``like`` ``(B, ...)``."""
     return value.view(-1, *[1] * (like.ndim - 1))
+
+
+@in_float32
+def masked_range(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value over valid pixels, ``(B,)`` each."""
+    low = x.where(valid, torch.inf).flatten(1).amin(1)
+    high = x.where(valid, -torch.inf).flatten(1).amax(1)
+    some = masked_count(valid) > 0
+    return low.where(some, 0), high.where(some, 0)
