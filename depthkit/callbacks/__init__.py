@@ -1,0 +1,5 @@
+"""Lightning callbacks: pictures during training, predictions written to files."""
+
+from depthkit.callbacks.images import DepthImages
+
+__all__ = ["DepthImages"]

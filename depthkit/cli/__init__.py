@@ -1,0 +1,1 @@
+"""The ``depthkit`` command: training through LightningCLI, and the data, evaluation and demonstration commands beside it."""

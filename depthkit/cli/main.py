@@ -1,0 +1,67 @@
+"""Entry point of the ``depthkit`` command.
+
+A user's mistake ends in one sentence on stderr and exit code 2; a traceback means a defect of depthkit.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from depthkit.errors import DepthKitError
+
+TRAINING = ("fit", "validate", "test", "predict")
+HELP = """usage: depthkit COMMAND ...
+
+train and evaluate (a recipe's keys are constructor arguments; `depthkit fit --help`):
+  fit | validate | test | predict   --config RECIPE.yaml [--key value ...]
+
+data:
+  shards write | verify | info      raw RGB-D to shards, and checks of shards
+
+use:
+  evaluate                          score a checkpoint on shards under a published protocol
+  demo                              render scenes, train, evaluate, draw: the quickstart recipe from end to end
+
+`depthkit COMMAND --help` describes each.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command; exits with code 2 and one sentence after a user's mistake."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(HELP)
+        return
+    try:
+        if arguments[0] in TRAINING:
+            from depthkit.cli.training import run
+
+            run(arguments)
+        else:
+            _command(arguments)
+    except DepthKitError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. What was finished is kept; the same command continues.\n")
+        sys.exit(130)
+
+
+def _command(arguments: list[str]) -> None:
+    from jsonargparse import auto_cli
+
+    from depthkit.cli import demo, evaluate, shards
+
+    commands = {
+        "shards": {"_help": "Raw RGB-D to shards, and checks of shards.", "write": shards.write}
+        | {"verify": shards.verify, "info": shards.info},
+        "evaluate": evaluate.evaluate,
+        "demo": demo.demo,
+    }
+    if arguments[0] not in commands:
+        sys.stderr.write(f"unknown command {arguments[0]!r}; expected one of {', '.join((*TRAINING, *commands))}.\n")
+        sys.exit(2)
+    auto_cli(commands, args=arguments, prog="depthkit", as_positional=True)
+
+
+if __name__ == "__main__":
+    main()

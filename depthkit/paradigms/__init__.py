@@ -1,0 +1,8 @@
+"""The training recipes: one LightningModule per published method."""
+
+from depthkit.paradigms.affine_invariant import AffineInvariantModule
+from depthkit.paradigms.base import DepthModule
+from depthkit.paradigms.pareto import pareto_weights
+from depthkit.paradigms.schedules import CosineDecay, LinearDecay, Schedule, StepDecay
+
+__all__ = ["AffineInvariantModule", "CosineDecay", "DepthModule", "LinearDecay", "Schedule", "StepDecay", "pareto_weights"]

@@ -1,0 +1,183 @@
+"""What every paradigm shares: validation by protocols, prediction, optimizer groups, checkpoint facts. No training step."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from depthkit import __version__
+from depthkit.errors import CheckpointError, LabelError, RecipeError
+from depthkit.evaluation import PROTOCOLS, Protocol, ProtocolMetrics
+from depthkit.models import DepthNet, build
+from depthkit.paradigms.schedules import Schedule
+from depthkit.types import Ambiguity, Batch, LabelKind
+
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+"""Builds an optimizer from parameter groups; in a recipe, ``{class_path: torch.optim.Adam, init_args: {lr: 1.0e-4}}``."""
+
+
+def adam(parameters: Iterable[Any]) -> Optimizer:
+    """Adam with learning rate 1e-4, the optimizer of MiDaS."""
+    return torch.optim.Adam(parameters, lr=1e-4)
+
+
+class DepthModule(LightningModule):
+    """Base of the paradigms. Subclasses add ``training_step`` and state which labels they learn from in ``accepts``.
+
+    Args:
+        model: network to train; predicts in ``model.representation``.
+        optimizer: builds the optimizer from parameter groups.
+        encoder_lr: learning rate of ``model.encoder``; None uses the optimizer's.
+        schedule: learning-rate schedule over the whole run, stepped every optimizer step.
+        protocols: evaluation protocol of all validation and test sets, or of each by its name.
+    """
+
+    accepts: ClassVar[frozenset[LabelKind]]
+    """Label kinds that the paradigm can learn from; others raise a ``LabelError`` when training starts."""
+    ambiguity: ClassVar[Ambiguity]
+    """What a trained model's prediction leaves undetermined."""
+
+    def __init__(
+        self,
+        model: DepthNet,
+        *,
+        optimizer: OptimizerFactory = adam,
+        encoder_lr: float | None = None,
+        schedule: Schedule | None = None,
+        protocols: str | Mapping[str, str] = "synthetic_affine",
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer = optimizer
+        self.encoder_lr = encoder_lr
+        self.schedule = schedule or Schedule()
+        self.protocols = protocols
+        self.scores = nn.ModuleDict()
+        names = [protocols] if isinstance(protocols, str) else protocols.values()
+        for name in names:
+            find_protocol(name)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Predict: RGB in [0, 1], ``(B, 3, H, W)``, to a map in ``model.representation``, ``(B, 1, H, W)``."""
+        prediction: Tensor = self.model(image)
+        return prediction
+
+    def setup(self, stage: str) -> None:
+        """Check that the labels fit the paradigm, and make one set of scores per evaluation set."""
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit":
+            for name, kind in zip(getattr(data, "dataset_names", ()), getattr(data, "label_kinds", ()), strict=True):
+                if kind not in self.accepts:
+                    accepted = ", ".join(sorted(map(str, self.accepts)))
+                    raise LabelError(
+                        f"dataset {name!r} holds {kind} labels; {type(self).__name__} learns from {accepted}. "
+                        "Leave the dataset out, convert its labels, or choose another paradigm."
+                    )
+        for part, names in (("val", "val_names"), ("test", "test_names")):
+            scores = (ProtocolMetrics(self._protocol(name)) for name in getattr(data, names, None) or ("data",))
+            self.scores[part] = nn.ModuleList(scores)
+
+    def _protocol(self, dataset: str) -> Protocol:
+        if isinstance(self.protocols, str):
+            return find_protocol(self.protocols)
+        if dataset not in self.protocols:
+            raise RecipeError(
+                f"no protocol for evaluation set {dataset!r}; model.init_args.protocols names {', '.join(self.protocols)}. "
+                f"Add `{dataset}: <protocol>`, one of {', '.join(PROTOCOLS)}."
+            )
+        return find_protocol(self.protocols[dataset])
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
+        """Score one batch under the set's protocol; returns the prediction at network resolution."""
+        return self._score(batch, self._metrics("val", dataloader_idx))
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
+        """As ``validation_step``."""
+        return self._score(batch, self._metrics("test", dataloader_idx))
+
+    def _metrics(self, part: str, index: int) -> ProtocolMetrics:
+        return cast(ProtocolMetrics, cast(nn.ModuleList, self.scores[part])[index])
+
+    def _score(self, batch: Batch, metrics: ProtocolMetrics) -> Tensor | None:
+        batch = batch.rows(batch.real)  # the other rows only keep ranks in step
+        if not len(batch):
+            return None
+        prediction = self(metrics.protocol.resize_input(batch.image, self.model.size_multiple))
+        metrics.update(prediction.float(), self.model.representation, batch)
+        return cast(Tensor, prediction)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log every protocol's numbers as ``val/<dataset>/<metric>``."""
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log every protocol's numbers as ``test/<dataset>/<metric>``."""
+        self._log_scores("test")
+
+    def _log_scores(self, part: str) -> None:
+        names = getattr(getattr(self.trainer, "datamodule", None), f"{part}_names", None) or ("data",)
+        for index, name in enumerate(names):
+            metrics = self._metrics(part, index)
+            for metric, value in metrics.compute().items():  # already reduced over ranks
+                self.log(f"{part}/{name}/{metric}", value, rank_zero_only=False)
+            metrics.reset()
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Predict at network resolution, ``(B, 1, h, w)``; writers resize to the source."""
+        return cast(Tensor, self(batch.image))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Count the samples that could not be read."""
+        broken = float(len(getattr(batch, "broken", ())))
+        self.log("data/broken", broken, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True, batch_size=1)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """One group for the encoder, one for everything else, and the schedule stepped by optimizer steps."""
+        encoder = [p for p in self.model.encoder.parameters() if p.requires_grad]
+        known = set(map(id, encoder))
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
+        groups: list[dict[str, Any]] = [{"params": encoder, "name": "encoder"}, {"params": rest, "name": "decoder"}]
+        if self.encoder_lr is not None:
+            groups[0]["lr"] = self.encoder_lr
+        optimizer = self.optimizer([group for group in groups if group["params"]])
+        scheduler = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store, as plain values, what a predictor needs to rebuild the network."""
+        checkpoint["depthkit"] = {
+            "version": __version__,
+            "model": self.model.config,
+            "representation": str(self.model.representation),
+            "ambiguity": str(self.ambiguity),
+            "size": list(getattr(getattr(self._trainer, "datamodule", None), "size", None) or ()),
+        }
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """As in Lightning; a model built by one of ``depthkit.models``' functions need not be passed again."""
+        if "model" not in kwargs and isinstance(checkpoint_path, str | Path):
+            facts = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True).get("depthkit") or {}
+            if not facts.get("model"):
+                raise CheckpointError(
+                    f"{checkpoint_path} does not say how its network was built. Pass it: "
+                    f"{cls.__name__}.load_from_checkpoint(path, model=...)."
+                )
+            kwargs["model"] = build(facts["model"])
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if name not in PROTOCOLS:
+        raise RecipeError(f"unknown protocol {name!r}; expected one of {', '.join(PROTOCOLS)}.")
+    return PROTOCOLS[name]

@@ -1,0 +1,80 @@
+"""Read a batch's labels in the representation a loss wants, and average losses over images, exactly under DDP."""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, distributed
+
+from depthkit.masked import masked_count, masked_range, per_image
+from depthkit.representation import convert_label
+from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, Representation
+
+DENSE = frozenset({Ambiguity.METRIC, Ambiguity.SCALE, Ambiguity.SHIFT_SCALE})
+"""Ambiguities of a label with a value per pixel."""
+
+
+def labels(batch: Batch, representation: Representation, ambiguities: Collection[Ambiguity] = DENSE) -> tuple[Tensor, Tensor]:
+    """Targets in one representation, whatever each row was stored in.
+
+    Args:
+        batch: rows of any kind.
+        representation: what the targets shall be.
+        ambiguities: which labels to read.
+
+    Returns:
+        Target, float32 ``(B, 1, H, W)``, and its mask, bool ``(B, 1, H, W)``: False in rows of another ambiguity, and where
+        the label has no finite value in ``representation`` (a disparity up to shift and scale stays in disparity only).
+    """
+    target, valid = torch.ones_like(batch.target), torch.zeros_like(batch.valid)
+    for ambiguity in ambiguities:
+        of_kind = batch.ambiguity == AMBIGUITIES.index(ambiguity)
+        for code, stored in enumerate(REPRESENTATIONS):
+            if ambiguity == Ambiguity.SHIFT_SCALE and stored != representation:
+                continue
+            rows = per_image(of_kind & (batch.representation == code), batch.valid)
+            converted, readable = convert_label(batch.target, batch.valid & rows, stored, representation)
+            target, valid = torch.where(rows, converted, target), valid | readable
+    return target, valid
+
+
+def unit_range(target: Tensor, valid: Tensor) -> Tensor:
+    """A label moved and scaled to [0, 1] per image, as MiDaS does with ground-truth disparity (section 5).
+
+    It changes nothing for a robustly aligned loss and gives every image and dataset the same weight in a least-squares
+    one. A constant label becomes 0.
+
+    Args:
+        target: label, ``(B, 1, H, W)``; any value where not valid.
+        valid: bool, ``(B, 1, H, W)``.
+    """
+    low, high = masked_range(target, valid)
+    span = (high - low).where(high > low, 1)
+    return ((target - per_image(low, target)) / per_image(span, target)).where(valid, 0)
+
+
+def has_label(valid: Tensor) -> Tensor:
+    """Images with at least one valid pixel, bool ``(B,)``."""
+    return masked_count(valid) > 0
+
+
+def mean_per_group(per_image_loss: Tensor, counted: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean loss of each group over the counted images of all ranks.
+
+    Args:
+        per_image_loss: ``(B,)``.
+        counted: bool ``(B,)``: images that take part.
+        group: int64 ``(B,)`` in ``[0, groups)``, for example ``Batch.dataset``.
+        groups: number of groups ``K``.
+
+    Returns:
+        Means ``(K,)``, 0 for an absent group, and whether the group has an image on any rank, bool ``(K,)``. On several
+        ranks the returned means differ, and the average over ranks, which DDP takes of their gradients, is the mean over
+        all images: the same gradient as one process with the whole batch, however labels are spread over ranks.
+    """
+    member = torch.nn.functional.one_hot(group, groups).to(per_image_loss.dtype) * counted[:, None]
+    count = member.sum(0)
+    world = 1
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(count)
+        world = distributed.get_world_size()
+    return per_image_loss.where(counted, 0) @ member * world / count.clamp_min(1), count > 0

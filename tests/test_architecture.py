@@ -1,0 +1,103 @@
+"""The tree keeps its shape: imports point to smaller rows, third parties stay in their rooms, nothing grows too long."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "depthkit"
+ROWS = (
+    ("types", "errors"),
+    ("checks", "masked", "precision"),
+    ("representation", "alignment", "geometry"),
+    ("losses", "metrics", "models", "data"),
+    ("evaluation",),
+    ("paradigms", "inference", "callbacks"),
+    ("cli",),
+)
+ROW = {room: number for number, row in enumerate(ROWS) for room in row}
+# Rooms (or files) where a third-party package may be imported; packages not named here may be imported anywhere.
+ALLOWED = {
+    "timm": ("models",),
+    "diffusers": ("models",),
+    "webdataset": ("data",),
+    "albumentations": ("data",),
+    "cv2": ("data",),
+    "lightning": ("data/datamodule", "paradigms", "callbacks", "cli"),
+    "omegaconf": ("cli",),
+    "jsonargparse": ("cli",),
+    "torchmetrics": ("metrics", "evaluation", "paradigms", "inference", "callbacks", "cli"),
+}
+MAX_LINES, MAX_STEP_LINES = 400, 60
+BANNED = {"utils", "common", "misc", "helpers"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(file: Path, package: Path = PACKAGE) -> str:
+    """The first part of the file's path inside the package."""
+    return file.relative_to(package).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: write imports absolutely"
+            names = [alias.name for alias in node.names]
+            yield from ((node.lineno, f"{node.module}.{n}" if node.module == "depthkit" else str(node.module)) for n in names)
+
+
+def violations(file: Path, package: Path = PACKAGE) -> list[str]:
+    """What the file imports against the rules, one sentence each."""
+    here, place, found = room(file, package), file.relative_to(package).as_posix(), []
+    for line, name in imports(ast.parse(file.read_text())):
+        parts = name.split(".")
+        if parts[0] == "depthkit" and len(parts) > 1 and here != "__init__":
+            there = parts[1]
+            if there in ROW and there != here and ROW[there] >= ROW[here]:
+                found.append(f"{place}:{line}: {here} must not import {there}")
+        elif parts[0] in ALLOWED and not place.startswith(ALLOWED[parts[0]]):
+            found.append(f"{place}:{line}: {parts[0]} belongs in {', '.join(ALLOWED[parts[0]])}")
+    return found
+
+
+def test_every_room_has_a_row() -> None:
+    assert {room(file) for file in FILES} - {"__init__"} <= set(ROW)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(PACKAGE).as_posix())
+def test_imports_point_to_smaller_rows(file: Path) -> None:
+    assert violations(file) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "complaint"),
+    [
+        ("metrics/bad.py", "from depthkit.losses import SSILoss", "metrics must not import losses"),
+        ("losses/bad.py", "import depthkit.evaluation", "losses must not import evaluation"),
+        ("types.py", "from depthkit import checks", "types must not import checks"),
+        ("paradigms/bad.py", "import timm", "timm belongs in models"),
+    ],
+)
+def test_a_forbidden_import_is_found(tmp_path: Path, name: str, line: str, complaint: str) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(line)
+    assert [found for found in violations(file, tmp_path) if complaint in found]
+
+
+def test_no_file_is_too_long_and_no_room_is_a_junk_drawer() -> None:
+    assert {f.name: n for f in FILES if (n := len(f.read_text().splitlines())) > MAX_LINES} == {}
+    assert not {part for f in FILES for part in f.relative_to(PACKAGE).with_suffix("").parts} & BANNED
+
+
+def test_a_training_step_reads_like_the_algorithm() -> None:
+    steps = {
+        f"{file.name}:{node.name}": node.end_lineno - node.lineno + 1
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name == "training_step" and node.end_lineno
+    }
+    assert {name: length for name, length in steps.items() if length > MAX_STEP_LINES} == {}
