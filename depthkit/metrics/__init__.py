@@ -1,0 +1,43 @@
+"""Metrics of predicted depth: ``torchmetrics`` classes, and functions in ``depthkit.metrics.functional``.
+
+Depth in metres in, argument order ``preds, target, valid``; every class takes ``reduction="image"|"pixel"`` and, for depth
+maps, ``alignment=``. To add a metric, subclass ``PixelMean`` (what to average) and ``DepthMetric`` (its name).
+"""
+
+from depthkit.metrics import functional
+from depthkit.metrics.alignment import Alignment, Fit
+from depthkit.metrics.boundary import BoundaryF1
+from depthkit.metrics.collection import depth_metrics
+from depthkit.metrics.delta import DeltaAccuracy, DeltaError
+from depthkit.metrics.formula import Formula, PixelMean, RootPixelMean
+from depthkit.metrics.inverse import IMAE, IRMSE
+from depthkit.metrics.linear import MAE, RMSE, AbsRel, SqRel
+from depthkit.metrics.logarithmic import Log10, LogMAE, RMSELog, SILog
+from depthkit.metrics.metric import DepthMetric, FormulaMetric
+from depthkit.metrics.ordinal import WHDR
+
+__all__ = [
+    "IMAE",
+    "IRMSE",
+    "MAE",
+    "RMSE",
+    "WHDR",
+    "AbsRel",
+    "Alignment",
+    "BoundaryF1",
+    "DeltaAccuracy",
+    "DeltaError",
+    "DepthMetric",
+    "Fit",
+    "Formula",
+    "FormulaMetric",
+    "Log10",
+    "LogMAE",
+    "PixelMean",
+    "RMSELog",
+    "RootPixelMean",
+    "SILog",
+    "SqRel",
+    "depth_metrics",
+    "functional",
+]

@@ -1,0 +1,53 @@
+"""The metrics that papers print side by side."""
+
+from typing import Any, Protocol
+
+from torchmetrics import MetricCollection
+
+from depthkit.metrics.alignment import Alignment
+from depthkit.metrics.delta import DeltaAccuracy
+from depthkit.metrics.inverse import IRMSE
+from depthkit.metrics.linear import MAE, RMSE, AbsRel, SqRel
+from depthkit.metrics.logarithmic import Log10, RMSELog, SILog
+from depthkit.metrics.metric import DepthMetric, Reduction
+
+
+class ScoringProtocol(Protocol):
+    """What ``depth_metrics`` reads of an evaluation protocol."""
+
+    @property
+    def alignment(self) -> Alignment | None:
+        """Fitted per image before scoring."""
+
+    @property
+    def reduction(self) -> Reduction:
+        """``"image"`` or ``"pixel"``."""
+
+
+def depth_metrics(protocol: ScoringProtocol | None = None, prefix: str = "") -> MetricCollection:
+    """The customary metrics of depth, each in its most used variant, under one alignment and reduction.
+
+    Args:
+        protocol: says how to align and how to reduce; None aligns nothing and averages over images. Its crops and caps on
+            labels are the caller's: they belong in ``valid``.
+        prefix: of the names, such as ``"val/"``.
+
+    Returns:
+        ``abs_rel sq_rel rmse rmse_log log10 silog irmse mae delta1 delta2 delta3``, where ``delta<k>`` is the accuracy at
+        1.25^k; updated with ``(preds, target, valid)`` in depth [m]. BoundaryF1 is not among them: it needs dense labels.
+    """
+    settings: dict[str, Any] = {} if protocol is None else {"alignment": protocol.alignment, "reduction": protocol.reduction}
+    metrics: dict[str, DepthMetric] = {
+        "abs_rel": AbsRel(**settings),
+        "sq_rel": SqRel(**settings),
+        "rmse": RMSE(**settings),
+        "rmse_log": RMSELog(**settings),
+        "log10": Log10(**settings),
+        "silog": SILog(**settings),
+        "irmse": IRMSE(**settings),
+        "mae": MAE(**settings),
+        "delta1": DeltaAccuracy(1.25, **settings),
+        "delta2": DeltaAccuracy(1.25**2, **settings),
+        "delta3": DeltaAccuracy(1.25**3, **settings),
+    }
+    return MetricCollection(metrics, prefix=prefix)  # type: ignore[arg-type]

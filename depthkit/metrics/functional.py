@@ -1,0 +1,25 @@
+"""The metrics as functions: maps in, one number per image out, ``(B,)``."""
+
+from depthkit.metrics.boundary import boundary_f1
+from depthkit.metrics.delta import delta_accuracy, delta_error
+from depthkit.metrics.inverse import imae, irmse
+from depthkit.metrics.linear import abs_rel, mae, rmse, sq_rel
+from depthkit.metrics.logarithmic import log10, log_mae, rmse_log, silog
+from depthkit.metrics.ordinal import whdr
+
+__all__ = [
+    "abs_rel",
+    "boundary_f1",
+    "delta_accuracy",
+    "delta_error",
+    "imae",
+    "irmse",
+    "log10",
+    "log_mae",
+    "mae",
+    "rmse",
+    "rmse_log",
+    "silog",
+    "sq_rel",
+    "whdr",
+]

@@ -1,0 +1,74 @@
+"""Errors of inverse depth, in one of two units."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from depthkit.errors import RecipeError
+from depthkit.metrics.formula import PixelMean, RootPixelMean
+from depthkit.metrics.metric import DepthMetric
+
+InverseUnit = Literal["1/km", "1/m"]
+_PER_METRE: dict[str, float] = {"1/km": 1000.0, "1/m": 1.0}
+
+
+@dataclass(frozen=True)
+class _IMAE(PixelMean):
+    """Mean of ``|1/d - 1/g|``."""
+
+    unit: InverseUnit = "1/km"
+
+    def __post_init__(self) -> None:
+        if self.unit not in _PER_METRE:
+            raise RecipeError(f"expected unit '1/km' (KITTI) or '1/m' (Marigold) of inverse depth; got {self.unit!r}.")
+
+    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return (_PER_METRE[self.unit] * (1 / pred - 1 / target).abs(),)
+
+
+def imae(pred: Tensor, target: Tensor, valid: Tensor, *, unit: InverseUnit = "1/km") -> Tensor:
+    r"""Mean absolute error of inverse depth: :math:`\overline{|1/d - 1/g|}` in ``unit``. Args and returns as ``irmse``."""
+    return _IMAE(unit)(pred, target, valid)
+
+
+class IMAE(DepthMetric):
+    """Mean absolute error of inverse depth; see ``imae``."""
+
+    def __init__(self, *, unit: InverseUnit = "1/km", **kwargs: Any):
+        super().__init__(_IMAE(unit), **kwargs)
+
+
+@dataclass(frozen=True)
+class _IRMSE(RootPixelMean, _IMAE):
+    """Root of the mean of ``(1/d - 1/g)^2``."""
+
+    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        (error,) = _IMAE.terms(self, pred, target)
+        return (error**2,)
+
+
+def irmse(pred: Tensor, target: Tensor, valid: Tensor, *, unit: InverseUnit = "1/km") -> Tensor:
+    r"""Root mean squared error of inverse depth: :math:`\sqrt{\overline{(1/d - 1/g)^2}}`.
+
+    Args:
+        pred: predicted depth [m], ``(B, 1, H, W)``; infinite is allowed, zero is an infinite error.
+        target: labelled depth [m], ``(B, 1, H, W)``; any value where not valid.
+        valid: bool, ``(B, 1, H, W)``.
+        unit: of the result: ``"1/km"`` (KITTI benchmark, slowtv_monodepth) or ``"1/m"`` (Marigold), 1000 times smaller.
+
+    Returns:
+        float64 ``(B,)``; NaN for an image without a valid pixel.
+
+    Raises:
+        ShapeError: the three do not fit together.
+        RecipeError: another unit.
+    """
+    return _IRMSE(unit)(pred, target, valid)
+
+
+class IRMSE(DepthMetric):
+    """Root mean squared error of inverse depth; see ``irmse``."""
+
+    def __init__(self, *, unit: InverseUnit = "1/km", **kwargs: Any):
+        super().__init__(_IRMSE(unit), **kwargs)

@@ -1,0 +1,120 @@
+"""Errors of depth itself."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from depthkit.errors import RecipeError
+from depthkit.metrics.formula import PixelMean, RootPixelMean
+from depthkit.metrics.metric import DepthMetric
+
+SqRelVariant = Literal["eigen", "kitti"]
+
+
+class _AbsRel(PixelMean):
+    """Mean of ``|d - g| / g``."""
+
+    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return ((pred - target).abs() / target,)
+
+
+def abs_rel(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    r"""Mean absolute relative error [1]: :math:`\overline{|d - g| / g}` (Eigen et al. 2014).
+
+    Args:
+        pred: predicted depth [m], ``(B, 1, H, W)``.
+        target: labelled depth [m], ``(B, 1, H, W)``; any value where not valid.
+        valid: bool, ``(B, 1, H, W)``.
+
+    Returns:
+        float64 ``(B,)``; NaN for an image without a valid pixel.
+
+    Raises:
+        ShapeError: the three do not fit together.
+
+    Example:
+        >>> import torch
+        >>> depth = torch.rand(2, 1, 4, 4) + 1
+        >>> abs_rel(1.5 * depth, depth, depth > 0)
+        tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+    return _AbsRel()(pred, target, valid)
+
+
+class AbsRel(DepthMetric):
+    """Mean absolute relative error [1]; see ``abs_rel``."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(_AbsRel(), **kwargs)
+
+
+@dataclass(frozen=True)
+class _SqRel(PixelMean):
+    """Mean of ``(d - g)^2 / g`` or ``100 (d - g)^2 / g^2``."""
+
+    variant: SqRelVariant = "eigen"
+
+    def __post_init__(self) -> None:
+        if self.variant not in ("eigen", "kitti"):
+            raise RecipeError(f"SqRel: expected variant 'eigen' (/ g, [m]) or 'kitti' (/ g^2, [%]); got {self.variant!r}.")
+
+    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        squared = (pred - target) ** 2
+        return (squared / target if self.variant == "eigen" else 100 * squared / target**2,)
+
+
+def sq_rel(pred: Tensor, target: Tensor, valid: Tensor, *, variant: SqRelVariant = "eigen") -> Tensor:
+    r"""Mean squared relative error, one name for two quantities.
+
+    ``"eigen"``: :math:`\overline{(d - g)^2 / g}` [m], as papers after Eigen et al. (2014) report it (monodepth2, ZoeDepth,
+    Depth Anything V2, Marigold, UniDepth). ``"kitti"``: :math:`100\,\overline{(d - g)^2 / g^2}` [%], the KITTI benchmark's.
+
+    Args and returns as ``abs_rel``.
+    """
+    return _SqRel(variant)(pred, target, valid)
+
+
+class SqRel(DepthMetric):
+    """Mean squared relative error, [m] or (``variant="kitti"``) [%]; see ``sq_rel``."""
+
+    def __init__(self, *, variant: SqRelVariant = "eigen", **kwargs: Any):
+        super().__init__(_SqRel(variant), **kwargs)
+
+
+class _MAE(PixelMean):
+    """Mean of ``|d - g|``."""
+
+    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return ((pred - target).abs(),)
+
+
+def mae(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    r"""Mean absolute error [m]: :math:`\overline{|d - g|}`. Args and returns as ``abs_rel``."""
+    return _MAE()(pred, target, valid)
+
+
+class MAE(DepthMetric):
+    """Mean absolute error [m]; see ``mae``."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(_MAE(), **kwargs)
+
+
+class _RMSE(RootPixelMean):
+    """Root of the mean of ``(d - g)^2``."""
+
+    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return ((pred - target) ** 2,)
+
+
+def rmse(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    r"""Root mean squared error of each image [m]: :math:`\sqrt{\overline{(d - g)^2}}`. Args and returns as ``abs_rel``."""
+    return _RMSE()(pred, target, valid)
+
+
+class RMSE(DepthMetric):
+    """Root mean squared error [m]; one root per image, or a single one for ``reduction="pixel"``; see ``rmse``."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(_RMSE(), **kwargs)
