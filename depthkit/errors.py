@@ -17,6 +17,10 @@ class GeometryError(DepthKitError):
     """Camera facts (intrinsics, poses, baseline) are missing or contradict the image."""
 
 
+class PredictionError(DepthKitError):
+    """A model's output is not a map that can be scored: not finite, or without a value in the representation needed."""
+
+
 class AlignmentError(DepthKitError):
     """A prediction cannot be aligned to its label."""
 

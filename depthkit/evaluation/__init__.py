@@ -1,0 +1,37 @@
+"""Score predictions under named, cited protocols, and draw them.
+
+``evaluate(predict, samples, PROTOCOLS["midas_kitti"])`` serves any callable on an image; ``ProtocolMetrics`` is the same code
+in a ``validation_step``. To add a benchmark, add an entry to ``depthkit.evaluation.protocols``.
+"""
+
+from depthkit.evaluation.baselines import RowBaseline, best_row_baseline
+from depthkit.evaluation.crops import EIGEN_KITTI, EIGEN_NYU, FULL, GARG, Crop
+from depthkit.evaluation.protocol import Comparison, Protocol, kinds
+from depthkit.evaluation.protocols import PROTOCOLS
+from depthkit.evaluation.render import batch_strip, colourise, picture_strip
+from depthkit.evaluation.report import Report
+from depthkit.evaluation.resize import InputResize, OutputResize
+from depthkit.evaluation.run import evaluate
+from depthkit.evaluation.scores import ProtocolMetrics
+
+__all__ = [
+    "EIGEN_KITTI",
+    "EIGEN_NYU",
+    "FULL",
+    "GARG",
+    "PROTOCOLS",
+    "Comparison",
+    "Crop",
+    "InputResize",
+    "OutputResize",
+    "Protocol",
+    "ProtocolMetrics",
+    "Report",
+    "RowBaseline",
+    "batch_strip",
+    "best_row_baseline",
+    "colourise",
+    "evaluate",
+    "kinds",
+    "picture_strip",
+]

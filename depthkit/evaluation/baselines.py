@@ -1,0 +1,130 @@
+"""The best predictor that does not look at the image: one disparity per image row, the same for every image.
+
+Floors are near at the bottom and far towards the horizon, so much of a benchmark's score can be had without seeing
+anything. What a network adds is the distance to this baseline.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from depthkit.errors import LabelError
+from depthkit.evaluation.protocol import Protocol
+from depthkit.evaluation.report import Report
+from depthkit.evaluation.resize import interpolate
+from depthkit.evaluation.run import as_batch, evaluate
+from depthkit.representation import check_convertible, convert_label
+from depthkit.types import Ambiguity, Representation, Sample
+
+Statistic = Literal["median", "least_squares"]
+_SWEEPS = 30
+
+
+class RowBaseline:
+    """Predicts a disparity that depends on the relative height in the image alone.
+
+    Args:
+        profile: disparity from the top row to the bottom row, up to scale and shift, ``(R,)``; interpolated to any height.
+
+    Example:
+        >>> RowBaseline(torch.tensor([0.0, 1.0]))(torch.rand(1, 3, 4, 2))[0, 0, :, 0]
+        tensor([0.0000, 0.2500, 0.7500, 1.0000])
+    """
+
+    representation = Representation.DISPARITY
+    ambiguity = Ambiguity.SHIFT_SCALE
+
+    def __init__(self, profile: Tensor):
+        self.profile = profile
+
+    @classmethod
+    def fit(cls, samples: Iterable[Sample], *, statistic: Statistic = "least_squares", rows: int = 64) -> Self:
+        """The profile that fits the labels' disparities best, each image scaled and shifted as suits it.
+
+        Args:
+            samples: densely labelled samples; sky counts as disparity 0.
+            statistic: ``"least_squares"`` minimises the squared difference over profile and scales and shifts together (by
+                turns, from the median); ``"median"`` takes the median over images of normalised row means.
+            rows: length of the profile; images are pooled to as many bands.
+
+        Raises:
+            LabelError: a label has no disparity, or no image has one in two bands.
+        """
+        means, counts = zip(*(_bands(sample, rows) for sample in samples), strict=True)
+        d, n = np.stack(means), np.stack(counts)
+        centre = (d * n).sum(1, keepdims=True) / n.sum(1, keepdims=True).clip(1)
+        spread = np.sqrt((n * (d - centre) ** 2).sum(1, keepdims=True) / n.sum(1, keepdims=True).clip(1))
+        varied = spread[:, 0] > 1e-6 * np.abs(centre[:, 0])
+        if not varied.any():
+            raise LabelError("expected images whose disparity varies from row to row; got none. Fit on more or other samples.")
+        d, n = ((d - centre) / spread.clip(1e-12))[varied], n[varied]
+        profile = _filled(np.nanmedian(np.where(n > 0, d, np.nan), 0))
+        for _ in range(_SWEEPS if statistic == "least_squares" else 0):
+            weight = n / n.sum(1, keepdims=True)
+            mean = (weight * profile).sum(1, keepdims=True)
+            x = profile - mean
+            scale = (weight * x * d).sum(1, keepdims=True) / (weight * x * x).sum(1, keepdims=True)
+            # each image's fit is d ~ scale * (profile - mean): its own mean is 0 already
+            energy = (weight * scale**2).sum(0)
+            best = (weight * scale * (d + scale * mean)).sum(0) / np.where(energy > 0, energy, 1)
+            profile = _filled(np.where(energy > 0, best, np.nan))
+            profile = (profile - profile.mean()) / profile.std()
+        return cls(torch.from_numpy(profile).float())
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Disparity up to scale and shift for images ``(B, 3, H, W)``, ``(B, 1, H, W)``."""
+        batch, _, height, width = image.shape
+        column = interpolate(self.profile.to(image.device)[None, None, :, None], (height, 1), "bilinear")
+        return column.expand(batch, 1, height, width)
+
+
+def best_row_baseline(
+    train: Iterable[Sample], test: Sequence[Sample], protocol: Protocol, *, metric: str = "abs_rel", progress: bool = False
+) -> Report:
+    """The row baseline hardest to beat: the lowest ``metric`` on ``test`` of all that this module can make.
+
+    Candidates are both statistics, each fitted on ``train`` and, with a knowledge no model has, on the labels of ``test``
+    itself. Being chosen on the test set favours the baseline, never the model compared with it.
+
+    Args:
+        train: labelled samples.
+        test: labelled samples, read several times.
+        protocol: how to score; must align scale and shift in disparity.
+        metric: that decides, lower is better.
+        progress: show progress bars.
+
+    Returns:
+        The winner's report; all candidates stand in ``beside``.
+    """
+    train = list(train)
+    fitted = {
+        f"rows, {statistic} of {name}": RowBaseline.fit(samples, statistic=statistic)
+        for statistic in ("median", "least_squares")
+        for name, samples in (("training labels", train), ("test labels", test))
+    }
+    reports = [
+        evaluate(baseline, test, protocol, name=name, pictures=0, progress=progress) for name, baseline in fitted.items()
+    ]
+    best = min(reports, key=lambda report: report.summary[metric])
+    return replace(best, beside={report.model: report.summary for report in reports if report is not best})
+
+
+def _bands(sample: Sample, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean disparity and number of valid pixels of each band of rows, float64 ``(rows,)`` each."""
+    check_convertible(sample.kind, Representation.DISPARITY)
+    batch = as_batch(sample)
+    label, valid = convert_label(batch.target, batch.valid, sample.representation, Representation.DISPARITY)
+    band = torch.arange(sample.size[0]) * rows // sample.size[0]
+    count = torch.zeros(rows, dtype=torch.float64).index_add(0, band, valid[0, 0].sum(1).double())
+    total = torch.zeros(rows, dtype=torch.float64).index_add(0, band, label[0, 0].where(valid[0, 0], 0).double().sum(1))
+    return (total / count.clamp_min(1)).numpy(), count.numpy()
+
+
+def _filled(profile: np.ndarray) -> np.ndarray:
+    """NaN replaced by interpolation between the rows that have a value."""
+    known, where = ~np.isnan(profile), np.arange(len(profile))
+    return np.interp(where, where[known], profile[known])

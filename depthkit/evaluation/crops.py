@@ -1,0 +1,64 @@
+"""Which part of an image a benchmark scores, named by the author who chose it.
+
+The field writes "eigen crop" for three different rectangles; a name here is one rectangle, with its numbers and source.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from depthkit.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rectangle: first row (included), last row (excluded), first column, last column.
+
+    Attributes:
+        name: how reports call it.
+        source: where the numbers come from.
+        rows: first and last row; [px] if ``size`` is given, else fractions of the height, each truncated to a pixel.
+        columns: the same for columns.
+        size: (height, width) [px] of the only image size the pixel numbers are meant for; None for fractions.
+    """
+
+    name: str
+    source: str
+    rows: tuple[float, float]
+    columns: tuple[float, float]
+    size: tuple[int, int] | None = None
+
+    def box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """First and last row, first and last column [px] in an image of this size; the last ones are excluded.
+
+        Raises:
+            ShapeError: the crop is in pixels of another image size.
+
+        Example:
+            >>> GARG.box(375, 1242), EIGEN_NYU.box(480, 640)
+            ((153, 371, 44, 1197), (45, 471, 41, 601))
+        """
+        if self.size is None:
+            edges = [*(int(f * height) for f in self.rows), *(int(f * width) for f in self.columns)]
+        elif self.size == (height, width):
+            edges = [int(edge) for edge in (*self.rows, *self.columns)]
+        else:
+            raise ShapeError(
+                f"expected a label of {self.size[0]}x{self.size[1]} (height x width) for the crop {self.name!r}, which is in "
+                f"pixels; got {height}x{width}. Evaluate at the benchmark's own label size, or choose another crop."
+            )
+        return edges[0], edges[1], edges[2], edges[3]
+
+    def mask(self, height: int, width: int, *, device: torch.device | str = "cpu") -> Tensor:
+        """True inside the rectangle, bool ``(H, W)``."""
+        top, bottom, left, right = self.box(height, width)
+        inside = torch.zeros(height, width, dtype=torch.bool, device=device)
+        inside[top:bottom, left:right] = True
+        return inside
+
+
+FULL = Crop("none", "the whole image", (0.0, 1.0), (0.0, 1.0))
+GARG = Crop("garg", "Garg et al. 2016; KITTI", (0.40810811, 0.99189189), (0.03594771, 0.96405229))
+EIGEN_KITTI = Crop("eigen_kitti", "Eigen et al. 2014; KITTI", (0.3324324, 0.91351351), (0.0359477, 0.96405229))
+EIGEN_NYU = Crop("eigen_nyu", "Eigen et al. 2014; NYUv2 at 480x640", (45, 471), (41, 601), (480, 640))

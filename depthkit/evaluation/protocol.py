@@ -1,0 +1,284 @@
+"""How a number came about, as data: what is aligned, masked, cropped, clamped, resized and averaged, and in which order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from depthkit.alignment import apply_scale_shift
+from depthkit.checks import check_map, check_valid
+from depthkit.errors import LabelError, PredictionError, RecipeError
+from depthkit.evaluation.crops import FULL, Crop
+from depthkit.evaluation.resize import InputResize, OutputResize
+from depthkit.masked import masked_count, per_image
+from depthkit.metrics import Alignment, Formula
+from depthkit.precision import in_float32
+from depthkit.representation import check_convertible, convert, convert_label
+from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation
+
+Step = Literal["resize", "mask", "crop", "align", "clamp"]
+STEPS: tuple[Step, ...] = ("resize", "mask", "crop", "align", "clamp")
+_INVERSES = (Representation.DISPARITY, Representation.LOG_DISPARITY)
+_SIGNED = (Representation.LOG_DEPTH, Representation.LOG_DISPARITY)
+
+
+def kinds(*ambiguities: Ambiguity) -> frozenset[LabelKind]:
+    """Labels of these ambiguities in whatever representation they were stored."""
+    return frozenset(LabelKind(a, r) for a in ambiguities for r in REPRESENTATIONS)
+
+
+class Comparison(NamedTuple):
+    """What the metrics of a protocol read: prediction and label after its last step.
+
+    Attributes:
+        pred: in the protocol's space, ``(B, 1, H, W)``; any value where not valid.
+        target: label in the same space, ``(B, 1, H, W)``; any value where not valid.
+        valid: pixels that are scored, bool ``(B, 1, H, W)``; all False in an image that is left out.
+        pairs: ordinal label, ``(B, P, 5)``.
+        degenerate: the alignment found no scale, bool ``(B,)``: the image is scored as its best constant map, or NaN.
+    """
+
+    pred: Tensor
+    target: Tensor
+    valid: Tensor
+    pairs: Tensor
+    degenerate: Tensor
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A named, cited way of scoring predictions.
+
+    Attributes:
+        name: how reports and recipes call it.
+        source: citation.
+        accepts: label kinds it can score.
+        metrics: formula of each number, by name. Those of depth read ``space``; that of point pairs reads ``pairs``.
+        alignment: what may be wrong with a prediction, fitted per image in ``alignment.space``; None: nothing may.
+        space: what predictions and labels are when they are compared.
+        min_depth: predictions are raised to it [m]; 0 does not.
+        max_depth: predictions are lowered to it [m]; an aligned disparity below ``1 / max_depth``, also a negative one,
+            becomes it.
+        label_range: labels between these depths are scored, both excluded [m].
+        crop: rectangle that is scored.
+        input: how the image is resized for the network.
+        output: how the prediction is resized to the label.
+        order: order of the operations, each of ``STEPS`` once. A fit sees the pixels and values that the steps before it left.
+        reduction: ``"image"``: mean over images of per-image values; ``"pixel"``: pixels of all images pooled.
+        min_valid: images with fewer scored pixels are left out and counted, as are those without a scored point pair.
+        published: figures of the source by model, for printing beside; same units as ``metrics``.
+
+    Raises:
+        RecipeError: the parts contradict each other.
+        LabelError: an accepted label has no value in ``space``.
+    """
+
+    name: str
+    source: str
+    accepts: frozenset[LabelKind]
+    metrics: Mapping[str, Formula]
+    alignment: Alignment | None = None
+    space: Representation = Representation.DEPTH
+    min_depth: float = 0.0
+    max_depth: float = torch.inf
+    label_range: tuple[float, float] = (0.0, torch.inf)
+    crop: Crop = FULL
+    input: InputResize = field(default_factory=InputResize)
+    output: OutputResize = field(default_factory=OutputResize)
+    order: tuple[Step, ...] = STEPS
+    reduction: Literal["image", "pixel"] = "image"
+    min_valid: int = 10
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.metrics:
+            raise RecipeError(f"protocol {self.name!r}: expected at least one metric.")
+        if sorted(self.order) != sorted(STEPS):
+            raise RecipeError(
+                f"protocol {self.name!r}: expected order to hold each of {', '.join(STEPS)} once; got {self.order}."
+            )
+        if self.order.index("resize") > self.order.index("align"):
+            raise RecipeError(f"protocol {self.name!r}: expected resize before align, which needs both maps at one size.")
+        if not 0 <= self.min_depth < self.max_depth:
+            raise RecipeError(
+                f"protocol {self.name!r}: expected 0 <= min_depth < max_depth; got {self.min_depth}, {self.max_depth}."
+            )
+        for kind in self.accepts:
+            if kind.ambiguity != Ambiguity.ORDINAL:
+                check_convertible(kind, self.space)
+        if self.alignment is None:
+            return
+        if (self.alignment.min_depth, self.alignment.max_depth) != (None, None):
+            raise RecipeError(f"protocol {self.name!r}: expected an alignment without caps; the protocol's own apply to it.")
+        if self.alignment.degrees == "scale_shift" and self.alignment.space in _INVERSES and self.max_depth == torch.inf:
+            raise RecipeError(
+                f"protocol {self.name!r}: expected a finite max_depth: a shift fitted in {self.alignment.space} can leave "
+                "pixels beyond infinity."
+            )
+        far = None if self.max_depth == torch.inf else self.max_depth  # the alignment alone shall be right, too
+        object.__setattr__(self, "alignment", replace(self.alignment, min_depth=self.min_depth or None, max_depth=far))
+
+    @property
+    def ordinal(self) -> bool:
+        """Whether it scores the order of point pairs instead of dense labels."""
+        return any(kind.ambiguity == Ambiguity.ORDINAL for kind in self.accepts)
+
+    def input_size(self, height: int, width: int, multiple: int = 1) -> tuple[int, int]:
+        """(height, width) [px] of the network's input for an image of this size; ``multiple`` as in ``InputResize.size``."""
+        return self.input.size(height, width, multiple)
+
+    def resize_input(self, image: Tensor, multiple: int = 1) -> Tensor:
+        """Images ``(B, 3, H, W)`` in [0, 1] at the size the protocol feeds to a network with this ``size_multiple``."""
+        return self.input(image, multiple)
+
+    def check_prediction(self, representation: Representation, ambiguity: Ambiguity | None) -> None:
+        """A model that leaves this much undetermined can be scored.
+
+        Raises:
+            LabelError: the protocol resolves less, or resolves it in another representation.
+        """
+        shift = self.alignment is not None and self.alignment.degrees == "scale_shift"
+        if (
+            self.ordinal
+            or ambiguity in (None, Ambiguity.METRIC)
+            or (ambiguity == Ambiguity.SCALE and self.alignment is not None)
+        ):
+            return
+        if (
+            ambiguity == Ambiguity.SHIFT_SCALE
+            and self.alignment is not None
+            and shift
+            and self.alignment.space == representation
+        ):
+            return
+        resolves = f"{self.alignment.degrees} in {self.alignment.space}" if self.alignment else "nothing"
+        raise LabelError(
+            f"protocol {self.name!r} aligns {resolves}; the model predicts {representation} with ambiguity {ambiguity}. "
+            "Choose a protocol that aligns what the model leaves open."
+        )
+
+    def score(
+        self, pred: Tensor, representation: Representation, target: Tensor, valid: Tensor, *, kind: LabelKind
+    ) -> dict[str, Tensor]:
+        """Every metric of each image, and what became of it.
+
+        Args:
+            pred: prediction in ``representation``, ``(B, 1, h, w)``, at any size.
+            representation: what its numbers are.
+            target: dense label, ``(B, 1, H, W)``; any value where not valid.
+            valid: bool, ``(B, 1, H, W)``.
+            kind: what the label leaves undetermined and what its numbers are.
+
+        Returns:
+            The values by the names of ``metrics``, float64 ``(B,)``, NaN in an image left out; and bool ``left_out`` and
+            ``degenerate`` ``(B,)``.
+
+        Raises:
+            LabelError: the protocol does not score such labels.
+            PredictionError: the prediction is not finite, or not positive where depth and disparity convert.
+            ShapeError: shapes do not fit together.
+        """
+        self.check_label(kind)
+        check_map("target", target)
+        check_valid(valid, target)
+        target, valid = convert_label(target, valid, kind.representation, self.space)
+        comparison = self._compare(pred, representation, target, valid, torch.zeros(len(pred), 0, 5, dtype=torch.int64))
+        sums = self.sums(comparison)
+        values = {name: self.metrics[name].value(*parts) for name, parts in sums.items()}
+        return {**values, "left_out": ~_scored(sums), "degenerate": comparison.degenerate}
+
+    def compare(self, pred: Tensor, representation: Representation, batch: Batch) -> Comparison:
+        """Prediction ``(B, 1, h, w)`` and label of every row of a batch, after all steps; raises as ``score``."""
+        codes = zip(batch.keys, batch.ambiguity.tolist(), batch.representation.tolist(), strict=True)
+        for key, ambiguity, stored in codes:
+            self.check_label(LabelKind(AMBIGUITIES[ambiguity], REPRESENTATIONS[stored]), key)
+        target, valid = torch.ones_like(batch.target), torch.zeros_like(batch.valid)
+        for code, of_rows in enumerate(REPRESENTATIONS):
+            rows = per_image(batch.representation == code, batch.valid)
+            converted, readable = convert_label(batch.target, batch.valid & rows, of_rows, self.space)
+            target, valid = torch.where(rows, converted, target), valid | readable
+        return self._compare(pred, representation, target, valid, batch.pairs)
+
+    def sums(self, comparison: Comparison) -> dict[str, tuple[Tensor, Tensor]]:
+        """The additive sums and the count of each metric, as ``depthkit.metrics.Formula.sums``."""
+        if not self.ordinal:
+            return {name: f.sums(comparison.pred, comparison.target, comparison.valid) for name, f in self.metrics.items()}
+        return {name: formula.sums(comparison.pred, comparison.pairs) for name, formula in self.metrics.items()}
+
+    def check_label(self, kind: LabelKind, key: str = "the label") -> None:
+        """A label is of an accepted kind.
+
+        Raises:
+            LabelError: it is not.
+        """
+        if kind not in self.accepts:
+            accepted = ", ".join(dict.fromkeys(str(k.ambiguity) for k in sorted(self.accepts)))
+            raise LabelError(
+                f"{key}: expected a label that protocol {self.name!r} can score ({accepted}); got {kind}. "
+                "Choose a protocol for such labels or leave the sample out."
+            )
+
+    @in_float32
+    @torch.no_grad()
+    def _compare(
+        self, pred: Tensor, representation: Representation, target: Tensor, valid: Tensor, pairs: Tensor
+    ) -> Comparison:
+        check_map("pred", pred)
+        if not pred.isfinite().all():
+            bad = int((~pred.isfinite()).sum())
+            raise PredictionError(
+                f"expected a finite prediction; got NaN or infinity in {bad} of {pred.numel()} pixels. "
+                "It is not repaired: find out why the network overflows (half precision?) before scoring it."
+            )
+        x, space = pred, Representation(representation)
+        degenerate = torch.zeros(len(pred), dtype=torch.bool, device=pred.device)
+        for step in self.order if not self.ordinal else ("resize",):
+            if step == "resize":
+                x, space = _express(x, space, self.output.space or space, None), self.output.space or space
+                x = self.output(x, (target.shape[-2], target.shape[-1]))
+            elif step == "mask":
+                low, high = self._bounds(self.space, *self.label_range)
+                valid = valid & (target > low) & (target < high)
+            elif step == "crop":
+                valid = valid & self.crop.mask(target.shape[-2], target.shape[-1], device=valid.device)
+            elif step == "align" and self.alignment is not None:
+                x, space = _express(x, space, self.alignment.space, valid), self.alignment.space
+                fit = self.alignment.fit(x, convert(target, self.space, space), valid)
+                degenerate = fit.degenerate
+                x = apply_scale_shift(x, fit.scale, fit.shift)
+            elif step == "clamp":
+                x = x.clamp(*self._bounds(space, self.min_depth, self.max_depth))
+        valid = valid & per_image(masked_count(valid) >= self.min_valid, valid)
+        degenerate = degenerate & (masked_count(valid) > 0)
+        return Comparison(_express(x, space, self.space, valid), target, valid, pairs, degenerate)
+
+    @staticmethod
+    def _bounds(space: Representation, near: float, far: float) -> tuple[float, float]:
+        """Depth limits [m] as limits of numbers in ``space``; a limit of 0 or infinity does not limit."""
+        ends = [
+            convert(torch.tensor(depth, dtype=torch.float64), Representation.DEPTH, space).item()
+            if 0 < depth < torch.inf
+            else None
+            for depth in ((far, near) if space in _INVERSES else (near, far))
+        ]
+        return -torch.inf if ends[0] is None else ends[0], torch.inf if ends[1] is None else ends[1]
+
+
+def _scored(sums: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+    return next(iter(sums.values()))[1] > 0
+
+
+def _express(x: Tensor, source: Representation, target: Representation, valid: Tensor | None) -> Tensor:
+    """``x`` in another representation; where it is read (everywhere, or where valid) it must have a value there."""
+    if source == target:
+        return x
+    if source not in _SIGNED:
+        read = x if valid is None else x.where(valid, 1)
+        if (bad := int((read <= 0).sum())) > 0:
+            raise PredictionError(
+                f"expected a positive {source} to express as {target}; got {bad} pixels of zero or less. "
+                f"An affine {source} has no {target} before it is aligned: choose a protocol that aligns in {source}."
+            )
+    return convert(x, source, target)

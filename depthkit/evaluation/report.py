@@ -1,0 +1,189 @@
+"""What an evaluation found: numbers with the protocol they were computed under, as text, JSON and one HTML page."""
+
+import base64
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from depthkit import __version__
+from depthkit.evaluation.protocol import Protocol
+from depthkit.evaluation.render import picture_strip, png
+
+
+@dataclass(frozen=True)
+class Report:
+    """The numbers of one model under one protocol.
+
+    Attributes:
+        protocol: how they were computed.
+        model: name of what was evaluated.
+        summary: each metric over all scored images.
+        per_image: one row per image: ``key``, ``input`` (height x width of the network's input), every metric (NaN if
+            left out), ``left_out``, ``degenerate``.
+        pictures: image, prediction and label of some images, by key, uint8 ``(H, W, 3)`` each.
+        beside: further results under the same protocol, such as baselines, by name.
+    """
+
+    protocol: Protocol
+    model: str
+    summary: Mapping[str, float]
+    per_image: Sequence[Mapping[str, Any]]
+    pictures: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict, repr=False)
+    beside: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def n_images(self) -> int:
+        """Images scored."""
+        return len(self.per_image) - self.left_out
+
+    @property
+    def left_out(self) -> int:
+        """Images with too few valid pixels to score."""
+        return sum(row["left_out"] for row in self.per_image)
+
+    @property
+    def degenerate(self) -> int:
+        """Images whose prediction determines no scale (a constant, say); they are scored, as the best constant."""
+        return sum(row["degenerate"] for row in self.per_image)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Sizes of the network's input, height x width, in order of appearance."""
+        return list(dict.fromkeys(row["input"] for row in self.per_image))
+
+    @property
+    def rows(self) -> dict[str, Mapping[str, float]]:
+        """Metrics by model: this one, those beside it, and the figures that the protocol's source published."""
+        published = {f"{name} (published)": figures for name, figures in self.protocol.published.items()}
+        return {self.model: self.summary, **self.beside, **published}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What belongs with every number."""
+        inputs = self.inputs
+        counts = f"{self.n_images} scored, {self.left_out} left out, {self.degenerate} without a scale"
+        sizes = ", ".join(inputs[:3]) + (f" and {len(inputs) - 3} more" if len(inputs) > 3 else "")
+        return {**describe(self.protocol), "images": counts, "network input": sizes}
+
+    @property
+    def table(self) -> str:
+        """The numbers as text, under the protocol's name and facts.
+
+        Columns are the metrics, rows the models; the arrow points to better.
+        """
+        names = list(self.summary)
+        head = ["", *names]
+        body = [[model, *(_figure(figures.get(name)) for name in names)] for model, figures in self.rows.items()]
+        widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
+        lines = [_line(head, widths), "  ".join("-" * width for width in widths), *(_line(line, widths) for line in body)]
+        return "\n".join([*(f"{name}: {fact}" for name, fact in self.facts.items()), "", *lines])
+
+    def __str__(self) -> str:
+        return self.table
+
+    def to_json(self, path: str | Path) -> Path:
+        """Write everything but the pictures; NaN becomes null."""
+        content = {
+            "depthkit": __version__,
+            "model": self.model,
+            "facts": self.facts,
+            "summary": _finite(self.summary),
+            "beside": {name: _finite(figures) for name, figures in self.beside.items()},
+            "published": self.protocol.published,
+            "n_images": self.n_images,
+            "left_out": self.left_out,
+            "degenerate": self.degenerate,
+            "per_image": [_finite(row) for row in self.per_image],
+        }
+        return _write(path, json.dumps(content, indent=1, default=dict, allow_nan=False))
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write one self-contained page: facts, table, pictures."""
+        facts = "".join(f"<dt>{html.escape(name)}<dd>{html.escape(fact)}" for name, fact in self.facts.items())
+        names = list(self.summary)
+        head = "".join(f"<th>{html.escape(name)}" for name in ("", *names))
+        rows = "".join(
+            f"<tr><td>{html.escape(model)}" + "".join(f"<td>{_figure(figures.get(name))}" for name in names)
+            for model, figures in self.rows.items()
+        )
+        per_image = {row["key"]: row for row in self.per_image}
+        shown = "".join(
+            f"<figure><img alt='image, prediction, label' src='data:image/png;base64,{_embedded(pictures)}'>"
+            f"<figcaption>{html.escape(key)}: {html.escape(_caption(per_image[key], names))}</figcaption></figure>"
+            for key, pictures in self.pictures.items()
+        )
+        title = html.escape(f"{self.model} under {self.protocol.name}")
+        style = (
+            "body{font:15px sans-serif;margin:2em}td,th{padding:.2em 1em;text-align:right}td:first-child{text-align:left}"
+            "dt{font-weight:bold}img{max-width:100%}"
+        )
+        return _write(
+            path,
+            f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{style}</style><h1>{title}</h1><dl>{facts}</dl>"
+            f"<table><tr>{head}{rows}</table><h2>image | prediction | label</h2>{shown}\n",
+        )
+
+    def strip(self, height: int = 192) -> np.ndarray:
+        """All pictures in one, one row per image: image | prediction | label, uint8 ``(H, W, 3)``."""
+        return picture_strip(list(self.pictures.values()), height=height)
+
+
+def describe(protocol: Protocol) -> dict[str, str]:
+    """A protocol in words, the facts without which its numbers cannot be compared."""
+    fit, crop = protocol.alignment, protocol.crop
+    low, high = protocol.label_range
+    rows, columns = (f"{edges[0]:g} to {edges[1]:g}" for edges in (crop.rows, crop.columns))
+    unit = "px" if crop.size else "of the image"
+    if protocol.ordinal:
+        return {
+            "protocol": protocol.name,
+            "source": protocol.source,
+            "scored": "order of annotated point pairs",
+            "resize of the image": str(protocol.input),
+            "resize of the prediction": str(protocol.output),
+        }
+    return {
+        "protocol": protocol.name,
+        "source": protocol.source,
+        "alignment": f"{fit.degrees.replace('_', ' and ')} per image by {fit.method}, in {fit.space}" if fit else "none",
+        "scored": f"{protocol.space} where the label is between {low:g} and {high:g} m",
+        "crop": f"{crop.name}: rows {rows}, columns {columns} {unit} ({crop.source})",
+        "prediction clamped to": f"{protocol.min_depth:g} to {protocol.max_depth:g} m",
+        "resize of the image": str(protocol.input),
+        "resize of the prediction": str(protocol.output),
+        "order": ", ".join(protocol.order),
+        "averaged over": {"image": "images", "pixel": "pixels of all images"}[protocol.reduction],
+    }
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]).rstrip()
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
+
+
+def _embedded(pictures: Sequence[np.ndarray]) -> str:
+    return base64.b64encode(png(picture_strip([pictures]))).decode()
+
+
+def _caption(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {_figure(row[name])}" for name in names)
+
+
+def _write(path: str | Path, text: str) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,97 @@
+"""The numbers of a protocol over a stream of batches, exact on any number of processes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torchmetrics import Metric
+
+from depthkit.errors import ShapeError
+from depthkit.evaluation.protocol import Comparison, Protocol
+from depthkit.types import Batch, Representation
+
+COUNTS = ("images", "left_out", "degenerate")
+
+
+class ProtocolMetrics(Metric):
+    """All metrics of one protocol: the one way from predictions to numbers, in validation, tests and reports.
+
+    Args:
+        protocol: how to score.
+        prefix: of the names that ``compute`` returns, such as ``"val/"``.
+
+    Attributes:
+        last: what the metrics read in the latest ``update``; of this process.
+        last_left_out: images of the latest ``update`` that had too few valid pixels, bool ``(B,)``.
+        last_values: values per image of the latest ``update``, float64 ``(B,)``, NaN in an image left out.
+
+    Sums are float64 and counts int64, whatever the surrounding module is cast to; neither the batching nor the number of
+    processes changes a result beyond the order of a float64 sum.
+    """
+
+    full_state_update = False
+    last: Comparison
+    last_left_out: Tensor
+    last_values: dict[str, Tensor]
+    images: Tensor
+    left_out: Tensor
+    degenerate: Tensor
+
+    def __init__(self, protocol: Protocol, prefix: str = "", **kwargs: Any):
+        super().__init__(**kwargs)
+        self.protocol, self.prefix = protocol, prefix
+        for name, formula in protocol.metrics.items():
+            width = 1 if protocol.reduction == "image" else formula.n_sums
+            self.add_state(f"sum_{name}", torch.zeros(width, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(f"count_{name}", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        for count in COUNTS:
+            self.add_state(count, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, pred: Tensor, representation: Representation, batch: Batch) -> None:
+        """Score one batch; rows that only pad an evaluation (``batch.real``) count for nothing.
+
+        Args:
+            pred: predictions in ``representation``, ``(B, 1, h, w)``, at network resolution.
+            representation: what their numbers are.
+            batch: the labels.
+
+        Raises:
+            LabelError: the protocol does not score such labels.
+            PredictionError: a prediction is not finite, or not positive where depth and disparity convert.
+            ShapeError: as many predictions as rows are expected.
+        """
+        if len(pred) != len(batch):
+            raise ShapeError(f"expected one prediction per row of the batch, {len(batch)}; got {len(pred)}.")
+        self.last = self.protocol.compare(pred[batch.real], representation, batch.rows(batch.real))
+        self.last_values = {}
+        for name, (sums, count) in self.protocol.sums(self.last).items():
+            formula, scored = self.protocol.metrics[name], count > 0
+            self.last_values[name] = formula.value(sums, count)
+            if self.protocol.reduction == "image":
+                sums, count = self.last_values[name].where(scored, 0)[:, None], scored
+            self._add(f"sum_{name}", sums.sum(0))
+            self._add(f"count_{name}", count.sum())
+        self.last_left_out = ~scored  # every metric counts the same images
+        self._add("images", scored.sum())
+        self._add("left_out", self.last_left_out.sum())
+        self._add("degenerate", self.last.degenerate.sum())
+
+    def compute(self) -> dict[str, Tensor]:
+        """Every metric over everything seen, NaN if no image was scored, and how many images were scored, left out
+        (too few valid pixels), and scored as a constant because the alignment found no scale; float64 scalars.
+        """  # noqa: D205
+        values = {}
+        for name, formula in self.protocol.metrics.items():
+            total, count = getattr(self, f"sum_{name}"), getattr(self, f"count_{name}")
+            values[name] = total[0] / count if self.protocol.reduction == "image" else formula.value(total, count)
+        counts = {name: getattr(self, name).double() for name in COUNTS}
+        return {self.prefix + name: value for name, value in (values | counts).items()}
+
+    def _add(self, state: str, value: Tensor) -> None:
+        setattr(self, state, getattr(self, state) + value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> Module:
+        # A cast of the whole module moves the states to its device, in their own precision.
+        return super()._apply(lambda state: state.to(fn(state.new_empty(0)).device), exclude_state)
