@@ -1,0 +1,194 @@
+"""Laws of the joint transforms."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from depthkit.data.transforms import (
+    CenterCrop,
+    Compose,
+    HorizontalFlip,
+    Photometric,
+    RandomResizedCrop,
+    Resize,
+    crop,
+    flip,
+    resize,
+)
+from depthkit.errors import GeometryError, RecipeError, ShapeError
+from depthkit.types import Ambiguity, Sample
+
+HEIGHT, WIDTH = 24, 36
+
+
+@pytest.fixture
+def sample() -> Sample:
+    """A slanted plane z = 2 + 0.05 u + 0.02 v seen by a camera off its centre, with everything a sample may hold."""
+    v, u = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
+    rng = np.random.default_rng(0)
+    valid = rng.random((HEIGHT, WIDTH)) < 0.9
+    pose = np.eye(4)
+    pose[:3, 3] = 0.1, 0.2, 0.3
+    return Sample(
+        key="a",
+        image=rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8),
+        label=(2 + 0.05 * u + 0.02 * v).astype(np.float32),
+        valid=valid,
+        ambiguity=Ambiguity.METRIC,
+        sky=valid & (v < 3),
+        intrinsics=np.array([[30.0, 0, 16.5], [0, 28.0, 12.0], [0, 0, 1]]),
+        world_from_camera=pose,
+        frames={"next": rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)},
+        frames_from_camera={"next": pose},
+        pairs=np.array([[3, 4, 20, 30, 1], [0, 0, 23, 35, -1]], dtype=np.int32),
+    )
+
+
+def points(sample: Sample) -> np.ndarray:
+    """Camera coordinates of all pixels, (H, W, 3)."""
+    v, u = np.mgrid[: sample.size[0], : sample.size[1]].astype(np.float64)
+    rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(sample.intrinsics).T
+    return rays * sample.label[..., None]
+
+
+def same(a: Sample, b: Sample) -> None:
+    for name in ("image", "label", "valid", "sky", "intrinsics", "world_from_camera", "pairs"):
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), err_msg=name)
+    for name in a.frames:
+        np.testing.assert_array_equal(a.frames[name], b.frames[name])
+        np.testing.assert_allclose(a.frames_from_camera[name], b.frames_from_camera[name])
+
+
+def test_flip_twice_is_the_identity(sample):
+    same(flip(flip(sample)), sample)
+
+
+def test_flip_mirrors_the_points(sample):
+    np.testing.assert_allclose(points(flip(sample))[:, ::-1] * [-1, 1, 1], points(sample), atol=1e-6)
+
+
+def test_flip_keeps_what_one_camera_sees_of_the_other(sample):
+    flipped = flip(sample)
+    pose, mirrored = sample.frames_from_camera["next"], flipped.frames_from_camera["next"]
+    point = np.array([0.3, -0.2, 4.0, 1.0])
+    mirror = np.array([-1, 1, 1, 1])
+    np.testing.assert_allclose(mirrored @ (mirror * point), mirror * (pose @ point))
+
+
+def test_flip_keeps_pairs_on_their_pixels(sample):
+    flipped = flip(sample)
+    for before, after in zip(sample.pairs, flipped.pairs, strict=True):
+        np.testing.assert_array_equal(sample.image[before[0], before[1]], flipped.image[after[0], after[1]])
+        np.testing.assert_array_equal(sample.image[before[2], before[3]], flipped.image[after[2], after[3]])
+
+
+def test_flip_refuses_a_stereo_pair_without_its_pose(sample):
+    stereo = sample.replace(frames={"stereo": sample.image}, frames_from_camera={}, stereo_baseline=0.1)
+    with pytest.raises(GeometryError, match="stereo pair without frames_from_camera"):
+        flip(stereo)
+
+
+def test_crop_keeps_the_points(sample):
+    cropped = crop(sample, 5, 7, 10, 20)
+    np.testing.assert_allclose(points(cropped), points(sample)[5:15, 7:27], atol=1e-6)
+    np.testing.assert_array_equal(cropped.frames["next"], sample.frames["next"][5:15, 7:27])
+    assert len(cropped.pairs) == 0  # both pairs reach outside
+
+
+def test_crop_moves_pairs_and_drops_those_outside(sample):
+    np.testing.assert_array_equal(crop(sample, 2, 3, 20, 30).pairs, [[1, 1, 18, 27, 1]])
+
+
+def test_resize_by_an_odd_factor_keeps_the_points(sample):
+    """Then every new pixel centre is an old one."""
+    np.testing.assert_allclose(points(resize(sample, HEIGHT // 3, WIDTH // 3)), points(sample)[1::3, 1::3], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(48, 72), (12, 18), (17, 50)])
+def test_resize_keeps_the_points_within_a_pixel(sample, size):
+    resized = resize(sample, *size)
+    v, u = (np.mgrid[: size[0], : size[1]] + 0.5) * np.array([HEIGHT / size[0], WIDTH / size[1]])[:, None, None] - 0.5
+    depth = 2 + 0.05 * u + 0.02 * v
+    rays = np.stack([(u - 16.5) / 30, (v - 12) / 28, np.ones_like(u)], -1)
+    np.testing.assert_allclose(points(resized), rays * depth[..., None], atol=0.1)
+    np.testing.assert_allclose(points(resized) / resized.label[..., None], rays, atol=1e-6)
+
+
+def test_labels_and_masks_invent_no_value(sample):
+    poisoned = sample.replace(label=np.where(sample.valid, sample.label, np.nan).astype(np.float32))
+    for transform in (Resize((31, 17)), RandomResizedCrop((40, 40))):
+        out = transform(poisoned, np.random.default_rng(0))
+        assert set(np.unique(out.label[out.valid])) <= set(np.unique(poisoned.label[poisoned.valid]))
+        assert np.isnan(out.label[~out.valid]).all()
+        assert (out.valid | ~out.sky).all()
+
+
+def test_random_crop_keeps_the_aspect_ratio_and_its_scale(sample):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        out = RandomResizedCrop((64, 96), scale=(0.25, 1.0))(sample, rng)
+        assert out.size == (64, 96)
+        x, y = out.intrinsics[0, 0] / 30, out.intrinsics[1, 1] / 28
+        assert 0.9 < x / y < 1.1
+        assert 64 / 24 - 0.2 <= x <= 2 * 64 / 24 + 0.2
+
+
+def test_random_crop_reaches_every_corner(sample):
+    rng = np.random.default_rng(0)
+    corners = {
+        (o.intrinsics[0, 2] > 8, o.intrinsics[1, 2] > 5)
+        for o in (RandomResizedCrop((12, 12), scale=(0.1, 0.2))(sample, rng) for _ in range(60))
+    }
+    assert len(corners) == 4
+
+
+def test_resize_keeps_the_aspect_ratio_and_covers_the_size(sample):
+    out = Resize((16, 16), keep_aspect=True, multiple_of=4)(sample, np.random.default_rng(0))
+    assert out.size == (16, 24)
+
+
+def test_the_same_random_numbers_make_the_same_sample_and_others_another(sample):
+    transform = Compose([RandomResizedCrop((20, 20)), HorizontalFlip()])
+    same(transform(sample, np.random.default_rng(3)), transform(sample, np.random.default_rng(3)))
+    outs = [transform(sample, np.random.default_rng(i)).image.tobytes() for i in range(5)]
+    assert len(set(outs)) == 5
+
+
+def test_flips_come_with_their_probability(sample):
+    rng = np.random.default_rng(0)
+    flips = sum(HorizontalFlip(0.25)(sample, rng) is not sample for _ in range(400))
+    assert abs(flips - 100) < 3 * np.sqrt(400 * 0.25 * 0.75)
+
+
+def test_colours_depend_on_the_given_numbers_alone_and_views_share_them(sample):
+    import albumentations
+
+    transform = Photometric([albumentations.ColorJitter(p=1.0), albumentations.RandomGamma(p=0.5)])
+    sample = sample.replace(frames={"next": sample.image})
+    first, copied = (
+        transform(sample, np.random.default_rng(1)),
+        pickle.loads(pickle.dumps(transform))(sample, np.random.default_rng(1)),
+    )
+    np.testing.assert_array_equal(first.image, copied.image)
+    np.testing.assert_array_equal(first.image, first.frames["next"])
+    assert len({transform(sample, np.random.default_rng(i)).image.tobytes() for i in range(5)}) == 5
+    np.testing.assert_array_equal(first.label, sample.label)
+
+
+def test_colour_transforms_that_move_pixels_are_refused():
+    import albumentations
+
+    with pytest.raises(RecipeError, match="leave pixels where they are; got HorizontalFlip"):
+        Photometric([albumentations.HorizontalFlip()])
+
+
+def test_impossible_geometry_is_refused(sample):
+    with pytest.raises(ShapeError, match="inside the image of 24 x 36; got 30 x 30"):
+        CenterCrop((30, 30))(sample, np.random.default_rng(0))
+    with pytest.raises(ShapeError, match="view 'next' in the size of the image"):
+        flip(sample.replace(frames={"next": sample.image[:5]}))
+    with pytest.raises(RecipeError, match=r"0 < low <= high <= 1; got \(0.5, 2.0\)"):
+        RandomResizedCrop((8, 8), scale=(0.5, 2.0))
+    with pytest.raises(RecipeError, match="height, width"):
+        Resize((8, 0))
