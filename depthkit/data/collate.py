@@ -30,8 +30,8 @@ def collate(
     for sample in samples:
         if sample.size != (height, width):
             raise ShapeError(
-                f"expected images of one size in a batch; got {samples[0].size} ({samples[0].key}) and {sample.size} ({sample.key}). "
-                "Resize them with a transform, or use a batch size of 1."
+                f"expected images of one size in a batch; got {samples[0].size} ({samples[0].key}) and {sample.size} "
+                f"({sample.key}). Resize them with a transform, or use a batch size of 1."
             )
     rows = len(samples)
     image = _empty(rows, 3, height, width)

@@ -9,6 +9,7 @@ that range at any step follow from the composition alone.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -150,7 +151,7 @@ class Plan:
         """
         number = -(-(stop - start) // self.window)
         edges = [start + (stop - start) * i // max(number, 1) for i in range(number + 1)]
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in pairwise(edges):
             order = np.arange(last - first)
             yield first, generator(WINDOW_ORDER, self.seed, dataset, first).permutation(order) if self.shuffle else order
 

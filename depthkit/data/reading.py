@@ -49,7 +49,8 @@ def read_shard(
     Raises:
         ShardError: the shard is missing, is no tar, or holds other than ``total`` samples.
     """
-    number, current, members, problem = -1, None, {}, None
+    number, current, problem = -1, "", None
+    members: dict[str, bytes] = {}
     try:
         with closing(_open(url)) as stream, tarfile.open(fileobj=stream, mode="r:" if stream.seekable() else "r|") as tar:
             for member in tar:
@@ -59,7 +60,7 @@ def read_shard(
                     continue
                 if key != current:
                     if number >= first:
-                        yield Raw(str(current), members, f"{url}: {current}", problem)
+                        yield Raw(current, members, f"{url}: {current}", problem)
                     number, current, members, problem = number + 1, key, {}, None
                     if number == stop:
                         if stop == total:
@@ -79,10 +80,11 @@ def read_shard(
         ) from error
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ShardError(
-            f"expected {url} to be a whole tar; after {max(number, 0)} samples it is not ({error}). Run `depthkit shards verify`."
+            f"expected {url} to be a whole tar; after {max(number, 0)} samples it is not ({error}). "
+            "Run `depthkit shards verify`."
         ) from error
     if number >= first:
-        yield Raw(str(current), members, f"{url}: {current}", problem)
+        yield Raw(current, members, f"{url}: {current}", problem)
     if number + 1 < stop:
         raise _other_count(url, total, str(number + 1))
 

@@ -117,7 +117,7 @@ class Photometric(Transform):
     """Colour changes from albumentations; further views of a sample change in the same way.
 
     Args:
-        transforms: albumentations transforms that move no pixel, applied in turn: ``ColorJitter``, ``RandomGamma``, ``GaussNoise``, ...
+        transforms: albumentations transforms that move no pixel, applied in turn: ``ColorJitter``, ``RandomGamma``, ...
     """
 
     def __init__(self, transforms: Sequence[object]) -> None:
@@ -129,7 +129,7 @@ class Photometric(Transform):
                     f"expected transforms that leave pixels where they are; got {type(transform).__name__}. "
                     "Labels and intrinsics would not follow it; use depthkit.data.transforms for geometry."
                 )
-        self._compose = albumentations.Compose(list(transforms))  # type: ignore[arg-type]
+        self._compose = albumentations.Compose(list(transforms))
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """The sample in other colours."""
@@ -201,8 +201,8 @@ def flip(sample: Sample) -> Sample:
     """
     if "stereo" in sample.frames and "stereo" not in sample.frames_from_camera:
         raise GeometryError(
-            f"sample {sample.key}: cannot mirror a stereo pair without frames_from_camera['stereo'], for its cameras change sides. "
-            "Store the pose with the sample, or leave HorizontalFlip out."
+            f"sample {sample.key}: cannot mirror a stereo pair without frames_from_camera['stereo'], for its cameras change "
+            "sides. Store the pose with the sample, or leave HorizontalFlip out."
         )
     width = sample.size[1]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from depthkit.errors import RecipeError
 from depthkit.masked import masked_count, masked_sum
-from depthkit.metrics.formula import Formula, depth_pair
+from depthkit.metrics.formula import Formula, map_pair
 from depthkit.metrics.metric import DepthMetric
 
 BoundaryVariant = Literal["depth_pro", "moge"]
@@ -17,7 +17,7 @@ _THRESHOLDS = 10
 
 
 @dataclass(frozen=True)
-class _BoundaryF1(Formula):
+class BoundaryF1Formula(Formula):
     """F1 of "this neighbour is more than t times as far", weighted over ten t from 1.05 to 1.25."""
 
     variant: BoundaryVariant = "depth_pro"
@@ -38,7 +38,7 @@ class _BoundaryF1(Formula):
 
     def sums(self, pred: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Number of neighbour pairs that are edges in both maps, in the prediction, in the label."""
-        pred, target = depth_pair(pred, target, valid)
+        pred, target = map_pair(pred, target, valid)
         pred = pred.where(pred > 0, torch.nan)
         directions = []
         for here, there in self._neighbours(*pred.shape[-2:]):
@@ -121,7 +121,7 @@ def boundary_f1(
         ShapeError: the three do not fit together.
         RecipeError: an unknown variant, or a radius it does not have.
     """
-    return _BoundaryF1(variant, radius)(pred, target, valid)
+    return BoundaryF1Formula(variant, radius)(pred, target, valid)
 
 
 class BoundaryF1(DepthMetric):
@@ -130,4 +130,4 @@ class BoundaryF1(DepthMetric):
     higher_is_better = True
 
     def __init__(self, *, variant: BoundaryVariant = "depth_pro", radius: int = 1, **kwargs: Any):
-        super().__init__(_BoundaryF1(variant, radius), **kwargs)
+        super().__init__(BoundaryF1Formula(variant, radius), **kwargs)

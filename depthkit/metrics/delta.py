@@ -12,7 +12,7 @@ from depthkit.metrics.metric import DepthMetric
 
 
 @dataclass(frozen=True)
-class _DeltaAccuracy(PixelMean):
+class DeltaAccuracyFormula(PixelMean):
     """Share of ``max(d/g, g/d) < threshold``."""
 
     threshold: float = 1.25
@@ -25,16 +25,16 @@ class _DeltaAccuracy(PixelMean):
         """``max(d/g, g/d)``; infinite where d is not positive (the ratio of a negative depth would be small)."""
         return torch.maximum(pred / target, target / pred).where(~(pred <= 0), torch.inf)
 
-    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         ratio = self.ratio(pred, target)
         return ((ratio < self.threshold).double().where(~ratio.isnan(), torch.nan),)
 
 
 @dataclass(frozen=True)
-class _DeltaError(_DeltaAccuracy):
+class DeltaErrorFormula(DeltaAccuracyFormula):
     """Share of ``max(d/g, g/d) > threshold``."""
 
-    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         ratio = self.ratio(pred, target)
         return ((ratio > self.threshold).double().where(~ratio.isnan(), torch.nan),)
 
@@ -55,7 +55,7 @@ def delta_accuracy(pred: Tensor, target: Tensor, valid: Tensor, *, threshold: fl
         ShapeError: the three do not fit together.
         RecipeError: a threshold of 1 or less.
     """
-    return _DeltaAccuracy(threshold)(pred, target, valid)
+    return DeltaAccuracyFormula(threshold)(pred, target, valid)
 
 
 def delta_error(pred: Tensor, target: Tensor, valid: Tensor, *, threshold: float = 1.25) -> Tensor:
@@ -63,7 +63,7 @@ def delta_error(pred: Tensor, target: Tensor, valid: Tensor, *, threshold: float
 
     Args and returns as ``delta_accuracy``.
     """
-    return _DeltaError(threshold)(pred, target, valid)
+    return DeltaErrorFormula(threshold)(pred, target, valid)
 
 
 class DeltaAccuracy(DepthMetric):
@@ -72,11 +72,11 @@ class DeltaAccuracy(DepthMetric):
     higher_is_better = True
 
     def __init__(self, threshold: float = 1.25, **kwargs: Any):
-        super().__init__(_DeltaAccuracy(threshold), **kwargs)
+        super().__init__(DeltaAccuracyFormula(threshold), **kwargs)
 
 
 class DeltaError(DepthMetric):
     """Share of pixels beyond a factor of the truth [1], lower is better; see ``delta_error``."""
 
     def __init__(self, threshold: float = 1.25, **kwargs: Any):
-        super().__init__(_DeltaError(threshold), **kwargs)
+        super().__init__(DeltaErrorFormula(threshold), **kwargs)

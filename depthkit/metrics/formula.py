@@ -44,42 +44,48 @@ class Formula:
 
 @dataclass(frozen=True)
 class PixelMean(Formula):
-    """A formula made of means over valid pixels: give ``terms``, and ``of_means`` unless it is their first."""
+    """A formula made of means over valid pixels: give ``_terms``, and ``_of_means`` unless it is their first."""
 
-    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    @property
+    def _signed(self) -> bool:
+        return False
+
+    def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         """The ``n_sums`` maps to average, elementwise in depth [m]."""
         raise NotImplementedError
 
-    def of_means(self, means: Tensor, count: Tensor) -> Tensor:
+    def _of_means(self, means: Tensor, count: Tensor) -> Tensor:
         """The number made of the means ``(..., n_sums)``."""
         return means[..., 0]
 
     def sums(self, pred: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Sums of the terms over valid pixels."""
-        pred, target = depth_pair(pred, target, valid)
-        return torch.stack([masked_sum(term, valid) for term in self.terms(pred, target)], -1), masked_count(valid)
+        pred, target = map_pair(pred, target, valid, signed=self._signed)
+        return torch.stack([masked_sum(term, valid) for term in self._terms(pred, target)], -1), masked_count(valid)
 
     def finish(self, sums: Tensor, count: Tensor) -> Tensor:
         """The number made of the means."""
-        return self.of_means(sums / count[..., None], count)
+        return self._of_means(sums / count[..., None], count)
 
 
 @dataclass(frozen=True)
 class RootPixelMean(PixelMean):
     """The root of a mean over valid pixels, taken last."""
 
-    def of_means(self, means: Tensor, count: Tensor) -> Tensor:
+    def _of_means(self, means: Tensor, count: Tensor) -> Tensor:
         """The root of the first mean."""
         return means[..., 0].sqrt()
 
 
 @in_float32
-def depth_pair(pred: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+def map_pair(pred: Tensor, target: Tensor, valid: Tensor, *, signed: bool = False) -> tuple[Tensor, Tensor]:
     """Both maps in float64, 1 where not valid; NaN where a valid label is no depth, so that no such pixel is scored unseen.
+
+    A finite label that is zero or negative is no depth, but may be an affine disparity: ``signed`` admits it.
 
     Raises:
         ShapeError: the three are not ``(B, 1, H, W)`` of one size, or ``valid`` is not bool.
     """
     check_map_pair(pred, target, valid)
     pred, target = pred.where(valid, 1).double(), target.where(valid, 1).double()
-    return pred, target.where((target > 0) & (target < torch.inf), torch.nan)
+    return pred, target.where(target.isfinite() & ((target > 0) | signed), torch.nan)

@@ -14,7 +14,7 @@ _PER_METRE: dict[str, float] = {"1/km": 1000.0, "1/m": 1.0}
 
 
 @dataclass(frozen=True)
-class _IMAE(PixelMean):
+class IMAEFormula(PixelMean):
     """Mean of ``|1/d - 1/g|``."""
 
     unit: InverseUnit = "1/km"
@@ -23,28 +23,28 @@ class _IMAE(PixelMean):
         if self.unit not in _PER_METRE:
             raise RecipeError(f"expected unit '1/km' (KITTI) or '1/m' (Marigold) of inverse depth; got {self.unit!r}.")
 
-    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         return (_PER_METRE[self.unit] * (1 / pred - 1 / target).abs(),)
 
 
 def imae(pred: Tensor, target: Tensor, valid: Tensor, *, unit: InverseUnit = "1/km") -> Tensor:
     r"""Mean absolute error of inverse depth: :math:`\overline{|1/d - 1/g|}` in ``unit``. Args and returns as ``irmse``."""
-    return _IMAE(unit)(pred, target, valid)
+    return IMAEFormula(unit)(pred, target, valid)
 
 
 class IMAE(DepthMetric):
     """Mean absolute error of inverse depth; see ``imae``."""
 
     def __init__(self, *, unit: InverseUnit = "1/km", **kwargs: Any):
-        super().__init__(_IMAE(unit), **kwargs)
+        super().__init__(IMAEFormula(unit), **kwargs)
 
 
 @dataclass(frozen=True)
-class _IRMSE(RootPixelMean, _IMAE):
+class IRMSEFormula(RootPixelMean, IMAEFormula):
     """Root of the mean of ``(1/d - 1/g)^2``."""
 
-    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        (error,) = _IMAE.terms(self, pred, target)
+    def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        (error,) = IMAEFormula._terms(self, pred, target)
         return (error**2,)
 
 
@@ -64,11 +64,11 @@ def irmse(pred: Tensor, target: Tensor, valid: Tensor, *, unit: InverseUnit = "1
         ShapeError: the three do not fit together.
         RecipeError: another unit.
     """
-    return _IRMSE(unit)(pred, target, valid)
+    return IRMSEFormula(unit)(pred, target, valid)
 
 
 class IRMSE(DepthMetric):
     """Root mean squared error of inverse depth; see ``irmse``."""
 
     def __init__(self, *, unit: InverseUnit = "1/km", **kwargs: Any):
-        super().__init__(_IRMSE(unit), **kwargs)
+        super().__init__(IRMSEFormula(unit), **kwargs)

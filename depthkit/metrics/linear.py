@@ -12,10 +12,10 @@ from depthkit.metrics.metric import DepthMetric
 SqRelVariant = Literal["eigen", "kitti"]
 
 
-class _AbsRel(PixelMean):
+class AbsRelFormula(PixelMean):
     """Mean of ``|d - g| / g``."""
 
-    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         return ((pred - target).abs() / target,)
 
 
@@ -39,18 +39,18 @@ def abs_rel(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         >>> abs_rel(1.5 * depth, depth, depth > 0)
         tensor([0.5000, 0.5000], dtype=torch.float64)
     """
-    return _AbsRel()(pred, target, valid)
+    return AbsRelFormula()(pred, target, valid)
 
 
 class AbsRel(DepthMetric):
     """Mean absolute relative error [1]; see ``abs_rel``."""
 
     def __init__(self, **kwargs: Any):
-        super().__init__(_AbsRel(), **kwargs)
+        super().__init__(AbsRelFormula(), **kwargs)
 
 
 @dataclass(frozen=True)
-class _SqRel(PixelMean):
+class SqRelFormula(PixelMean):
     """Mean of ``(d - g)^2 / g`` or ``100 (d - g)^2 / g^2``."""
 
     variant: SqRelVariant = "eigen"
@@ -59,7 +59,7 @@ class _SqRel(PixelMean):
         if self.variant not in ("eigen", "kitti"):
             raise RecipeError(f"SqRel: expected variant 'eigen' (/ g, [m]) or 'kitti' (/ g^2, [%]); got {self.variant!r}.")
 
-    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         squared = (pred - target) ** 2
         return (squared / target if self.variant == "eigen" else 100 * squared / target**2,)
 
@@ -72,49 +72,63 @@ def sq_rel(pred: Tensor, target: Tensor, valid: Tensor, *, variant: SqRelVariant
 
     Args and returns as ``abs_rel``.
     """
-    return _SqRel(variant)(pred, target, valid)
+    return SqRelFormula(variant)(pred, target, valid)
 
 
 class SqRel(DepthMetric):
     """Mean squared relative error, [m] or (``variant="kitti"``) [%]; see ``sq_rel``."""
 
     def __init__(self, *, variant: SqRelVariant = "eigen", **kwargs: Any):
-        super().__init__(_SqRel(variant), **kwargs)
+        super().__init__(SqRelFormula(variant), **kwargs)
 
 
-class _MAE(PixelMean):
+@dataclass(frozen=True)
+class MAEFormula(PixelMean):
     """Mean of ``|d - g|``."""
 
-    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    signed: bool = False
+
+    @property
+    def _signed(self) -> bool:
+        return self.signed
+
+    def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         return ((pred - target).abs(),)
 
 
-def mae(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+def mae(pred: Tensor, target: Tensor, valid: Tensor, *, signed: bool = False) -> Tensor:
     r"""Mean absolute error [m]: :math:`\overline{|d - g|}`. Args and returns as ``abs_rel``."""
-    return _MAE()(pred, target, valid)
+    return MAEFormula(signed)(pred, target, valid)
 
 
 class MAE(DepthMetric):
     """Mean absolute error [m]; see ``mae``."""
 
-    def __init__(self, **kwargs: Any):
-        super().__init__(_MAE(), **kwargs)
+    def __init__(self, *, signed: bool = False, **kwargs: Any):
+        super().__init__(MAEFormula(signed), **kwargs)
 
 
-class _RMSE(RootPixelMean):
+@dataclass(frozen=True)
+class RMSEFormula(RootPixelMean):
     """Root of the mean of ``(d - g)^2``."""
 
-    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    signed: bool = False
+
+    @property
+    def _signed(self) -> bool:
+        return self.signed
+
+    def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         return ((pred - target) ** 2,)
 
 
-def rmse(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+def rmse(pred: Tensor, target: Tensor, valid: Tensor, *, signed: bool = False) -> Tensor:
     r"""Root mean squared error of each image [m]: :math:`\sqrt{\overline{(d - g)^2}}`. Args and returns as ``abs_rel``."""
-    return _RMSE()(pred, target, valid)
+    return RMSEFormula(signed)(pred, target, valid)
 
 
 class RMSE(DepthMetric):
     """Root mean squared error [m]; one root per image, or a single one for ``reduction="pixel"``; see ``rmse``."""
 
-    def __init__(self, **kwargs: Any):
-        super().__init__(_RMSE(), **kwargs)
+    def __init__(self, *, signed: bool = False, **kwargs: Any):
+        super().__init__(RMSEFormula(signed), **kwargs)

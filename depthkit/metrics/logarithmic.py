@@ -11,10 +11,10 @@ from depthkit.metrics.formula import PixelMean, RootPixelMean
 from depthkit.metrics.metric import DepthMetric
 
 
-class _RMSELog(RootPixelMean):
+class RMSELogFormula(RootPixelMean):
     """Root of the mean of ``(ln d - ln g)^2``."""
 
-    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         return ((pred.log() - target.log()) ** 2,)
 
 
@@ -23,20 +23,20 @@ def rmse_log(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
     Args and returns as ``abs_rel``.
     """
-    return _RMSELog()(pred, target, valid)
+    return RMSELogFormula()(pred, target, valid)
 
 
 class RMSELog(DepthMetric):
     """Root mean squared error of the natural logarithm [1]; see ``rmse_log``."""
 
     def __init__(self, **kwargs: Any):
-        super().__init__(_RMSELog(), **kwargs)
+        super().__init__(RMSELogFormula(), **kwargs)
 
 
-class _Log10(PixelMean):
+class Log10Formula(PixelMean):
     """Mean of ``|log10 d - log10 g|``."""
 
-    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         return ((pred.log10() - target.log10()).abs(),)
 
 
@@ -45,23 +45,23 @@ def log10(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
     Args and returns as ``abs_rel``. Marigold pools this one over pixels: ``reduction="pixel"``.
     """
-    return _Log10()(pred, target, valid)
+    return Log10Formula()(pred, target, valid)
 
 
 class Log10(DepthMetric):
     """Mean absolute error of the decimal logarithm [1]; see ``log10``."""
 
     def __init__(self, **kwargs: Any):
-        super().__init__(_Log10(), **kwargs)
+        super().__init__(Log10Formula(), **kwargs)
 
 
 @dataclass(frozen=True)
-class _LogMAE(PixelMean):
+class LogMAEFormula(PixelMean):
     """``factor`` times the mean of ``|ln d - ln g|``."""
 
     factor: float = 1.0
 
-    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         return (self.factor * (pred.log() - target.log()).abs(),)
 
 
@@ -70,18 +70,18 @@ def log_mae(pred: Tensor, target: Tensor, valid: Tensor, *, factor: float = 1.0)
 
     ``factor=100`` is slowtv_monodepth's. Other args and returns as ``abs_rel``.
     """
-    return _LogMAE(factor)(pred, target, valid)
+    return LogMAEFormula(factor)(pred, target, valid)
 
 
 class LogMAE(DepthMetric):
     """Mean absolute error of the natural logarithm [1]; see ``log_mae``."""
 
     def __init__(self, *, factor: float = 1.0, **kwargs: Any):
-        super().__init__(_LogMAE(factor), **kwargs)
+        super().__init__(LogMAEFormula(factor), **kwargs)
 
 
 @dataclass(frozen=True)
-class _SILog(PixelMean):
+class SILogFormula(PixelMean):
     """``factor`` times the root of mean ``e^2`` less ``variance_focus`` times squared mean ``e``, with ``e = ln d - ln g``."""
 
     n_sums: ClassVar[int] = 2
@@ -95,11 +95,11 @@ class _SILog(PixelMean):
         if self.unbiased and self.variance_focus != 1:
             raise RecipeError("SILog: unbiased=True is a standard deviation, which has variance_focus=1; drop one of the two.")
 
-    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         error = pred.log() - target.log()
         return error, error**2
 
-    def of_means(self, means: Tensor, count: Tensor) -> Tensor:
+    def _of_means(self, means: Tensor, count: Tensor) -> Tensor:
         mean, mean_square = means.unbind(-1)
         spread = (mean_square - self.variance_focus * mean**2).clamp_min(0)  # an exact 0 may round below; NaN stays NaN
         if self.unbiased:
@@ -147,11 +147,11 @@ def silog(
         >>> silog(3 * depth, depth, depth > 0) < 1e-4
         tensor([True, True])
     """
-    return _SILog(variance_focus, factor, unbiased)(pred, target, valid)
+    return SILogFormula(variance_focus, factor, unbiased)(pred, target, valid)
 
 
 class SILog(DepthMetric):
     """Scale-invariant logarithmic error; see ``silog`` for its variants."""
 
     def __init__(self, *, variance_focus: float = 1.0, factor: float = 100.0, unbiased: bool = False, **kwargs: Any):
-        super().__init__(_SILog(variance_focus, factor, unbiased), **kwargs)
+        super().__init__(SILogFormula(variance_focus, factor, unbiased), **kwargs)

@@ -17,7 +17,7 @@ _CLOSER_IS_LARGER = (Representation.DISPARITY, Representation.LOG_DISPARITY)
 
 
 @dataclass(frozen=True)
-class _WHDR(Formula):
+class WHDRFormula(Formula):
     """Weight of the contradicted pairs over the weight of all."""
 
     n_sums: ClassVar[int] = 2
@@ -120,7 +120,7 @@ def whdr(
         >>> whdr(depth, pairs)
         tensor([0.5000], dtype=torch.float64)
     """
-    return _WHDR(representation, equal_ratio)(pred, pairs, order, weights)
+    return WHDRFormula(representation, equal_ratio)(pred, pairs, order, weights)
 
 
 class WHDR(FormulaMetric):
@@ -129,7 +129,7 @@ class WHDR(FormulaMetric):
     def __init__(
         self, *, representation: Representation = Representation.DEPTH, equal_ratio: float | None = None, **kwargs: Any
     ):
-        super().__init__(_WHDR(representation, equal_ratio), **kwargs)
+        super().__init__(WHDRFormula(representation, equal_ratio), **kwargs)
 
     def update(self, preds: Tensor, pairs: Tensor, order: Tensor | None = None, weights: Tensor | None = None) -> None:
         """Add a batch; arguments as in ``whdr``."""

@@ -1,5 +1,6 @@
 """Laws of the plan: arithmetic only, no file is read."""
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_evaluation_has_equal_steps_and_every_sample_once(samples, world, batch_
     rows = evaluation_rows(samples, world=world, batch_size=batch_size)
     assert rows.sum() == samples
     assert rows.max(initial=0) <= batch_size
-    assert len(rows) == -(-(-(-samples // world)) // batch_size)
+    assert len(rows) == math.ceil(math.ceil(samples / world) / batch_size)
 
 
 def test_training_batches_without_a_dropped_tail_are_as_equal_as_integers_allow():
@@ -111,11 +112,11 @@ def test_steps_are_a_multiple_of_the_accumulated_batches():
 
 
 def test_too_little_data_names_what_is_needed():
-    with pytest.raises(ShardError, match="at least 16 samples per epoch for 2 rank.s. x batch_size 8.* got 10"):
+    with pytest.raises(ShardError, match=r"at least 16 samples per epoch for 2 rank.s. x batch_size 8.* got 10"):
         training_rows(10, world=2, batch_size=8, drop_last=True)
     with pytest.raises(
         ShardError,
-        match="at least 12 shards in dataset 'b' for 4 rank.s. x 3 worker.s.; got 6.*num_workers.*fewer samples per shard",
+        match=r"at least 12 shards in dataset 'b' for 4 rank.s. x 3 worker.s.; got 6.*num_workers.*fewer samples per shard",
     ):
         check_shards(["a", "b"], [(1,) * 12, (5,) * 6], world=4, workers=3)
     with pytest.raises(ShardError, match="index lists none"):
