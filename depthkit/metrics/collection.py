@@ -28,8 +28,8 @@ def depth_metrics(protocol: ScoringProtocol | None = None, prefix: str = "") -> 
     """The customary metrics of depth, each in its most used variant, under one alignment and reduction.
 
     Args:
-        protocol: says how to align and how to reduce; None aligns nothing and averages over images. Its crops and caps on
-            labels are the caller's: they belong in ``valid``.
+        protocol: says how to align and how to reduce; None aligns nothing and averages over images. The rest of an evaluation
+            protocol (resizing, crop, range of labels) is the caller's, and belongs in ``preds`` and ``valid``.
         prefix: of the names, such as ``"val/"``.
 
     Returns:

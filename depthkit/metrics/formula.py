@@ -46,9 +46,7 @@ class Formula:
 class PixelMean(Formula):
     """A formula made of means over valid pixels: give ``_terms``, and ``_of_means`` unless it is their first."""
 
-    @property
-    def _signed(self) -> bool:
-        return False
+    signed: ClassVar[bool] = False
 
     def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         """The ``n_sums`` maps to average, elementwise in depth [m]."""
@@ -60,7 +58,7 @@ class PixelMean(Formula):
 
     def sums(self, pred: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Sums of the terms over valid pixels."""
-        pred, target = map_pair(pred, target, valid, signed=self._signed)
+        pred, target = map_pair(pred, target, valid, signed=self.signed)
         return torch.stack([masked_sum(term, valid) for term in self._terms(pred, target)], -1), masked_count(valid)
 
     def finish(self, sums: Tensor, count: Tensor) -> Tensor:

@@ -86,18 +86,18 @@ class SqRel(DepthMetric):
 class MAEFormula(PixelMean):
     """Mean of ``|d - g|``."""
 
-    signed: bool = False
-
-    @property
-    def _signed(self) -> bool:
-        return self.signed
+    signed: bool = False  # type: ignore[misc]
 
     def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         return ((pred - target).abs(),)
 
 
 def mae(pred: Tensor, target: Tensor, valid: Tensor, *, signed: bool = False) -> Tensor:
-    r"""Mean absolute error [m]: :math:`\overline{|d - g|}`. Args and returns as ``abs_rel``."""
+    r"""Mean absolute error [m]: :math:`\overline{|d - g|}`.
+
+    ``signed=True`` takes maps that may be zero or negative, such as affine disparities; otherwise such a label gives NaN.
+    Other args and returns as ``abs_rel``.
+    """
     return MAEFormula(signed)(pred, target, valid)
 
 
@@ -112,18 +112,18 @@ class MAE(DepthMetric):
 class RMSEFormula(RootPixelMean):
     """Root of the mean of ``(d - g)^2``."""
 
-    signed: bool = False
-
-    @property
-    def _signed(self) -> bool:
-        return self.signed
+    signed: bool = False  # type: ignore[misc]
 
     def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         return ((pred - target) ** 2,)
 
 
 def rmse(pred: Tensor, target: Tensor, valid: Tensor, *, signed: bool = False) -> Tensor:
-    r"""Root mean squared error of each image [m]: :math:`\sqrt{\overline{(d - g)^2}}`. Args and returns as ``abs_rel``."""
+    r"""Root mean squared error of each image [m]: :math:`\sqrt{\overline{(d - g)^2}}`.
+
+    ``signed=True`` takes maps that may be zero or negative, such as affine disparities; otherwise such a label gives NaN.
+    Other args and returns as ``abs_rel``.
+    """
     return RMSEFormula(signed)(pred, target, valid)
 
 
