@@ -21,13 +21,13 @@ class Raw(NamedTuple):
     Attributes:
         key: its name.
         members: bytes by member name (``image.jpg``).
-        where: shard and key, for messages.
+        shard: where it lies, for messages.
         problem: why it must not be decoded, if so.
     """
 
     key: str
     members: dict[str, bytes]
-    where: str
+    shard: str
     problem: str | None = None
 
 
@@ -60,7 +60,7 @@ def read_shard(
                     continue
                 if key != current:
                     if number >= first:
-                        yield Raw(current, members, f"{url}: {current}", problem)
+                        yield Raw(current, members, url, problem)
                     number, current, members, problem = number + 1, key, {}, None
                     if number == stop:
                         if stop == total:
@@ -84,7 +84,7 @@ def read_shard(
             "Run `depthkit shards verify`."
         ) from error
     if number >= first:
-        yield Raw(current, members, f"{url}: {current}", problem)
+        yield Raw(current, members, url, problem)
     if number + 1 < stop:
         raise _other_count(url, total, str(number + 1))
 

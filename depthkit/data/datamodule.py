@@ -1,0 +1,237 @@
+"""Shards into Lightning: training batches mixed from several datasets, evaluation one dataset at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from depthkit.data.collate import collate
+from depthkit.data.mixing import EqualParts, Mixing
+from depthkit.data.plan import Plan, check_shards, evaluation_rows, training_rows
+from depthkit.data.stream import Loader, Stream
+from depthkit.data.transforms import Compose, HorizontalFlip, RandomResizedCrop, Transform
+from depthkit.errors import RecipeError, ShardError
+from depthkit.types import Ambiguity, Batch, LabelKind, Sample
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True)
+class ShardSource:
+    """One split of one dataset in shards.
+
+    Attributes:
+        root: folder of the shards and their ``index.json``.
+        split: which shards of it.
+        name: what logs and reports call it; None for the name in the index.
+        transform: what happens to each sample first, before what the datamodule does to all.
+    """
+
+    root: str
+    split: str = "train"
+    name: str | None = None
+    transform: Transform | None = None
+
+
+class DepthDataModule(LightningDataModule):
+    """Streams shards for training, validation, test, and image files for prediction.
+
+    Args:
+        sources: datasets to train on; their order is that of ``Batch.dataset``.
+        mixing: how batches are filled from them; None for ``EqualParts()``.
+        batch_size: images per batch and rank.
+        num_workers: processes per rank that read, decode and augment; every training dataset needs ranks x workers shards.
+        size: (height, width) [px] of training images.
+        transform: what happens to training samples; None for MiDaS's: random crop of the aspect of ``size``, resized to it,
+            and mirrored half of the time.
+        val_sources: datasets to validate on, one loader each, images in their own size.
+        test_sources: datasets to test on, likewise.
+        predict_sources: image files, or folders of them.
+        val_batch_size: images per evaluation batch; more than 1 needs images of one size.
+        seed: of sample order and augmentation.
+        shuffle_window: consecutive samples per dataset and worker that are shuffled together, held in memory undecoded.
+        epoch_size: samples in an epoch over all ranks (MiDaS: 72,000); None for as many as the sources hold.
+        drop_last: leave out what fills no batch on every rank; otherwise batches shrink so that nothing is left out.
+        max_broken_fraction: share of samples that may be unreadable, rounded up to whole samples, before the run stops.
+        multiprocessing_context: how workers start: ``fork``, ``spawn`` or ``forkserver``; None for Python's default.
+
+    Raises:
+        ShardError: from the loaders: a missing index, too few shards or samples, too many broken samples.
+        RecipeError: no sources for what is asked, or a mixing that does not fit them.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[ShardSource] = (),
+        *,
+        mixing: Mixing | None = None,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        size: tuple[int, int] = (384, 384),
+        transform: Transform | None = None,
+        val_sources: Sequence[ShardSource] = (),
+        test_sources: Sequence[ShardSource] = (),
+        predict_sources: Sequence[str] = (),
+        val_batch_size: int = 1,
+        seed: int = 0,
+        shuffle_window: int = 256,
+        epoch_size: int | None = None,
+        drop_last: bool = True,
+        max_broken_fraction: float = 0.01,
+        multiprocessing_context: str | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("val_batch_size", val_batch_size, 1),
+            ("shuffle_window", shuffle_window, 1),
+            ("epoch_size", 1 if epoch_size is None else epoch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("seed", seed, 0),
+        ):
+            if value < least:
+                raise RecipeError(f"expected data.{name} of at least {least}; got {value}.")
+        if not 0 <= max_broken_fraction <= 1:
+            raise RecipeError(f"expected data.max_broken_fraction between 0 and 1; got {max_broken_fraction}.")
+        self.sources, self.val_sources, self.test_sources = tuple(sources), tuple(val_sources), tuple(test_sources)
+        self.predict_sources = tuple(str(source) for source in predict_sources)
+        self.mixing = mixing or EqualParts()
+        self.batch_size, self.val_batch_size, self.num_workers = batch_size, val_batch_size, num_workers
+        self.size = (int(size[0]), int(size[1]))
+        self.transform = transform or Compose([RandomResizedCrop(self.size), HorizontalFlip()])
+        self.seed, self.shuffle_window, self.epoch_size, self.drop_last = seed, shuffle_window, epoch_size, drop_last
+        self.max_broken_fraction, self.multiprocessing_context = max_broken_fraction, multiprocessing_context
+
+    @property
+    def dataset_names(self) -> tuple[str, ...]:
+        """Names of the training sources, in the order of ``Batch.dataset``."""
+        return tuple(_name(source) for source in self.sources)
+
+    @property
+    def label_kinds(self) -> tuple[LabelKind, ...]:
+        """What the labels of each training source are."""
+        return tuple(_index(source).kind for source in self.sources)
+
+    @property
+    def val_names(self) -> tuple[str, ...]:
+        """Names of the validation sources, in the order of their loaders."""
+        return tuple(_name(source) for source in self.val_sources)
+
+    @property
+    def test_names(self) -> tuple[str, ...]:
+        """Names of the test sources, in the order of their loaders."""
+        return tuple(_name(source) for source in self.test_sources)
+
+    def train_dataloader(self) -> Loader:
+        """The training stream of this rank."""
+        if not self.sources:
+            raise RecipeError("no training data: data.sources is empty. Give at least one ShardSource (root, split).")
+        rank, world = self._rank_and_world()
+        workers = max(self.num_workers, 1)
+        datasets = tuple(_dataset(source, self.transform, self.size) for source in self.sources)
+        check_shards([d.name for d in datasets], [d.counts for d in datasets], world=world, workers=workers)
+        sizes = [sum(d.counts) for d in datasets]
+        rows = training_rows(
+            sum(sizes),
+            world=world,
+            batch_size=self.batch_size,
+            drop_last=self.drop_last,
+            accumulate=self.trainer.accumulate_grad_batches if self.trainer else 1,
+            epoch_size=self.epoch_size,
+        )
+        labelled = [kind.ambiguity is not Ambiguity.UNLABELLED for kind in self.label_kinds]
+        plan = Plan(
+            self.mixing.composition(rows, sizes, labelled),
+            tuple(d.counts for d in datasets),
+            workers=workers,
+            seed=self.seed,
+            continuing=self.epoch_size is not None,
+            window=self.shuffle_window,
+        )
+        overfit = bool(self.trainer and self.trainer.overfit_batches)
+        return self._loader(Stream(datasets, plan, rank), same_every_epoch=overfit)
+
+    def val_dataloader(self) -> list[Loader]:
+        """One loader per validation source."""
+        return [self._evaluation_loader(source) for source in self.val_sources]
+
+    def test_dataloader(self) -> list[Loader]:
+        """One loader per test source."""
+        if not self.test_sources:
+            raise RecipeError("no test data: data.test_sources is empty. Give at least one ShardSource (root, split).")
+        return [self._evaluation_loader(source) for source in self.test_sources]
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Image files one by one, in their own size; the key of a row is its path."""
+        files = ImageFiles(self.predict_sources)
+        return DataLoader(files, batch_size=None, num_workers=self.num_workers, multiprocessing_context=self._context)
+
+    def _evaluation_loader(self, source: ShardSource) -> Loader:
+        rank, world = self._rank_and_world()
+        dataset = _dataset(source)
+        rows = evaluation_rows(sum(dataset.counts), world=world, batch_size=self.val_batch_size)
+        plan = Plan(rows[:, :, None], (dataset.counts,), workers=max(self.num_workers, 1), seed=self.seed, shuffle=False)
+        return self._loader(Stream((dataset,), plan, rank, replace=False))
+
+    def _loader(self, stream: Stream, **options: Any) -> Loader:
+        return Loader(
+            stream,
+            num_workers=self.num_workers,
+            multiprocessing_context=self._context,
+            pin_memory=torch.cuda.is_available(),
+            max_broken_fraction=self.max_broken_fraction,
+            **options,
+        )
+
+    @property
+    def _context(self) -> str | None:
+        return self.multiprocessing_context if self.num_workers else None
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return 0, 1
+
+
+class ImageFiles(TorchDataset[Batch]):
+    """Images to predict, each a batch of one.
+
+    Args:
+        sources: files, and folders that are searched for images.
+    """
+
+    def __init__(self, sources: Sequence[str]) -> None:
+        self.files = [file for source in sources for file in self._files(Path(source))]
+        if not self.files:
+            raise RecipeError(
+                f"no images to predict in data.predict_sources {list(sources)}. Give image files or folders of them."
+            )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Batch:
+        image = cv2.imread(str(self.files[index]), cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise ShardError(f"expected an image at {self.files[index]}; it cannot be decoded. Remove it or save it again.")
+        return collate([Sample(key=str(self.files[index]), image=image)], [0])
+
+    @staticmethod
+    def _files(source: Path) -> list[Path]:
+        if source.is_dir():
+            return sorted(file for file in source.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not source.exists():
+            raise ShardError(f"expected an image or a folder at {source}; there is nothing. Check data.predict_sources.")
+        return [source]
+
+
+def _name(source: ShardSource) -> str:
+    return source.name or _index(source).dataset

@@ -1,0 +1,283 @@
+"""The stream: reads what the plan says, survives broken samples, and resumes at the next unseen batch."""
+
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from depthkit.data.collate import collate, padding
+from depthkit.data.plan import AUGMENTATION, Plan, generator
+from depthkit.data.reading import Raw, read_shard
+from depthkit.data.shards.codec import decode_sample
+from depthkit.data.transforms import Transform
+from depthkit.errors import DepthKitError, ShapeError, ShardError
+from depthkit.types import Batch, Sample
+
+TRIES = 100
+"""Samples in a row that may be broken before a dataset is given up."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset as the stream reads it.
+
+    Attributes:
+        name: for messages.
+        urls: its shards.
+        counts: samples in each.
+        transform: what happens to each sample after decoding; None for nothing.
+        digest: changes when the shards do.
+        size: (height, width) that every sample must have then; None if any will do.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    counts: tuple[int, ...]
+    transform: Transform | None = None
+    digest: str = ""
+    size: tuple[int, int] | None = None
+
+
+def one_view(member: str) -> bool:
+    """Whether a member belongs to the image itself, not to a neighbouring frame or the other camera."""
+    return not member.startswith(("prev.", "next.", "stereo.", "frame-"))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What one rank reads; it travels to the worker processes, whatever way they are started.
+
+    Attributes:
+        datasets: the sources in the order of ``Batch.dataset``.
+        plan: who reads what.
+        rank: captured in the main process: a spawned worker cannot know it.
+        replace: whether a broken sample's place is taken by another (training) or left empty (evaluation).
+    """
+
+    datasets: tuple[Dataset, ...]
+    plan: Plan
+    rank: int = 0
+    replace: bool = True
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What a position in the stream depends on."""
+        plan = self.plan
+        contents = json.dumps([[d.name, d.digest, d.counts] for d in self.datasets]).encode()
+        return {
+            "ranks": plan.world,
+            "workers": plan.workers,
+            "seed": plan.seed,
+            "shuffle window": plan.window,
+            "shards": hashlib.sha256(contents).hexdigest()[:16],
+            "batch size, mixing or epoch size": hashlib.sha256(plan.composition.tobytes()).hexdigest()[:16],
+        }
+
+    def batches(self, epoch: int, worker: int, first: int) -> Iterator[Batch]:
+        """Batches of the steps of ``worker`` from step ``first`` on."""
+        plan, broken = self.plan, list[str]()
+        supplies = [
+            self._samples(d, epoch, worker, plan.consumed(d, self.rank, worker, first), broken)
+            for d in range(len(self.datasets))
+        ]
+        last: Sample | None = None
+        for step in range(first + (worker - first) % plan.workers, plan.steps, plan.workers):
+            taken = [(s, d) for d, supply in enumerate(supplies) for s in islice(supply, plan.composition[step, self.rank, d])]
+            rows = [(sample, d) for sample, d in taken if sample is not None]
+            if rows:
+                last, real = rows[-1][0], [True] * len(rows)
+            else:  # every rank makes the same number of steps, so this one's is filled
+                last = last or self._any_sample(epoch, worker)
+                rows, real = [(padding(last), 0)], [False]
+            yield collate([s for s, _ in rows], [d for _, d in rows], real=real, broken=broken)
+            broken.clear()
+
+    def _samples(self, d: int, epoch: int, worker: int, skip: int, broken: list[str]) -> Iterator[Sample | None]:
+        """Transformed samples of one dataset for one worker, after the first ``skip``; None for a broken one not replaced."""
+        start, stop = self.plan.range(epoch, d, self.rank, worker)
+        supply: Iterator[Raw] | None = None
+        for first, order in self.plan.windows(d, start, stop):
+            if skip >= len(order):
+                skip -= len(order)
+                continue
+            if supply is None:
+                supply = self._raw(d, first, stop)
+            window = list(islice(supply, len(order)))
+            for place in range(skip, len(order)):
+                others = (window[i] for i in np.roll(order, -place))
+                beyond = self._raw(d, first + len(order), first + len(order) + TRIES)
+                yield self._ready(d, first + place, self._decoded(d, chain(others, beyond), broken))
+            skip = 0
+
+    def _raw(self, d: int, start: int, stop: int) -> Iterator[Raw]:
+        dataset = self.datasets[d]
+        for shard, first, last in self.plan.spans(d, start, stop):
+            yield from read_shard(dataset.urls[shard], first, last, total=dataset.counts[shard], wanted=one_view)
+
+    def _decoded(self, d: int, candidates: Iterator[Raw], broken: list[str]) -> Sample | None:
+        """The first candidate that can be decoded, or None where broken samples are not replaced."""
+        for raw in islice(candidates, TRIES if self.replace else 1):
+            try:
+                if raw.problem:
+                    raise ShardError(f"{raw.shard}, sample '{raw.key}': {raw.problem}")
+                return decode_sample(raw.key, raw.members, where=raw.shard)
+            except ShardError as error:
+                broken.append(str(error))
+        if not self.replace:
+            return None
+        raise ShardError(f"{TRIES} samples in a row of dataset '{self.datasets[d].name}' are broken. The last: {broken[-1]}")
+
+    def _ready(self, d: int, position: int, sample: Sample | None) -> Sample | None:
+        dataset = self.datasets[d]
+        if sample is None:
+            return None
+        if dataset.transform is not None:
+            sample = dataset.transform(sample, generator(AUGMENTATION, self.plan.seed, d, position))
+        if dataset.size is not None and sample.size != dataset.size:
+            raise ShapeError(
+                f"expected samples of {dataset.size} (height, width) from the transform of '{dataset.name}'; got {sample.size} "
+                f"({sample.key}). Set data.size to what the transform makes."
+            )
+        return sample
+
+    def _any_sample(self, epoch: int, worker: int) -> Sample | None:
+        start, _ = self.plan.range(epoch, 0, self.rank, worker)
+        return self._ready(0, start, replace(self, replace=True)._decoded(0, self._raw(0, start, start + TRIES), []))
+
+
+class _Steps(IterableDataset):
+    """What a worker process runs: the steps of an epoch that are its own."""
+
+    def __init__(self, stream: Stream, epoch: int, first: int) -> None:
+        self.stream, self.epoch, self.first = stream, epoch, first
+
+    def __iter__(self) -> Iterator[Batch | DepthKitError]:
+        info, workers = get_worker_info(), self.stream.plan.workers
+        if info is not None:
+            cv2.setNumThreads(0)  # the processes are the parallelism
+        # The first batch wanted comes from the first process, whichever worker of the plan it plays.
+        worker = ((info.id if info else 0) + self.first) % workers
+        try:
+            yield from self.stream.batches(self.epoch, worker, self.first)
+        except DepthKitError as error:  # an error raised here would reach the user wrapped in a traceback's text
+            yield error
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+class Loader:
+    """Batches of one rank, epoch after epoch, with a true length and a position that can be saved and restored.
+
+    Each iteration is one epoch; the next begins the next epoch, also when the last was broken off. After
+    ``load_state_dict`` the first iteration goes on with the next unseen batch.
+
+    Attributes:
+        stream: what is read.
+        epoch: the epoch under way, from 0.
+        batch: position in it of the next batch.
+        broken: what could not be read so far, one sentence per sample.
+
+    Args:
+        stream: what is read; its plan must be made for ``max(num_workers, 1)`` workers.
+        num_workers: worker processes; 0 reads in this one.
+        multiprocessing_context: how they are started, ``fork``, ``spawn`` or ``forkserver``; None for Python's default.
+        pin_memory: whether batches lie in page-locked memory.
+        max_broken_fraction: share of the samples, rounded up to whole samples, that may be broken before the run stops.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        num_workers: int = 0,
+        multiprocessing_context: str | None = None,
+        pin_memory: bool = False,
+        max_broken_fraction: float = 0.01,
+    ) -> None:
+        self.stream, self.num_workers, self.pin_memory = stream, num_workers, pin_memory
+        self.multiprocessing_context = multiprocessing_context if num_workers else None
+        self.epoch = self.batch = 0
+        self.broken: list[str] = []
+        self._samples = sum(sum(dataset.counts) for dataset in stream.datasets)
+        self._allowed = math.ceil(max_broken_fraction * self._samples)
+        self._restored = False
+
+    def __len__(self) -> int:
+        return self.stream.plan.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.batch >= len(self) or (self.batch and not self._restored):
+            self.epoch, self.batch = self.epoch + 1, 0
+        self._restored = False
+        batches = DataLoader(
+            _Steps(self.stream, self.epoch, self.batch),
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=self.num_workers,
+            multiprocessing_context=self.multiprocessing_context,
+            pin_memory=self.pin_memory,
+            generator=torch.Generator(),  # or the loader would draw from the training's random numbers
+        )
+        for batch in batches:
+            if isinstance(batch, DepthKitError):
+                raise batch
+            self._report(batch.broken)
+            self.batch += 1
+            yield batch
+
+    def _report(self, sentences: Sequence[str]) -> None:
+        for sentence in sentences:
+            if sentence not in self.broken:
+                self.broken.append(sentence)
+                warnings.warn(f"skipped a broken sample: {sentence}", stacklevel=2)
+        if sentences and len(self.broken) > self._allowed:
+            raise ShardError(
+                f"{len(self.broken)} of {self._samples} samples ({len(self.broken) / self._samples:.1%}) are broken, more than "
+                f"max_broken_fraction allows ({self._allowed}). The last: {self.broken[-1]} "
+                "Repair the shards or raise the fraction."
+            )
+
+    @property
+    def sampler(self) -> "Loader":
+        """Itself: the trainer announces an epoch through ``loader.sampler.set_epoch``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin the given epoch with the next iteration, unless it is the one under way."""
+        if epoch != self.epoch:
+            self.epoch, self.batch, self._restored = epoch, 0, False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the next unseen batch is, and what that position depends on."""
+        finished = self.batch >= len(self)
+        return {
+            "epoch": self.epoch + finished,
+            "batch": 0 if finished else self.batch,
+            "fingerprint": self.stream.fingerprint,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was taken.
+
+        Raises:
+            DepthKitError: mid-epoch, and the position means something else here. Between epochs any state fits.
+        """
+        saved, here = state["fingerprint"], self.stream.fingerprint
+        changed = [f"{name} (was {saved.get(name)}, is {value})" for name, value in here.items() if saved.get(name) != value]
+        if state["batch"] and changed:
+            raise DepthKitError(
+                f"cannot resume at batch {state['batch']} of epoch {state['epoch']}: {', '.join(changed)} changed, so the "
+                "batches left are others. Resume with the settings of the checkpoint, or start a new run from its weights."
+            )
+        self.epoch, self.batch, self._restored = int(state["epoch"]), int(state["batch"]), True
