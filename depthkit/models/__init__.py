@@ -1,0 +1,55 @@
+"""Depth networks: encoder, decoder and head, and the named architectures of the papers.
+
+>>> model = midas_timm("mobilenetv2_035", pretrained=False, features=8)
+>>> model.representation.value, model.size_multiple
+('disparity', 32)
+"""
+
+from depthkit.models.build import architecture, build
+from depthkit.models.checkpoints import load_published
+from depthkit.models.encoder import TimmEncoder
+from depthkit.models.heads import LogDisparityHead, MidasHead
+from depthkit.models.midas import MidasDecoder, midas_resnext101, midas_small, midas_timm
+from depthkit.models.net import DepthNet
+from depthkit.models.refinenet_light import (
+    LightRefineNetDecoder,
+    lrn_efficientnet_b0,
+    lrn_efficientnet_b1,
+    lrn_efficientnet_b2,
+    lrn_efficientnet_b3,
+    lrn_efficientnet_b4,
+    lrn_efficientnet_b5,
+    lrn_efficientnet_lite0,
+    lrn_mobilenetv2,
+    lrn_timm,
+)
+from depthkit.models.weights import read_weights
+from depthkit.models.xian import XianDecoder, XianHead, xian_resnet50
+
+__all__ = [
+    "DepthNet",
+    "LightRefineNetDecoder",
+    "LogDisparityHead",
+    "MidasDecoder",
+    "MidasHead",
+    "TimmEncoder",
+    "XianDecoder",
+    "XianHead",
+    "architecture",
+    "build",
+    "load_published",
+    "lrn_efficientnet_b0",
+    "lrn_efficientnet_b1",
+    "lrn_efficientnet_b2",
+    "lrn_efficientnet_b3",
+    "lrn_efficientnet_b4",
+    "lrn_efficientnet_b5",
+    "lrn_efficientnet_lite0",
+    "lrn_mobilenetv2",
+    "lrn_timm",
+    "midas_resnext101",
+    "midas_small",
+    "midas_timm",
+    "read_weights",
+    "xian_resnet50",
+]

@@ -1,0 +1,55 @@
+"""Rebuild a network from the plain values that built it, as a checkpoint stores them."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec
+
+from depthkit.errors import CheckpointError
+from depthkit.models.net import DepthNet
+
+P = ParamSpec("P")
+_ARCHITECTURES: dict[str, Callable[..., DepthNet]] = {}
+
+
+def architecture(function: Callable[P, DepthNet]) -> Callable[P, DepthNet]:
+    """Mark a function as a named architecture: what it returns remembers in ``config`` how to ``build`` it again."""
+
+    @functools.wraps(function)
+    def recorded(*args: P.args, **kwargs: P.kwargs) -> DepthNet:
+        model = function(*args, **kwargs)
+        arguments = inspect.signature(function).bind(*args, **kwargs).arguments
+        plain = {name: str(value) if isinstance(value, str) else value for name, value in arguments.items()}
+        model.config = {"architecture": function.__name__} | plain | {"pretrained": False}
+        return model
+
+    _ARCHITECTURES[function.__name__] = recorded
+    return recorded
+
+
+def build(config: Mapping[str, Any]) -> DepthNet:
+    """The network that a named architecture built, with random weights; nothing is downloaded.
+
+    Args:
+        config: ``DepthNet.config``: "architecture", the function's name, and its arguments.
+
+    Raises:
+        CheckpointError: no architecture of that name, or not with these arguments.
+
+    Example:
+        >>> from depthkit.models import midas_timm
+        >>> model = midas_timm("mobilenetv2_035", pretrained=False, features=8)
+        >>> build(model.config).state_dict().keys() == model.state_dict().keys()
+        True
+    """
+    arguments = dict(config)
+    name = arguments.pop("architecture", None)
+    if name not in _ARCHITECTURES:
+        raise CheckpointError(f"expected an architecture among {', '.join(sorted(_ARCHITECTURES))}; got {name!r}.")
+    try:
+        bound = inspect.signature(_ARCHITECTURES[name]).bind(**arguments)
+    except TypeError as error:
+        raise CheckpointError(
+            f"expected arguments of {name} as this version of depthkit knows them; {error}. Use the version that wrote them."
+        ) from error
+    return _ARCHITECTURES[name](*bound.args, **bound.kwargs)

@@ -1,0 +1,87 @@
+"""Published depth checkpoints, in the names of their authors, loaded into the networks here: all of one, or none."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from torch import Tensor, nn
+
+from depthkit.errors import CheckpointError
+from depthkit.models.weights import check_fit
+
+Converter = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+Rules = tuple[tuple[str, str], ...]
+
+# layer1 of the released encoders is a sequence that begins with the stem; refinenet4, the coarsest fusion block, is our first.
+_MIDAS_DECODER: Rules = (
+    *((rf"scratch\.layer{k}_rn\.", f"decoder.lateral.{k - 1}.") for k in (1, 2, 3, 4)),
+    *((rf"scratch\.refinenet{k}\.resConfUnit1\.", f"decoder.fusion.{4 - k}.skip_unit.") for k in (1, 2, 3, 4)),
+    *((rf"scratch\.refinenet{k}\.resConfUnit2\.", f"decoder.fusion.{4 - k}.unit.") for k in (1, 2, 3, 4)),
+    *((rf"scratch\.refinenet{k}\.out_conv\.", f"decoder.fusion.{4 - k}.out.") for k in (1, 2, 3, 4)),
+    (r"scratch\.output_conv\.0\.", "head.reduce."),
+    (r"scratch\.output_conv\.2\.", "head.refine."),
+    (r"scratch\.output_conv\.4\.", "head.output."),
+)
+_MIDAS_RESNET: Rules = (
+    (r"pretrained\.layer1\.0\.", "encoder.backbone.conv1."),
+    (r"pretrained\.layer1\.1\.", "encoder.backbone.bn1."),
+    (r"pretrained\.layer1\.4\.", "encoder.backbone.layer1."),
+    *((rf"pretrained\.layer{k}\.", f"encoder.backbone.layer{k}.") for k in (2, 3, 4)),
+)
+_MIDAS_EFFICIENTNET: Rules = (
+    (r"pretrained\.layer1\.0\.", "encoder.backbone.conv_stem."),
+    (r"pretrained\.layer1\.1\.", "encoder.backbone.bn1."),
+    *((rf"pretrained\.layer{k}\.{i}\.", f"encoder.backbone.blocks.{stage}.") for k, i, stage in (
+        (1, 3, 0), (1, 4, 1), (2, 0, 2), (3, 0, 3), (3, 1, 4), (4, 0, 5), (4, 1, 6),
+    )),
+)  # fmt: skip
+
+
+def _renamed(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
+    """Each name with its first matching prefix replaced; a name that no rule knows stays, to be listed as unexpected."""
+
+    def name(key: str) -> str:
+        return next((re.sub(old, new, key, count=1) for old, new in rules if re.match(old, key)), key)
+
+    return {name(key): x for key, x in state.items()}
+
+
+def _from_midas(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """MiDaS v2, v2.1 large (ResNeXt-101) and v2.1 small (EfficientNet-Lite3)."""
+    small = any(key.startswith("pretrained.layer1.3.") for key in state)  # a max-pooling without weights in the others
+    return _renamed(state, _MIDAS_DECODER + (_MIDAS_EFFICIENTNET if small else _MIDAS_RESNET))
+
+
+CONVERTERS: Mapping[str, Converter] = {
+    "midas": _from_midas,
+}
+"""Who published the checkpoint -> its state dict in the names of our networks."""
+
+
+def load_published(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str = "midas") -> None:
+    """Load a published checkpoint into ``model``, in place, completely or not at all.
+
+    What a checkpoint never holds is kept: the input's normalisation, and the batch counters of BatchNorm if they are missing.
+
+    Args:
+        model: a network of the same architecture: for "midas" ``midas_resnext101``,
+            ``midas_small``, or ``midas_timm`` on a ResNet.
+        state_dict: the official file's contents, for example ``torch.load(path, weights_only=True)``.
+        source: who published it: "midas" (v2 and v2.1, github.com/isl-org/MiDaS).
+
+    Raises:
+        CheckpointError: an unknown source, or weights that do not fit; every name that is missing, unexpected or of another
+            shape is listed.
+    """
+    if source not in CONVERTERS:
+        raise CheckpointError(
+            f"expected a source among {', '.join(sorted(CONVERTERS))}; got {source!r}. Convert the weights first."
+        )
+    expected = model.state_dict()
+    converted = CONVERTERS[source](state_dict)
+    kept = {key: expected[key] for key in _never_published(expected) if key not in converted}
+    check_fit(kept | converted, expected, f"{source} for this {type(model).__name__}")
+    model.load_state_dict(kept | converted)
+
+
+def _never_published(names: Iterable[str]) -> list[str]:
+    return [key for key in names if key in ("mean", "std") or key.endswith(".num_batches_tracked")]
