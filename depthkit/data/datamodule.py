@@ -14,6 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 from depthkit.data.collate import collate
 from depthkit.data.mixing import EqualParts, Mixing
 from depthkit.data.plan import Plan, check_shards, evaluation_rows, training_rows
+from depthkit.data.shards import ShardIndex
 from depthkit.data.stream import Loader, Stream
 from depthkit.data.transforms import Compose, HorizontalFlip, RandomResizedCrop, Transform
 from depthkit.errors import RecipeError, ShardError
@@ -116,7 +117,7 @@ class DepthDataModule(LightningDataModule):
     @property
     def label_kinds(self) -> tuple[LabelKind, ...]:
         """What the labels of each training source are."""
-        return tuple(_index(source).kind for source in self.sources)
+        return tuple(ShardIndex.load(source.root).kind(source.split) for source in self.sources)
 
     @property
     def val_names(self) -> tuple[str, ...]:
@@ -154,7 +155,7 @@ class DepthDataModule(LightningDataModule):
             continuing=self.epoch_size is not None,
             window=self.shuffle_window,
         )
-        overfit = bool(self.trainer and self.trainer.overfit_batches)
+        overfit = bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
         return self._loader(Stream(datasets, plan, rank), same_every_epoch=overfit)
 
     def val_dataloader(self) -> list[Loader]:
@@ -234,4 +235,19 @@ class ImageFiles(TorchDataset[Batch]):
 
 
 def _name(source: ShardSource) -> str:
-    return source.name or _index(source).dataset
+    return source.name or ShardIndex.load(source.root).dataset
+
+
+def _dataset(source: ShardSource, transform: Transform | None = None, size: tuple[int, int] | None = None) -> Dataset:
+    """The source as the stream reads it: its own transform first, then that of the datamodule."""
+    index = ShardIndex.load(source.root)
+    shards = index.shards(source.split)
+    transforms = [t for t in (source.transform, transform) if t is not None]
+    return Dataset(
+        name=source.name or index.dataset,
+        urls=tuple(index.url(shard) for shard in shards),
+        counts=tuple(shard.samples for shard in shards),
+        transform=Compose(transforms) if transforms else None,
+        digest=" ".join(shard.sha256 for shard in shards),
+        size=size,
+    )

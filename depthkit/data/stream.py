@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from depthkit.data.collate import collate, padding
 from depthkit.data.plan import AUGMENTATION, Plan, generator
 from depthkit.data.reading import Raw, read_shard
-from depthkit.data.shards.codec import decode_sample
+from depthkit.data.shards import decode_sample
 from depthkit.data.transforms import Transform
 from depthkit.errors import DepthKitError, ShapeError, ShardError
 from depthkit.types import Batch, Sample
@@ -130,7 +130,7 @@ class Stream:
                 if raw.problem:
                     raise ShardError(f"{raw.shard}, sample '{raw.key}': {raw.problem}")
                 return decode_sample(raw.key, raw.members, where=raw.shard)
-            except ShardError as error:
+            except DepthKitError as error:
                 broken.append(str(error))
         if not self.replace:
             return None
@@ -149,9 +149,11 @@ class Stream:
             )
         return sample
 
-    def _any_sample(self, epoch: int, worker: int) -> Sample | None:
+    def _any_sample(self, epoch: int, worker: int) -> Sample:
         start, _ = self.plan.range(epoch, 0, self.rank, worker)
-        return self._ready(0, start, replace(self, replace=True)._decoded(0, self._raw(0, start, start + TRIES), []))
+        sample = self._ready(0, start, replace(self, replace=True)._decoded(0, self._raw(0, start, start + TRIES), []))
+        assert sample is not None  # or _decoded has raised
+        return sample
 
 
 class _Steps(IterableDataset):
@@ -194,6 +196,7 @@ class Loader:
         multiprocessing_context: how they are started, ``fork``, ``spawn`` or ``forkserver``; None for Python's default.
         pin_memory: whether batches lie in page-locked memory.
         max_broken_fraction: share of the samples, rounded up to whole samples, that may be broken before the run stops.
+        same_every_epoch: read the first epoch's samples in every epoch, to overfit on a few batches.
     """
 
     def __init__(
@@ -204,6 +207,7 @@ class Loader:
         multiprocessing_context: str | None = None,
         pin_memory: bool = False,
         max_broken_fraction: float = 0.01,
+        same_every_epoch: bool = False,
     ) -> None:
         self.stream, self.num_workers, self.pin_memory = stream, num_workers, pin_memory
         self.multiprocessing_context = multiprocessing_context if num_workers else None
@@ -211,17 +215,17 @@ class Loader:
         self.broken: list[str] = []
         self._samples = sum(sum(dataset.counts) for dataset in stream.datasets)
         self._allowed = math.ceil(max_broken_fraction * self._samples)
-        self._restored = False
+        self._same_every_epoch, self._restored = same_every_epoch, False
 
     def __len__(self) -> int:
         return self.stream.plan.steps
 
     def __iter__(self) -> Iterator[Batch]:
         if self.batch >= len(self) or (self.batch and not self._restored):
-            self.epoch, self.batch = self.epoch + 1, 0
+            self.set_epoch(self.epoch + 1)
         self._restored = False
         batches = DataLoader(
-            _Steps(self.stream, self.epoch, self.batch),
+            _Steps(self.stream, 0 if self._same_every_epoch else self.epoch, self.batch),
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=self.num_workers,
