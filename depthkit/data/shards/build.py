@@ -1,0 +1,155 @@
+"""Many samples into shards: in several processes, with a progress bar, and with a list of what could not be stored."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from depthkit.data.shards.index import ShardInfo
+from depthkit.data.shards.writer import Encoded, Encoder, ShardWriter
+from depthkit.errors import DepthKitError, ShardError
+from depthkit.types import Sample
+
+_AHEAD = 4  # samples per worker that may wait for their turn
+
+
+class Reject(NamedTuple):
+    """A sample that was left out: its key, or its position if it could not even be made, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """What ``write_shards`` did.
+
+    Attributes:
+        samples: how many were stored now.
+        skipped: how many were there already (``resume``).
+        rejects: those left out.
+        shards: all shards of the split.
+    """
+
+    samples: int
+    skipped: int
+    rejects: tuple[Reject, ...]
+    shards: tuple[ShardInfo, ...]
+
+
+def write_shards(
+    samples: Sequence[Sample] | Iterable[Sample],
+    root: str | Path,
+    *,
+    split: str,
+    dataset: str,
+    workers: int = 0,
+    progress: bool = False,
+    **options: Any,
+) -> WriteReport:
+    """Write all samples to one split, in their order, and say which ones were left out.
+
+    A sample is left out if it contradicts itself, if its key or its kind of label does not fit the split, or, where
+    ``samples`` are made on demand by ``samples[i]``, if making it raises a ``DepthKitError``.
+
+    Args:
+        samples: anything to iterate over. If it has a length and can be indexed but is no list, such as a converter's or a
+            renderer's, each sample is made only when it is needed, and in the worker processes if there are any.
+        root: folder.
+        split: name, such as train or test.
+        dataset: name.
+        workers: processes that make and encode samples; 0 for none but this one. The bytes do not depend on it. They are
+            started afresh, so a script that asks for them needs its ``if __name__ == "__main__"``.
+        progress: whether to show a progress bar.
+        **options: of ``ShardWriter``.
+
+    Raises:
+        ShardError: no sample could be stored, or the disk refuses; finished shards stay and ``resume=True`` continues.
+    """
+    stored, skipped, rejects = 0, 0, []
+    count = len(samples) if hasattr(samples, "__len__") else None
+    with ShardWriter(root, split=split, dataset=dataset, **options) as writer, _bar(progress) as bar:
+        task = bar.add_task(f"{dataset} {split}", total=count)
+        present = set(writer.keys)
+        for name, made in _encoded(samples, writer.encode, workers):
+            bar.advance(task)
+            if isinstance(made, DepthKitError):
+                rejects.append(Reject(name, str(made)))
+            elif made.key in present:
+                skipped += 1
+            else:
+                try:
+                    writer.check(made)
+                except DepthKitError as error:
+                    rejects.append(Reject(made.key, str(error)))
+                else:
+                    writer.add(made)
+                    stored += 1
+        if not (stored or skipped):
+            first = f"; the first, {rejects[0].name}: {rejects[0].reason}" if rejects else ""
+            raise ShardError(f"expected samples for split '{split}' of {root}; got none, {len(rejects)} were left out{first}")
+    return WriteReport(stored, skipped, tuple(rejects), writer.shards)
+
+
+def _bar(visible: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, disable=not visible)
+
+
+Made = tuple[str, Encoded | DepthKitError]
+
+
+def _encoded(samples: Sequence[Sample] | Iterable[Sample], encode: Encoder, workers: int) -> Iterator[Made]:
+    """Name, and members or what is wrong, of every sample in order."""
+    on_demand = hasattr(samples, "__getitem__") and hasattr(samples, "__len__") and not isinstance(samples, list | tuple)
+    jobs: Iterable[Any] = range(len(samples)) if on_demand else samples  # type: ignore[arg-type]
+    make = _Make(samples if on_demand else None, encode)  # type: ignore[arg-type]
+    if not workers:
+        yield from map(make, jobs)
+        return
+    waiting: deque[Future[Made]] = deque()
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_install, initargs=(make,)) as pool:
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(_call, job))
+                if len(waiting) >= _AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Make:
+    """From a sample, or its position in ``samples``, to its members."""
+
+    samples: Sequence[Sample] | None
+    encode: Encoder
+
+    def __call__(self, job: Any) -> Made:
+        name = f"position {job}" if self.samples is not None else job.key
+        try:
+            sample = job if self.samples is None else self.samples[job]
+            name = sample.key
+            return name, self.encode(sample)
+        except DepthKitError as error:
+            return name, error
+
+
+_make: Callable[[Any], Made]
+
+
+def _install(make: _Make) -> None:
+    """In a new worker process: keep what every job needs."""
+    global _make
+    _make = make
+
+
+def _call(job: Any) -> Made:
+    return _make(job)

@@ -1,0 +1,125 @@
+"""Files that are either whole or not there, and what to do when a disk refuses."""
+
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from webdataset import TarWriter
+
+from depthkit.errors import ShardError
+
+PARTIAL = ".partial"
+"""Ends the name of a file that is being written."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Turn what the disk says inside the block into a ShardError with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or root
+        if error.errno in _FULL:
+            remedy = f"the disk of {root} is full. Finished shards are kept: free space and write again with resume=True."
+        elif error.errno in _FORBIDDEN:
+            remedy = f"{place} may not be written. Choose a folder of your own, or have its permissions changed."
+        elif error.errno in (errno.EEXIST, errno.ENOTDIR):
+            remedy = f"{place} is a file. Choose another folder."
+        else:
+            remedy = f"{place} failed. Finished shards are kept: write again with resume=True."
+        raise ShardError(f"expected to write shards to folder {root}; got '{error.strerror or error}': {remedy}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file such that a reader sees the old content or the new, never a part."""
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+@contextmanager
+def alone(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold a lock by the name of ``path``; the system frees it when the process ends, however it ends.
+
+    Args:
+        path: the lock file; created, and removed afterwards.
+        busy: if given, raise ShardError with this sentence rather than wait for another holder.
+    """
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError as error:
+            raise ShardError(f"{busy}") from error
+        yield
+        with suppress(OSError):
+            path.unlink()
+
+
+class PartialTar:
+    """A tar under a temporary name that takes its own name only when it is complete and on the disk.
+
+    Equal members give equal bytes: times, owners and order are fixed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.samples, self.bytes = path, 0, 0
+        self._partial = path.with_name(path.name + PARTIAL)
+        self._hash, self._discarding = hashlib.sha256(), False
+        self._file = self._partial.open("wb")
+        self._tar = TarWriter(self, user="", group="", mode=0o644, encoder=False, mtime=0, compress=False)
+
+    def write(self, data: bytes) -> int:
+        """Where the tar's own bytes go. TarWriter calls this."""
+        if not self._discarding:
+            self._file.write(data)
+            self._hash.update(data)
+            self.bytes += len(data)
+        return len(data)
+
+    def add(self, key: str, members: dict[str, bytes]) -> None:
+        """One more sample."""
+        self._tar.write({"__key__": key, **members})
+        self.samples += 1
+
+    def finish(self) -> str:
+        """Give the file its name; return its SHA-256."""
+        self._tar.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._partial, self.path)
+        sync_folder(self.path.parent)
+        return self._hash.hexdigest()
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._discarding = True
+        self._tar.close()
+        with suppress(OSError):  # a full disk refuses the last buffer once more
+            self._file.close()
+        with suppress(OSError):
+            self._partial.unlink()

@@ -1,0 +1,102 @@
+"""Images as bytes: decoded whole or not at all, and encoded without losing what a file already had."""
+
+from enum import StrEnum
+
+import cv2
+import numpy as np
+
+from depthkit.errors import DepthKitError, ShapeError, ShardError
+
+JPEG_QUALITY = 95
+"""Of images that have to be encoded; at 4:4:4, so that colour keeps its edges."""
+EXTENSIONS = ("jpg", "png", "webp")
+"""What an image member's name may end in."""
+
+
+class ImageFormat(StrEnum):
+    """How images without a JPEG or WebP file of their own are stored."""
+
+    JPG = "jpg"
+    """Quality 95 without chroma subsampling: small and fast to read."""
+    PNG = "png"
+    """Lossless, five times the size."""
+
+
+def is_complete(data: bytes) -> bool:
+    """Whether the bytes are a JPEG, PNG or WebP file with its end.
+
+    Some decoders fill what is missing from a truncated file with grey and say nothing, hence this look at the structure.
+    """
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return b"IEND\xaeB`\x82" in data[-64:]
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    if data[:2] != b"\xff\xd8":
+        return False
+    position = 2  # skip the headers, which may hold a thumbnail with an end of its own, to where the picture starts
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
+        fill = data[position + 1] == 0xFF
+        position += 1 if fill else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return data[position : position + 2] == b"\xff\xda" and data.rfind(b"\xff\xd9") > position
+
+
+def decode_pixels(data: bytes, flags: int, what: str, error: type[DepthKitError] = ShardError) -> np.ndarray:
+    """Pixels of a whole JPEG, PNG or WebP file as OpenCV reads them.
+
+    Args:
+        data: the file's bytes.
+        flags: OpenCV's ``IMREAD_*``.
+        what: the file's name and place, for the message.
+        error: what to raise if it cannot be read.
+    """
+    if not data or not is_complete(data):
+        raise error(f"{what}: expected a whole JPEG, PNG or WebP file; got {len(data)} bytes that are {_flaw(data)}.")
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if pixels is None:
+        raise error(f"{what}: expected a JPEG, PNG or WebP file that decodes; its {len(data)} bytes are damaged inside.")
+    return pixels
+
+
+def _flaw(data: bytes) -> str:
+    known = data[:4] in (b"\x89PNG", b"RIFF") or data[:2] == b"\xff\xd8"
+    return "truncated: get or write the file again" if known else "no image: store pictures only under image names"
+
+
+def decode_image(data: bytes, what: str, error: type[DepthKitError] = ShardError) -> np.ndarray:
+    """RGB image, uint8 ``(H, W, 3)``, in the orientation in which its pixels are stored; grey becomes RGB."""
+    image = decode_pixels(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, what, error)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def decode_mask(data: bytes, what: str) -> np.ndarray:
+    """Bool mask, ``(H, W)``: True where the stored value is not 0."""
+    return decode_pixels(data, cv2.IMREAD_GRAYSCALE, what) > 0
+
+
+def encode_image(image: np.ndarray, image_format: ImageFormat, original: bytes | None = None) -> tuple[str, bytes]:
+    """Extension and bytes of an RGB image.
+
+    Args:
+        image: uint8 RGB, ``(H, W, 3)``.
+        image_format: how to encode it.
+        original: the file it came from, if there is one; a JPEG or WebP of exactly these pixels is stored as it is.
+
+    Raises:
+        ShapeError: it is no such image.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ShapeError(f"expected an RGB image, uint8 (H, W, 3); got {image.dtype} {image.shape}. Convert it first.")
+    if original and original[:4] != b"\x89PNG" and is_complete(original):
+        stored = cv2.imdecode(np.frombuffer(original, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if stored is not None and np.array_equal(stored[..., ::-1], image):
+            return ("jpg" if original[:2] == b"\xff\xd8" else "webp"), bytes(original)
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return str(image_format), encode_pixels(bgr, f".{image_format}", options if image_format == ImageFormat.JPG else [])
+
+
+def encode_pixels(pixels: np.ndarray, extension: str, options: list[int] | None = None) -> bytes:
+    """The bytes of a picture file of OpenCV's channel order."""
+    done, data = cv2.imencode(extension, pixels, options or [])
+    assert done, f"OpenCV cannot encode {pixels.dtype} {pixels.shape} as {extension}"
+    return data.tobytes()
