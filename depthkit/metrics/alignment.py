@@ -1,6 +1,7 @@
 """What a protocol lets a prediction get wrong: the scale, or the scale and shift, fitted per image before scoring."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -68,8 +69,11 @@ class Alignment:
             raise AlignmentError(
                 f"expected a method of fitting {self.degrees}, one of {', '.join(_METHODS[self.degrees])}; got {self.method!r}."
             )
-        if not 0 < (self.min_depth or 1e-38) < (self.max_depth or torch.inf):
-            raise AlignmentError(f"expected 0 < min_depth < max_depth in metres; got {self.min_depth} and {self.max_depth}.")
+        caps = [depth for depth in (0.0, self.min_depth, self.max_depth) if depth is not None]
+        if not all(low < high for low, high in pairwise(caps)):
+            raise AlignmentError(
+                f"expected 0 < min_depth < max_depth in metres; got {self.min_depth} and {self.max_depth}. None does not cap."
+            )
         object.__setattr__(self, "space", Representation(self.space))
 
     @in_float32

@@ -59,7 +59,7 @@ class BoundaryF1Formula(Formula):
         precision = (hits / predicted.clamp_min(1)).mean(-2)
         recall = (hits / labelled.clamp_min(1)).mean(-2)
         f1 = 2 * precision * recall / (precision + recall).where(precision + recall != 0, 1)
-        weights = _thresholds(f1) - (self.variant == "moge")
+        weights = _thresholds(f1) - (1.0 if self.variant == "moge" else 0.0)
         return (f1 * weights).sum(-1) / weights.sum()
 
     def _neighbours(self, height: int, width: int) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
