@@ -13,6 +13,7 @@ from torch import Tensor
 from depthkit.checks import check_map_pair
 from depthkit.errors import AlignmentError
 from depthkit.masked import (
+    NEGLIGIBLE_SPREAD,
     centred,
     masked_count,
     masked_mean,
@@ -24,9 +25,6 @@ from depthkit.masked import (
 
 ScaleMethod = Literal["median_ratio", "ratio_of_medians", "least_squares", "log_median", "log_l1"]
 ScaleShiftMethod = Literal["least_squares", "median", "l1"]
-
-_SPREAD = 1e-6
-"""A map whose spread is below this fraction of its size is constant in float32: it determines no scale."""
 
 
 @torch.no_grad()
@@ -54,8 +52,8 @@ def fit_scale(pred: Tensor, target: Tensor, valid: Tensor, *, method: ScaleMetho
 
     Example:
         >>> x = torch.rand(2, 1, 4, 4) + 1
-        >>> fit_scale(x, 3 * x, x > 0)
-        tensor([3.0000, 3.0000], dtype=torch.float64)
+        >>> fit_scale(x, 3 * x, x > 0).round(decimals=4)
+        tensor([3., 3.], dtype=torch.float64)
     """
     check_map_pair(pred, target, valid)
     x, y = _sanitised(pred, valid), _sanitised(target, valid)
@@ -100,15 +98,16 @@ def fit_scale_shift(
 
     Example:
         >>> x = torch.rand(2, 1, 4, 4)
-        >>> fit_scale_shift(x, 3 * x - 5, x >= 0)
-        (tensor([3.0000, 3.0000], dtype=torch.float64), tensor([-5.0000, -5.0000], dtype=torch.float64))
+        >>> scale, shift = fit_scale_shift(x, 3 * x - 5, x >= 0)
+        >>> scale.round(decimals=4), shift.round(decimals=4)
+        (tensor([3., 3.], dtype=torch.float64), tensor([-5., -5.], dtype=torch.float64))
     """
     check_map_pair(pred, target, valid)
     x, y = _sanitised(pred, valid), _sanitised(target, valid)
     mean = masked_mean(x, valid)
     deviation = centred(x, mean)
     variance = masked_mean(deviation**2, valid)
-    exists = variance.sqrt() > _SPREAD * masked_mean(x.abs(), valid)
+    exists = variance.sqrt() > NEGLIGIBLE_SPREAD * masked_mean(x.abs(), valid)
     if method == "least_squares":
         scale = masked_mean(deviation * y, valid) / variance
         shift = masked_mean(y, valid) - scale * mean

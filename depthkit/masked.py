@@ -2,13 +2,17 @@
 
 Every function takes ``x`` and a bool ``valid`` of one shape ``(B, ...)`` and reduces all axes but the first to ``(B,)``.
 Values where ``valid`` is False are never read, be they NaN or infinite, and get gradient 0; so does an image without
-a valid pixel, for which each statistic is 0.
+a valid pixel, for which each statistic is 0. A NaN in a valid pixel is not hidden.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from depthkit.precision import in_float32
+
+NEGLIGIBLE_SPREAD = 1e-6
+"""A map whose spread is below this fraction of its size is constant in float32: it determines no scale."""
 
 
 @in_float32
@@ -24,15 +28,18 @@ def masked_sum(x: Tensor, valid: Tensor) -> Tensor:
 
 
 @in_float32
-def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """Mean over valid pixels, ``(B,)``."""
-    return masked_sum(x, valid) / masked_count(valid).clamp_min(1)
+def masked_mean(x: Tensor, valid: Tensor, *, count: Tensor | None = None) -> Tensor:
+    """Mean over valid pixels, ``(B,)``; with ``count`` ``(B,)``, their sum divided by that number instead of their own."""
+    return masked_sum(x, valid) / (masked_count(valid) if count is None else count).clamp_min(1)
 
 
 @in_float32
-def masked_variance(x: Tensor, valid: Tensor) -> Tensor:
-    """Mean squared deviation from the mean over valid pixels, ``(B,)``; centred before it is squared."""
-    return masked_mean(centred(x, masked_mean(x, valid)) ** 2, valid)
+def masked_variance(x: Tensor, valid: Tensor, *, correction: int = 0) -> Tensor:
+    """Mean squared deviation from the mean over valid pixels, ``(B,)``; centred before it is squared.
+
+    ``correction`` is subtracted from the divisor, as in ``torch.var``.
+    """
+    return masked_mean(centred(x, masked_mean(x, valid)) ** 2, valid, count=masked_count(valid) - correction)
 
 
 @in_float32
@@ -51,15 +58,60 @@ def masked_mean_absolute_deviation(x: Tensor, valid: Tensor) -> Tensor:
 def masked_quantile(x: Tensor, valid: Tensor, q: float) -> Tensor:
     """The ``q``-quantile in [0, 1] over valid pixels, ``(B,)``, linear between neighbours as in NumPy.
 
-    A full sort and a gather rather than ``torch.median``: the same on CPU and CUDA, deterministic in backward, and
-    symmetric (the median of -x is minus the median of x).
+    Two elements are picked by rank rather than with ``torch.median``, which returns the lower of two middle values and
+    raises on CUDA under deterministic algorithms. So the median of -x is minus the median of x.
     """
     count = masked_count(valid)
-    ordered = x.where(valid, torch.inf).flatten(1).sort(1).values
     position = q * (count - 1).clamp_min(0).double()
     low, high = position.floor().long(), position.ceil().long()
-    below, above = ordered.gather(1, torch.stack([low, high], 1)).where((count > 0)[:, None], 0).unbind(1)
+    index = _index_of_rank(_last_if_invalid(x, valid), torch.stack([low, high], 1))
+    below, above = x.flatten(1).gather(1, index).where((count > 0)[:, None], 0).unbind(1)
     return below + (above - below) * (position - low).to(x.dtype)
+
+
+@in_float32
+def masked_trimmed_mean(x: Tensor, valid: Tensor, trim: float) -> Tensor:
+    """The sum of the floor((1 - trim) M) smallest of the M valid values, divided by M, ``(B,)``.
+
+    Values that tie with the largest one kept share its gradient evenly, so the order of the pixels does not matter.
+    """
+    if trim == 0:
+        return masked_mean(x, valid)
+    count = masked_count(valid)
+    keep = ((1 - trim) * count.double()).round(decimals=6).floor().long()  # (1 - 0.9) * 10 falls just short of 1
+    with torch.no_grad():
+        values = _last_if_invalid(x, valid)
+        threshold = values.gather(1, _index_of_rank(values, (keep - 1).clamp_min(0)[:, None]))
+        below, at = values < threshold, values == threshold
+        share = (keep - below.sum(1)) / at.sum(1).clamp_min(1)
+        weight = below + share[:, None].to(x.dtype) * at
+    return (x.where(valid, 0) * weight.view_as(x)).flatten(1).sum(1) / count.clamp_min(1)
+
+
+@in_float32
+def masked_mean_difference(x: Tensor, valid: Tensor) -> Tensor:
+    r"""Gini's mean difference over valid pixels, ``(B,)``: the mean of abs(x_i - x_j) over all N^2 pairs, in O(N log N).
+
+    With ``x`` sorted ascending it is ``2 / N^2 * sum_i (2 i - N - 1) x_(i)``, i = 1..N (Romanov et al. 2020, eq. 2). The rank
+    weights are divided by N and ``x`` is centred, so that float32 suffices for images of any size.
+    """
+    count = masked_count(valid)[:, None]
+    with torch.no_grad():
+        centre = masked_mean(x, valid)
+        order = _ascending(_last_if_invalid(x, valid))
+        rank = torch.arange(1, order.shape[1] + 1, device=x.device)
+        by_rank = ((2 * rank - count - 1).to(x.dtype) / count.clamp_min(1)).where(rank <= count, 0)
+        weight = torch.empty_like(by_rank).scatter_(1, order, by_rank)
+    return 2 * masked_mean(centred(x, centre) * weight.view_as(x), valid)
+
+
+@in_float32
+def masked_range(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value over valid pixels, ``(B,)`` each."""
+    low = x.where(valid, torch.inf).flatten(1).amin(1)
+    high = x.where(valid, -torch.inf).flatten(1).amax(1)
+    some = masked_count(valid) > 0
+    return low.where(some, 0), high.where(some, 0)
 
 
 def centred(x: Tensor, centre: Tensor) -> Tensor:
@@ -72,10 +124,42 @@ def per_image(value: Tensor, like: Tensor) -> Tensor:
     return value.view(-1, *[1] * (like.ndim - 1))
 
 
-@in_float32
-def masked_range(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value over valid pixels, ``(B,)`` each."""
-    low = x.where(valid, torch.inf).flatten(1).amin(1)
-    high = x.where(valid, -torch.inf).flatten(1).amax(1)
-    some = masked_count(valid) > 0
-    return low.where(some, 0), high.where(some, 0)
+def _last_if_invalid(x: Tensor, valid: Tensor) -> Tensor:
+    """One row per image without its graph, ``(B, N)``, in which invalid pixels rank after all valid ones."""
+    return x.detach().where(valid, torch.inf).flatten(1)
+
+
+# Ranks are picked by NumPy on the CPU, whose vectorised selection and argsort are ten times as fast as torch's sort (and
+# opaque operators to torch.compile), and by a sort elsewhere. Indices carry no gradient: the caller gathers.
+
+
+@torch.library.custom_op("depthkit::index_of_rank", mutates_args=())
+def _index_of_rank(x: Tensor, rank: Tensor) -> Tensor:
+    """Where in each row of ``x`` ``(B, N)`` the values of these ascending ranks stand, ``(B, K) -> (B, K)``; NaN is last."""
+    if x.device.type != "cpu":
+        return x.argsort(1).gather(1, rank)
+    index = torch.empty_like(rank)
+    for row, ranks, found in zip(x.numpy(), rank.tolist(), index.numpy(), strict=True):
+        for column, k in enumerate(ranks):
+            if column and k == ranks[column - 1]:
+                found[column] = found[column - 1]
+                continue
+            value = np.partition(row, k)[k]
+            found[column] = (np.isnan(row) if np.isnan(value) else row == value).argmax()
+    return index
+
+
+@_index_of_rank.register_fake
+def _(x: Tensor, rank: Tensor) -> Tensor:
+    return torch.empty_like(rank)
+
+
+@torch.library.custom_op("depthkit::ascending", mutates_args=())
+def _ascending(x: Tensor) -> Tensor:
+    """The order that sorts each row of ``x`` ``(B, N)``, int64."""
+    return torch.from_numpy(x.numpy().argsort(1)) if x.device.type == "cpu" else x.argsort(1)
+
+
+@_ascending.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x, dtype=torch.int64)

@@ -1,0 +1,91 @@
+"""The multi-scale gradient-matching term of MiDaS."""
+
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from depthkit.checks import check_map_pair
+from depthkit.errors import RecipeError
+from depthkit.losses.align import Align, align_pair
+from depthkit.masked import masked_count, masked_mean
+from depthkit.precision import in_float32
+from depthkit.types import Ambiguity, Representation
+
+Divisor = Literal["level", "image"]
+
+
+@in_float32
+def gradient_matching_loss(
+    pred: Tensor, target: Tensor, valid: Tensor, *, scales: int = 4, align: Align | None = None, divisor: Divisor = "level"
+) -> Tensor:
+    r"""Multi-scale gradient matching of Ranftl et al. (2022), eq. 11, one value per image.
+
+    .. math:: L = \sum_{k=1}^{K} \frac{1}{M_k} \sum_i |\nabla_x R^k_i| + |\nabla_y R^k_i|, \qquad R = \hat d - \hat d^*
+
+    Level k keeps every 2^(k-1)-th row and column, without pooling; a difference counts if both of its pixels are valid, and is
+    not divided by their distance.
+
+    Args:
+        pred: predicted disparity, ``(B, 1, H, W)``.
+        target: labelled disparity, ``(B, 1, H, W)``; any value where not valid.
+        valid: bool, ``(B, 1, H, W)``.
+        scales: K, number of levels.
+        align: how the two maps are brought together first, see ``align_pair``; None if they already are.
+        divisor: ``"level"`` divides each level by its own number of valid pixels, so that all levels weigh about the same, as
+            the authors' code does; ``"image"`` divides by that of full resolution, as printed: level k weighs 4^-(k-1).
+
+    Returns:
+        Loss, in the unit of the aligned maps, ``(B,)``; 0 with gradient 0 for an image that has no valid pixel or, when aligned
+        here, whose label is constant.
+
+    Raises:
+        ShapeError: the maps are not ``(B, 1, H, W)`` of one size, or ``valid`` is not bool.
+        RecipeError: unknown ``align`` or ``divisor``, or ``scales`` below 1.
+
+    Example:
+        >>> import torch
+        >>> d = torch.rand(2, 1, 16, 16)
+        >>> bool((gradient_matching_loss(d + 7, d, d >= 0) < 1e-5).all())
+        True
+    """
+    check_map_pair(pred, target, valid)
+    if divisor not in get_args(Divisor):
+        raise RecipeError(f"expected divisor to be one of {', '.join(get_args(Divisor))}; got {divisor!r}.")
+    if scales < 1:
+        raise RecipeError(f"expected at least one of scales; got {scales}.")
+    pred, target, valid = align_pair(pred, target, valid, align=align)
+    residual, total = pred - target, pred.new_zeros(len(pred))
+    count = masked_count(valid)
+    for level in range(scales):
+        if level:
+            residual, valid = residual[..., ::2, ::2], valid[..., ::2, ::2]
+            count = masked_count(valid) if divisor == "level" else count
+        across = (residual[..., :, 1:] - residual[..., :, :-1]).abs()
+        down = (residual[..., 1:, :] - residual[..., :-1, :]).abs()
+        total = total + masked_mean(across, valid[..., :, 1:] & valid[..., :, :-1], count=count)
+        total = total + masked_mean(down, valid[..., 1:, :] & valid[..., :-1, :], count=count)
+    return total
+
+
+class GradientMatchingLoss(nn.Module):
+    """``gradient_matching_loss`` with its options; ``pred, target, valid``, ``(B, 1, H, W)`` each, to ``(B,)``.
+
+    Without ``align`` it compares slopes as they are and accepts metric labels only.
+    """
+
+    representation = Representation.DISPARITY
+
+    def __init__(self, *, scales: int = 4, align: Align | None = None, divisor: Divisor = "level") -> None:
+        super().__init__()
+        self.scales, self.align, self.divisor = scales, align, divisor
+
+    @property
+    def accepts(self) -> frozenset[Ambiguity]:
+        """What a label may leave undetermined."""
+        if self.align is None:
+            return frozenset({Ambiguity.METRIC})
+        return frozenset({Ambiguity.METRIC, Ambiguity.SCALE, Ambiguity.SHIFT_SCALE})
+
+    def forward(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """The loss per image, ``(B,)``."""
+        return gradient_matching_loss(pred, target, valid, scales=self.scales, align=self.align, divisor=self.divisor)

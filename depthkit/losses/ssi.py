@@ -1,0 +1,102 @@
+"""The scale-and-shift-invariant loss of MiDaS."""
+
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from depthkit.checks import check_map_pair
+from depthkit.errors import RecipeError
+from depthkit.losses.align import Align, align_pair
+from depthkit.masked import masked_trimmed_mean
+from depthkit.precision import in_float32
+from depthkit.types import Ambiguity, Representation
+
+Penalty = Literal["l1", "l2"]
+
+
+@in_float32
+def ssi_loss(
+    pred: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    *,
+    align: Align | None = "least_squares",
+    penalty: Penalty = "l1",
+    trim: float = 0.0,
+    require_positive_scale: bool = False,
+) -> Tensor:
+    r"""Scale-and-shift-invariant loss of Ranftl et al. (2022), eqs 2-7, one value per image.
+
+    .. math:: L = \frac{1}{2M} \sum_{i \in \text{kept}} \rho(\hat d_i - \hat d^*_i), \qquad \rho(x) = |x| \text{ or } x^2
+
+    ========================  =================  ===========  ========
+    published as              ``align``          ``penalty``  ``trim``
+    ========================  =================  ===========  ========
+    MiDaS ssimse              ``least_squares``  ``l2``       0
+    MiDaS ssimae              ``median``         ``l1``       0
+    MiDaS ssitrim             ``median``         ``l1``       0.2
+    Depth Anything, eqs 1-3   ``median``         ``l1``       0, without the factor 1/2
+    ========================  =================  ===========  ========
+
+    Args:
+        pred: predicted disparity up to scale and shift, ``(B, 1, H, W)``.
+        target: labelled disparity up to scale and shift, ``(B, 1, H, W)``; any value where not valid.
+        valid: bool, ``(B, 1, H, W)``.
+        align: how the two maps are brought together, see ``align_pair``; None if they already are.
+        penalty: rho, absolute or squared.
+        trim: fraction of each image's largest residuals that is left out: floor((1 - trim) M) of its M valid pixels stay. The
+            divisor remains 2M.
+        require_positive_scale: let the least-squares fit never reward an inverted map, see ``align_pair``.
+
+    Returns:
+        Loss, ``(B,)``: [1] with medians, a power of the target's unit with least squares. 0 with gradient 0 for an image that
+        has no valid pixel or whose label is constant.
+
+    Raises:
+        ShapeError: the maps are not ``(B, 1, H, W)`` of one size, or ``valid`` is not bool.
+        RecipeError: unknown ``align`` or ``penalty``, or ``trim`` outside [0, 1).
+
+    Example:
+        >>> import torch
+        >>> d = torch.rand(2, 1, 8, 8)
+        >>> bool((ssi_loss(3 * d - 5, d, d >= 0, align="median") < 1e-6).all())
+        True
+    """
+    check_map_pair(pred, target, valid)
+    if penalty not in get_args(Penalty):
+        raise RecipeError(f"expected penalty to be one of {', '.join(get_args(Penalty))}; got {penalty!r}.")
+    if not 0 <= trim < 1:
+        raise RecipeError(f"expected trim, the fraction of residuals left out, in [0, 1); got {trim}.")
+    pred, target, valid = align_pair(pred, target, valid, align=align, require_positive_scale=require_positive_scale)
+    residual = pred - target
+    return masked_trimmed_mean(residual.abs() if penalty == "l1" else residual**2, valid, trim) / 2
+
+
+class SSILoss(nn.Module):
+    """``ssi_loss`` with its options; ``pred, target, valid`` in disparity, ``(B, 1, H, W)`` each, to ``(B,)``."""
+
+    representation = Representation.DISPARITY
+    accepts = frozenset({Ambiguity.METRIC, Ambiguity.SCALE, Ambiguity.SHIFT_SCALE})
+
+    def __init__(
+        self,
+        *,
+        align: Align | None = "least_squares",
+        penalty: Penalty = "l1",
+        trim: float = 0.0,
+        require_positive_scale: bool = False,
+    ) -> None:
+        super().__init__()
+        self.align, self.penalty, self.trim, self.require_positive_scale = align, penalty, trim, require_positive_scale
+
+    def forward(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """The loss per image, ``(B,)``."""
+        return ssi_loss(
+            pred,
+            target,
+            valid,
+            align=self.align,
+            penalty=self.penalty,
+            trim=self.trim,
+            require_positive_scale=self.require_positive_scale,
+        )
