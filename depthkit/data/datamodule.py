@@ -15,7 +15,7 @@ from depthkit.data.collate import collate
 from depthkit.data.mixing import EqualParts, Mixing
 from depthkit.data.plan import Plan, check_shards, evaluation_rows, training_rows
 from depthkit.data.shards import ShardIndex
-from depthkit.data.stream import Loader, Stream
+from depthkit.data.stream import Dataset, Loader, Stream
 from depthkit.data.transforms import Compose, HorizontalFlip, RandomResizedCrop, Transform
 from depthkit.errors import RecipeError, ShardError
 from depthkit.types import Ambiguity, Batch, LabelKind, Sample

@@ -59,12 +59,12 @@ def read_shard(
                 if key is None or not member.isreg():
                     continue
                 if key != current:
+                    if number + 1 == total:  # said before the last sample is handed out: nobody may ask for another
+                        raise _other_count(url, total, f"more, beginning with {key}")
                     if number >= first:
                         yield Raw(current, members, url, problem)
                     number, current, members, problem = number + 1, key, {}, None
                     if number == stop:
-                        if stop == total:
-                            raise _other_count(url, total, f"more, beginning with {key}")
                         return
                 if number < first or not wanted(name):
                     continue
