@@ -4,7 +4,7 @@ Floors are near at the bottom and far towards the horizon, so much of a benchmar
 anything. What a network adds is the distance to this baseline.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal, Self
 
@@ -16,9 +16,9 @@ from depthkit.errors import LabelError
 from depthkit.evaluation.protocol import Protocol
 from depthkit.evaluation.report import Report
 from depthkit.evaluation.resize import interpolate
-from depthkit.evaluation.run import as_batch, evaluate
+from depthkit.evaluation.run import batches, evaluate
 from depthkit.representation import check_convertible, convert_label
-from depthkit.types import Ambiguity, Representation, Sample
+from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation, Sample
 
 Statistic = Literal["median", "least_squares"]
 _SWEEPS = 30
@@ -42,38 +42,27 @@ class RowBaseline:
         self.profile = profile
 
     @classmethod
-    def fit(cls, samples: Iterable[Sample], *, statistic: Statistic = "least_squares", rows: int = 64) -> Self:
+    def fit(
+        cls,
+        samples: Iterable[Sample | Batch],
+        *,
+        statistic: Statistic = "least_squares",
+        rows: int = 64,
+        label_range: tuple[float, float] = (0.0, torch.inf),
+    ) -> Self:
         """The profile that fits the labels' disparities best, each image scaled and shifted as suits it.
 
         Args:
-            samples: densely labelled samples; sky counts as disparity 0.
+            samples: densely labelled samples or batches, metric or up to scale.
             statistic: ``"least_squares"`` minimises the squared difference over profile and scales and shifts together (by
                 turns, from the median); ``"median"`` takes the median over images of normalised row means.
             rows: length of the profile; images are pooled to as many bands.
+            label_range: labels between these depths are read [m], as in a protocol; sky is not.
 
         Raises:
-            LabelError: a label has no disparity, or no image has one in two bands.
+            LabelError: a label has no depth, or no image has one in two bands.
         """
-        means, counts = zip(*(_bands(sample, rows) for sample in samples), strict=True)
-        d, n = np.stack(means), np.stack(counts)
-        centre = (d * n).sum(1, keepdims=True) / n.sum(1, keepdims=True).clip(1)
-        spread = np.sqrt((n * (d - centre) ** 2).sum(1, keepdims=True) / n.sum(1, keepdims=True).clip(1))
-        varied = spread[:, 0] > 1e-6 * np.abs(centre[:, 0])
-        if not varied.any():
-            raise LabelError("expected images whose disparity varies from row to row; got none. Fit on more or other samples.")
-        d, n = ((d - centre) / spread.clip(1e-12))[varied], n[varied]
-        profile = _filled(np.nanmedian(np.where(n > 0, d, np.nan), 0))
-        for _ in range(_SWEEPS if statistic == "least_squares" else 0):
-            weight = n / n.sum(1, keepdims=True)
-            mean = (weight * profile).sum(1, keepdims=True)
-            x = profile - mean
-            scale = (weight * x * d).sum(1, keepdims=True) / (weight * x * x).sum(1, keepdims=True)
-            # each image's fit is d ~ scale * (profile - mean): its own mean is 0 already
-            energy = (weight * scale**2).sum(0)
-            best = (weight * scale * (d + scale * mean)).sum(0) / np.where(energy > 0, energy, 1)
-            profile = _filled(np.where(energy > 0, best, np.nan))
-            profile = (profile - profile.mean()) / profile.std()
-        return cls(torch.from_numpy(profile).float())
+        return cls(_fit(*_bands(samples, rows, *label_range), statistic))
 
     def __call__(self, image: Tensor) -> Tensor:
         """Disparity up to scale and shift for images ``(B, 3, H, W)``, ``(B, 1, H, W)``."""
@@ -83,7 +72,13 @@ class RowBaseline:
 
 
 def best_row_baseline(
-    train: Iterable[Sample], test: Sequence[Sample], protocol: Protocol, *, metric: str = "abs_rel", progress: bool = False
+    train: Iterable[Sample | Batch],
+    test: Iterable[Sample | Batch],
+    protocol: Protocol,
+    *,
+    metric: str = "abs_rel",
+    rows: int = 64,
+    progress: bool = False,
 ) -> Report:
     """The row baseline hardest to beat: the lowest ``metric`` on ``test`` of all that this module can make.
 
@@ -91,21 +86,19 @@ def best_row_baseline(
     itself. Being chosen on the test set favours the baseline, never the model compared with it.
 
     Args:
-        train: labelled samples.
-        test: labelled samples, read several times.
+        train: labelled samples or batches.
+        test: labelled samples or batches, read several times: a sequence or a loader, not an iterator.
         protocol: how to score; must align scale and shift in disparity.
         metric: that decides, lower is better.
+        rows: length of the profiles.
         progress: show progress bars.
 
     Returns:
         The winner's report; all candidates stand in ``beside``.
     """
-    train = list(train)
-    fitted = {
-        f"rows, {statistic} of {name}": RowBaseline.fit(samples, statistic=statistic)
-        for statistic in ("median", "least_squares")
-        for name, samples in (("training labels", train), ("test labels", test))
-    }
+    bands = {name: _bands(samples, rows, *protocol.label_range) for name, samples in (("training labels", train), ("test labels", test))}
+    statistics: tuple[Statistic, ...] = ("median", "least_squares")
+    fitted = {f"rows, {s} of {name}": RowBaseline(_fit(*known, s)) for s in statistics for name, known in bands.items()}
     reports = [
         evaluate(baseline, test, protocol, name=name, pictures=0, progress=progress) for name, baseline in fitted.items()
     ]
@@ -113,15 +106,47 @@ def best_row_baseline(
     return replace(best, beside={report.model: report.summary for report in reports if report is not best})
 
 
-def _bands(sample: Sample, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean disparity and number of valid pixels of each band of rows, float64 ``(rows,)`` each."""
-    check_convertible(sample.kind, Representation.DISPARITY)
-    batch = as_batch(sample)
-    label, valid = convert_label(batch.target, batch.valid, sample.representation, Representation.DISPARITY)
-    band = torch.arange(sample.size[0]) * rows // sample.size[0]
-    count = torch.zeros(rows, dtype=torch.float64).index_add(0, band, valid[0, 0].sum(1).double())
-    total = torch.zeros(rows, dtype=torch.float64).index_add(0, band, label[0, 0].where(valid[0, 0], 0).double().sum(1))
-    return (total / count.clamp_min(1)).numpy(), count.numpy()
+def _bands(samples: Iterable[Sample | Batch], rows: int, near: float, far: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean disparity and number of valid pixels of each band of rows, float64 ``(images, rows)`` each."""
+    means, counts = [], []
+    for batch in batches(samples):
+        for row in range(len(batch)):
+            kind = LabelKind(AMBIGUITIES[int(batch.ambiguity[row])], REPRESENTATIONS[int(batch.representation[row])])
+            check_convertible(kind, Representation.DEPTH)
+            target, valid = batch.target[row : row + 1], batch.valid[row : row + 1]
+            depth, valid = convert_label(target, valid, kind.representation, Representation.DEPTH)
+            label, valid = 1 / depth, valid & (depth > near) & (depth < far)
+            height = label.shape[-2]
+            band, zeros = torch.arange(height) * rows // height, torch.zeros(rows, dtype=torch.float64)
+            count = zeros.index_add(0, band, valid[0, 0].sum(1).double())
+            total = zeros.index_add(0, band, label[0, 0].where(valid[0, 0], 0).double().sum(1))
+            means.append((total / count.clamp_min(1)).numpy())
+            counts.append(count.numpy())
+    if not means:
+        raise LabelError("expected at least one labelled image to fit the baseline on; got none.")
+    return np.stack(means), np.stack(counts)
+
+
+def _fit(d: np.ndarray, n: np.ndarray, statistic: Statistic) -> Tensor:
+    """The profile of disparities ``d`` known from ``n`` pixels, ``(images, rows)`` each."""
+    centre = (d * n).sum(1, keepdims=True) / n.sum(1, keepdims=True).clip(1)
+    spread = np.sqrt((n * (d - centre) ** 2).sum(1, keepdims=True) / n.sum(1, keepdims=True).clip(1))
+    varied = spread[:, 0] > 1e-6 * np.abs(centre[:, 0])
+    if not varied.any():
+        raise LabelError("expected images whose disparity varies from row to row; got none. Fit on more or other samples.")
+    d, n = ((d - centre) / spread.clip(1e-12))[varied], n[varied]
+    profile = _filled(np.nanmedian(np.where(n > 0, d, np.nan), 0))
+    for _ in range(_SWEEPS if statistic == "least_squares" else 0):
+        weight = n / n.sum(1, keepdims=True)
+        mean = (weight * profile).sum(1, keepdims=True)
+        x = profile - mean
+        scale = (weight * x * d).sum(1, keepdims=True) / (weight * x * x).sum(1, keepdims=True)
+        # each image's fit is d ~ scale * (profile - mean): its own mean is 0 already
+        energy = (weight * scale**2).sum(0)
+        best = (weight * scale * (d + scale * mean)).sum(0) / np.where(energy > 0, energy, 1)
+        profile = _filled(np.where(energy > 0, best, np.nan))
+        profile = (profile - profile.mean()) / profile.std()
+    return torch.from_numpy(profile).float()
 
 
 def _filled(profile: np.ndarray) -> np.ndarray:

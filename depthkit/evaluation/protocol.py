@@ -57,6 +57,7 @@ class Protocol:
         accepts: label kinds it can score.
         metrics: formula of each number, by name. Those of depth read ``space``; that of point pairs reads ``pairs``.
         alignment: what may be wrong with a prediction, fitted per image in ``alignment.space``; None: nothing may.
+            Its caps become the protocol's.
         space: what predictions and labels are when they are compared.
         min_depth: predictions are raised to it [m]; 0 does not.
         max_depth: predictions are lowered to it [m]; an aligned disparity below ``1 / max_depth``, also a negative one,
@@ -110,8 +111,6 @@ class Protocol:
                 check_convertible(kind, self.space)
         if self.alignment is None:
             return
-        if (self.alignment.min_depth, self.alignment.max_depth) != (None, None):
-            raise RecipeError(f"protocol {self.name!r}: expected an alignment without caps; the protocol's own apply to it.")
         if self.alignment.degrees == "scale_shift" and self.alignment.space in _INVERSES and self.max_depth == torch.inf:
             raise RecipeError(
                 f"protocol {self.name!r}: expected a finite max_depth: a shift fitted in {self.alignment.space} can leave "

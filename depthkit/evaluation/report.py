@@ -5,13 +5,14 @@ import html
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from depthkit import __version__
+from depthkit.errors import RecipeError
 from depthkit.evaluation.protocol import Protocol
 from depthkit.evaluation.render import picture_strip, png
 
@@ -71,7 +72,20 @@ class Report:
         sizes = ", ".join(inputs[:3]) + (f" and {len(inputs) - 3} more" if len(inputs) > 3 else "")
         return {**describe(self.protocol), "images": counts, "network input": sizes}
 
-    @property
+    def compared_with(self, *others: "Report") -> "Report":
+        """The same report with other models' numbers beside it.
+
+        Raises:
+            RecipeError: they were computed under another protocol.
+        """
+        for other in others:
+            if other.protocol != self.protocol:
+                raise RecipeError(
+                    f"expected reports under protocol {self.protocol.name!r}; {other.model!r} was scored under "
+                    f"{other.protocol.name!r}. Numbers of two protocols are not comparable."
+                )
+        return replace(self, beside={**self.beside, **{other.model: other.summary for other in others}})
+
     def table(self) -> str:
         """The numbers as text, under the protocol's name and facts.
 
@@ -85,7 +99,7 @@ class Report:
         return "\n".join([*(f"{name}: {fact}" for name, fact in self.facts.items()), "", *lines])
 
     def __str__(self) -> str:
-        return self.table
+        return self.table()
 
     def to_json(self, path: str | Path) -> Path:
         """Write everything but the pictures; NaN becomes null."""

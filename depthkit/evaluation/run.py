@@ -9,12 +9,13 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from depthkit.data.collate import collate
 from depthkit.errors import LabelError, ShapeError
 from depthkit.evaluation.protocol import Protocol
 from depthkit.evaluation.render import colourise, shown
 from depthkit.evaluation.report import Report
 from depthkit.evaluation.scores import COUNTS, ProtocolMetrics
-from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, Representation, Sample
+from depthkit.types import REPRESENTATIONS, Ambiguity, Batch, Representation, Sample
 
 Predict = Callable[[Tensor], Any]
 """RGB in [0, 1], float32 ``(1, 3, H, W)``, to a map: tensor or array ``(1, 1, h, w)``, ``(1, h, w)`` or ``(h, w)``."""
@@ -69,11 +70,8 @@ def evaluate(
     place = torch.device(device) if device is not None else _device_of(predict)
     metrics, kept, rows = ProtocolMetrics(protocol).to(place), _Kept(pictures), []
     with torch.inference_mode(), _evaluation_mode(predict):
-        for item in _progress(samples, protocol.name, progress):
-            batch = (as_batch(item) if isinstance(item, Sample) else item).to(place)
-            batch = batch.rows(batch.real)
-            if not len(batch):
-                continue
+        for batch in batches(_progress(samples, protocol.name, progress)):
+            batch = batch.to(place)
             image = protocol.resize_input(batch.image, multiple)
             metrics.update(_as_maps(predict(image), batch.keys, place), representation, batch)
             rows += _rows(metrics, batch.keys, f"{image.shape[-2]}x{image.shape[-1]}")
@@ -86,39 +84,23 @@ def evaluate(
     return Report(protocol, name or _name_of(predict), summary, rows, kept.pictures)
 
 
-def as_batch(sample: Sample) -> Batch:
-    """One sample as a batch of one, at the size it has.
+def batches(samples: Iterable[Sample | Batch]) -> Iterator[Batch]:
+    """Samples as batches of one, at the size they have, and batches without the rows that only pad them.
 
-    Example:
-        >>> as_batch(Sample("a", np.full((4, 6, 3), 255, np.uint8))).image.shape
-        torch.Size([1, 3, 4, 6])
+    Raises:
+        ShapeError: image and label differ in size.
     """
-    size = (1, 1, *sample.size)
-    label = np.ones(sample.size, np.float32) if sample.label is None else sample.label
-    nothing = np.zeros(sample.size, bool)
-    if label.shape != sample.size:
-        raise ShapeError(f"{sample.key}: expected image and label of one size; got {sample.size} and {label.shape}.")
-    maps = (
-        np.asarray(label, np.float32),
-        nothing if sample.valid is None else sample.valid,
-        nothing if sample.sky is None else sample.sky,
-    )
-    target, valid, sky = (torch.from_numpy(np.array(x)).view(size) for x in maps)
-    intrinsics = np.full((3, 3), np.nan) if sample.intrinsics is None else sample.intrinsics
-    pairs = np.zeros((0, 5)) if sample.pairs is None else sample.pairs
-    return Batch(
-        image=torch.from_numpy(np.array(sample.image)).permute(2, 0, 1)[None].float() / 255,
-        target=target,
-        valid=valid,
-        sky=sky,
-        ambiguity=torch.tensor([AMBIGUITIES.index(sample.ambiguity)]),
-        representation=torch.tensor([REPRESENTATIONS.index(sample.representation)]),
-        dataset=torch.zeros(1, dtype=torch.int64),
-        intrinsics=torch.as_tensor(intrinsics, dtype=torch.float32)[None],
-        real=torch.ones(1, dtype=torch.bool),
-        keys=(sample.key,),
-        pairs=torch.as_tensor(pairs, dtype=torch.int64)[None],
-    )
+    for item in samples:
+        if isinstance(item, Batch):
+            if item.real.any():
+                yield item if item.real.all() else item.rows(item.real)
+            continue
+        if item.label is not None and item.label.shape != item.size:
+            raise ShapeError(
+                f"{item.key}: expected image and label of one size; got {item.size} and {item.label.shape}. "
+                "Scale the image to the label, never the label."
+            )
+        yield collate([item], [0])
 
 
 def _representation(predict: Predict, given: Representation | None) -> Representation:
@@ -154,7 +136,7 @@ def _evaluation_mode(predict: Predict) -> Iterator[None]:
 
 def _as_maps(output: Any, keys: tuple[str, ...], device: torch.device) -> Tensor:
     """What a model returned as float32 ``(B, 1, h, w)``."""
-    x = torch.as_tensor(output).to(device).float()
+    x = (output if isinstance(output, Tensor) else torch.as_tensor(np.asarray(output))).to(device).float()
     if len(keys) == 1 and x.ndim == 2:
         x = x[None, None]
     elif x.ndim == 3:

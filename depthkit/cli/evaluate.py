@@ -1,0 +1,79 @@
+"""``depthkit evaluate``: score a checkpoint on shards under a named protocol."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from depthkit.data import DepthDataModule, ShardSource
+from depthkit.data.stream import Loader
+from depthkit.errors import RecipeError
+from depthkit.evaluation import PROTOCOLS, Protocol
+from depthkit.evaluation import evaluate as score
+from depthkit.inference import read_checkpoint
+
+
+def evaluate(
+    checkpoint: Path,
+    shards: list[Path],
+    protocol: str = "synthetic_affine",
+    *,
+    split: str = "test",
+    out: Path | None = None,
+    pictures: int = 8,
+    num_workers: int = 0,
+    device: str = "cpu",
+    allow: list[str] | None = None,
+) -> None:
+    """Score a checkpoint on shards under a published protocol; print the table, and write it with pictures.
+
+    Args:
+        checkpoint: written by `depthkit fit`.
+        shards: folders of shards, each scored by itself.
+        protocol: name of the protocol; `--protocol list` prints all.
+        split: of the shards.
+        out: folder for one JSON and one HTML file per dataset; none are written without it.
+        pictures: images to show in the HTML file, spread evenly over the dataset.
+        num_workers: processes that read and decode.
+        device: where the network runs, such as `cuda`.
+        allow: beginnings of further Python names that may be imported to build the checkpoint's network.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    if protocol == "list":
+        for each in PROTOCOLS.values():
+            console.print(f"{each.name}: {each.source}")
+        return
+    rules = find_protocol(protocol)
+    network = read_checkpoint(checkpoint, allow=allow or ())
+    for root in shards:
+        report = score(
+            network.model.to(device),
+            evaluation_samples(root, split, num_workers=num_workers),
+            rules,
+            ambiguity=network.ambiguity,
+            name=checkpoint.stem,
+            pictures=pictures if out else 0,
+        )
+        console.print(f"{root} ({split})\n{report.table()}\n", markup=False)
+        if out is not None:
+            stem = f"{root.name}.{split}.{protocol}"
+            for file in (report.to_json(out / f"{stem}.json"), report.to_html(out / f"{stem}.html")):
+                console.print(f"wrote {file}", markup=False)
+
+
+def evaluation_samples(root: Path, split: str = "test", *, num_workers: int = 0) -> Loader:
+    """Every sample of a split exactly once, in order, as batches of one in their own size; can be read again and again.
+
+    Broken samples are skipped with a warning; more than a few raise a ``ShardError``.
+    """
+    return DepthDataModule(test_sources=[ShardSource(str(root), split)], num_workers=num_workers).test_dataloader()[0]
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if name not in PROTOCOLS:
+        raise RecipeError(f"unknown protocol {name!r}; expected one of {', '.join(PROTOCOLS)}.")
+    return PROTOCOLS[name]

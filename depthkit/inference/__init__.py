@@ -1,0 +1,15 @@
+"""Predict depth on any image with a trained model, and write, read and lift what it predicts."""
+
+from depthkit.inference.checkpoint import read_checkpoint
+from depthkit.inference.images import find_images, read_image
+from depthkit.inference.prediction import Prediction, load_prediction
+from depthkit.inference.predictor import DepthPredictor
+
+__all__ = [
+    "DepthPredictor",
+    "Prediction",
+    "find_images",
+    "load_prediction",
+    "read_checkpoint",
+    "read_image",
+]

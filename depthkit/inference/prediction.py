@@ -1,0 +1,166 @@
+"""One predicted map with what is needed to use it: its representation, what it leaves open, the image, the camera."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from depthkit.errors import GeometryError, LabelError, PredictionError, ShapeError
+from depthkit.evaluation.render import colourise, png
+from depthkit.geometry import depth_to_points
+from depthkit.representation import convert
+from depthkit.types import Ambiguity, Representation
+
+_LEVELS = 2**16 - 1
+_KEY = "depthkit"  # of the text in a PNG, and the suffix of the file beside an .npy
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A map of one image.
+
+    Attributes:
+        map: float32 in ``representation``, ``(H, W)``, the size of the source.
+        representation: what its numbers are.
+        ambiguity: what it leaves undetermined.
+        image: uint8 RGB, ``(H, W, 3)``; None after loading from a file.
+        intrinsics: ``(3, 3)`` [px] of ``image``, if known.
+        name: of the source.
+    """
+
+    map: np.ndarray
+    representation: Representation
+    ambiguity: Ambiguity
+    image: np.ndarray | None = None
+    intrinsics: np.ndarray | None = None
+    name: str = "prediction"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.map, dtype)
+
+    def colour(self, **options: Any) -> np.ndarray:
+        """The map coloured, near is warm, uint8 RGB ``(H, W, 3)``; options as ``depthkit.evaluation.colourise``."""
+        return colourise(self.map, representation=self.representation, **options)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the map; the suffix says how.
+
+        ``.png``: 16 bits, linear from the smallest to the largest value of this map; the step, the representation and the
+        ambiguity stand in the file, and ``load_prediction`` is exact to half a step.
+        ``.npy``: the float32 values, and the facts in a ``.depthkit.json`` beside it; ``load_prediction`` is exact.
+        ``.jpg``, ``.webp``: the coloured picture, to look at (``save_colour`` writes it as PNG).
+
+        Raises:
+            PredictionError: the map is not finite.
+            ShapeError: an unknown suffix.
+        """
+        path = Path(path)
+        if not np.isfinite(self.map).all():
+            raise PredictionError(f"expected a finite map to save as {path}; got NaN or infinity.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        facts = {"representation": str(self.representation), "ambiguity": str(self.ambiguity), "name": self.name}
+        suffix = path.suffix.lower()
+        if suffix == ".png":
+            low, high = float(self.map.min()), float(self.map.max())
+            step = (high - low) / _LEVELS
+            codes = np.zeros(self.map.shape) if step == 0 else (self.map.astype(np.float64) - low) / step
+            text = PngImagePlugin.PngInfo()
+            text.add_text(_KEY, json.dumps({**facts, "value": "low + step * code", "low": low, "step": step}))
+            Image.fromarray(codes.round().astype(np.uint16)).save(path, pnginfo=text)
+        elif suffix == ".npy":
+            np.save(path, self.map.astype(np.float32), allow_pickle=False)
+            _facts_file(path).write_text(json.dumps(facts), encoding="utf-8")
+        elif suffix in (".jpg", ".jpeg", ".webp"):
+            Image.fromarray(self.colour()).save(path)
+        else:
+            raise ShapeError(f"expected a suffix of .png, .npy, .jpg or .webp to save as; got {path}.")
+        return path
+
+    def save_colour(self, path: str | Path) -> Path:
+        """Write the coloured picture as PNG."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(self.colour()))
+        return path
+
+    def depth(self, *, scale: float = 1.0, shift: float | None = None) -> np.ndarray:
+        """Depth, float32 ``(H, W)``: in metres if the prediction is metric, else up to a factor; NaN where there is none.
+
+        Args:
+            scale: multiplies what was predicted (its linear form: a logarithm is exponentiated first).
+            shift: added after it. A prediction up to scale and shift has no depth without one: ``1 / (a x + b)`` needs b.
+
+        Raises:
+            LabelError: the shift is needed and not given.
+        """
+        if self.ambiguity == Ambiguity.SHIFT_SCALE and shift is None:
+            raise LabelError(
+                f"a {self.representation} known up to scale and shift has no depth: with a wrong shift planes come out bent. "
+                "Pass scale= and shift=, fitted to known depth with depthkit.alignment.fit_scale_shift, or use a model that "
+                "predicts up to scale."
+            )
+        inverse = self.representation in (Representation.DISPARITY, Representation.LOG_DISPARITY)
+        linear = Representation.DISPARITY if inverse else Representation.DEPTH
+        x = scale * convert(torch.from_numpy(self.map.astype(np.float64)), self.representation, linear) + (shift or 0.0)
+        depth: np.ndarray = convert(x.where(x > 0, torch.nan), linear, Representation.DEPTH).float().numpy()
+        return depth
+
+    def to_point_cloud(
+        self, intrinsics: np.ndarray | Tensor | None = None, *, scale: float = 1.0, shift: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The scene as points in the camera's frame: x right, y down, z forward.
+
+        Args:
+            intrinsics: ``(3, 3)`` [px] of the image; default those of the prediction.
+            scale: as in ``depth``.
+            shift: as in ``depth``.
+
+        Returns:
+            Points, float32 ``(N, 3)`` [m, or up to a factor], and their colours, uint8 ``(N, 3)``, None without an image.
+            Pixels without a positive depth have no point.
+
+        Raises:
+            GeometryError: no intrinsics.
+            LabelError: the prediction is known up to scale and shift, and no shift is given.
+        """
+        depth = self.depth(scale=scale, shift=shift)
+        camera = self.intrinsics if intrinsics is None else intrinsics
+        if camera is None:
+            raise GeometryError("expected intrinsics for a point cloud; got none. Pass fx, fy, cx, cy [px] as a 3x3 matrix.")
+        valid = np.isfinite(depth)
+        z = torch.from_numpy(np.where(valid, depth, 1))[None, None]
+        camera = torch.as_tensor(np.asarray(camera), dtype=torch.float32)[None]
+        points = depth_to_points(z, camera, torch.from_numpy(valid)[None, None])[0]
+        return points.numpy(), None if self.image is None else self.image[valid]
+
+
+def load_prediction(path: str | Path) -> Prediction:
+    """The inverse of ``Prediction.save`` for ``.png`` (to half a step) and ``.npy`` (exactly).
+
+    Raises:
+        ShapeError: no such file, or one that ``Prediction.save`` did not write.
+    """
+    path = Path(path)
+    try:
+        if path.suffix.lower() == ".npy":
+            facts = json.loads(_facts_file(path).read_text(encoding="utf-8"))
+            values = np.load(path, allow_pickle=False)
+        else:
+            with Image.open(path) as file:
+                facts = json.loads(getattr(file, "text", {})[_KEY])
+                values = (facts["low"] + facts["step"] * np.asarray(file, np.float64)).astype(np.float32)
+        return Prediction(values, Representation(facts["representation"]), Ambiguity(facts["ambiguity"]), name=facts["name"])
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise ShapeError(
+            f"expected a map written by Prediction.save at {path}; got {type(error).__name__}: {error}. "
+            "A coloured picture cannot be turned back into numbers."
+        ) from error
+
+
+def _facts_file(path: Path) -> Path:
+    return path.with_suffix(f".{_KEY}.json")
