@@ -1,0 +1,147 @@
+"""Solids of a scene: boxes, ellipsoids and cylinders, each the affine image of a unit shape at the origin.
+
+World axes are x right, y down, z forward, metres. A ray ``o + t d`` keeps its t under the affine map, so a solid is met in
+its own space, where every shape is convex and a line crosses it in one interval of t.
+"""
+
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Self
+
+import numpy as np
+
+LEFT, RIGHT, TOP, BOTTOM, FRONT, BACK = range(6)
+"""Faces of a box, towards -x, +x, -y, +y, -z, +z; a cylinder has TOP, BOTTOM and its side LEFT, a ball LEFT only."""
+
+
+class Shape(IntEnum):
+    """The unit shapes."""
+
+    BOX = 0
+    """|x|, |y|, |z| <= 1."""
+    BALL = 1
+    """x^2 + y^2 + z^2 <= 1."""
+    CYLINDER = 2
+    """x^2 + z^2 <= 1, |y| <= 1."""
+    ROOM = 3
+    """A box seen from inside."""
+
+
+@dataclass(frozen=True)
+class Solids:
+    """All solids of a scene, as arrays over them.
+
+    Attributes:
+        shape: ``Shape`` codes, ``(P,)``.
+        centre: ``(P, 3)`` [m].
+        size: half extents along the solid's own axes, ``(P, 3)`` [m].
+        rotation: ``world_from_solid``, ``(P, 3, 3)``.
+        velocity: ``(P, 3)`` [m per frame].
+        material: material of each face, ``(P, 6)``.
+        thing: which object the solid is a part of, from 1, ``(P,)``.
+    """
+
+    shape: np.ndarray
+    centre: np.ndarray
+    size: np.ndarray
+    rotation: np.ndarray
+    velocity: np.ndarray
+    material: np.ndarray
+    thing: np.ndarray
+
+    def at(self, time: float) -> Self:
+        """Where the solids are at a time [frames]."""
+        return replace(self, centre=self.centre + time * self.velocity)
+
+    @property
+    def unit_from_world(self) -> np.ndarray:
+        """Linear part of the map into each solid's own space, ``(P, 3, 3)``."""
+        return self.rotation.transpose(0, 2, 1) / self.size[:, :, None]
+
+    @property
+    def radius(self) -> np.ndarray:
+        """Radius of a sphere about ``centre`` that holds the solid, ``(P,)`` [m]."""
+        corner = np.linalg.norm(self.size, axis=1)
+        rim = np.hypot(self.size[:, [0, 2]].max(1), self.size[:, 1])
+        return np.choose(self.shape, [corner, self.size.max(1), rim, corner])
+
+    def clearance(self, point: np.ndarray) -> float:
+        """Distance [m] from a point to the nearest solid, boxes taken for the others; to a room's wall from inside."""
+        local = np.abs(np.einsum("pji,pj->pi", self.rotation, point - self.centre)) - self.size
+        outside = np.linalg.norm(np.maximum(local, 0), axis=1)
+        return float(np.where(self.shape == Shape.ROOM, -local.max(1), outside).min())
+
+
+def crossing(shape: int, origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The interval (near, far) of t in which ``origin + t direction`` is inside a unit shape; near > far for a miss.
+
+    Both are ``(3, ...)``, of one shape or a single vector ``(3, 1)`` against many.
+    """
+    if shape == Shape.BALL:
+        return _around(origin, direction)
+    if shape == Shape.CYLINDER:
+        near_round, far_round = _around(origin[::2], direction[::2])
+        near_flat, far_flat = _between(origin[1:2], direction[1:2])
+        return np.maximum(near_round, near_flat), np.minimum(far_round, far_flat)
+    return _between(origin, direction)
+
+
+def _between(origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    inverse = 1 / np.where(direction == 0, np.float32(1e-20), direction)
+    middle, half = -origin * inverse, np.abs(inverse)
+    near, far = middle[0] - half[0], middle[0] + half[0]
+    for axis in range(1, len(direction)):
+        near = np.maximum(near, middle[axis] - half[axis])
+        far = np.minimum(far, middle[axis] + half[axis])
+    return near, far
+
+
+def _around(origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Inside the unit circle or sphere; measured from the point of closest approach, where float32 does not cancel."""
+    squared = np.maximum(np.einsum("i...,i...->...", direction, direction), np.float32(1e-20))
+    middle = -np.einsum("i...,i...->...", *np.broadcast_arrays(origin, direction)) / squared
+    closest = origin + middle * direction
+    inside = 1 - np.einsum("i...,i...->...", closest, closest)
+    half = np.sqrt(np.maximum(inside, 0) / squared)
+    return np.where(inside > 0, middle - half, np.inf), middle + half
+
+
+@dataclass
+class Assembly:
+    """Solids being put together: ``start`` opens an object, the other methods add parts to it."""
+
+    parts: list[dict] = field(default_factory=list)
+    things: int = 0
+    velocity: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def start(self, velocity: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> None:
+        """Open a new object, all of which moves at ``velocity`` [m per frame]."""
+        self.things += 1
+        self.velocity = velocity
+
+    def add(self, shape: Shape, centre, size, material: int | tuple[int, ...], rotation=None) -> None:  # noqa: ANN001
+        """One solid: centre and full extents [m], one material or one for each of the six faces."""
+        self.parts.append(
+            {
+                "shape": int(shape),
+                "centre": centre,
+                "size": np.asarray(size) / 2,
+                "rotation": np.eye(3) if rotation is None else rotation,
+                "velocity": self.velocity,
+                "material": (material,) * 6 if isinstance(material, int) else material,
+                "thing": self.things,
+            }
+        )
+
+    def solids(self) -> Solids:
+        """Everything added so far."""
+        return Solids(**{name: np.array([part[name] for part in self.parts]) for name in self.parts[0]})
+
+
+def turn(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
+    """World from a frame turned to its right by ``yaw``, then downwards by ``pitch``, then clockwise by ``roll`` [rad]."""
+    (cy, cp, cr), (sy, sp, sr) = np.cos([yaw, pitch, roll]), np.sin([yaw, pitch, roll])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return about_y @ about_x @ about_z
