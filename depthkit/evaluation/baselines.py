@@ -96,7 +96,10 @@ def best_row_baseline(
     Returns:
         The winner's report; all candidates stand in ``beside``.
     """
-    bands = {name: _bands(samples, rows, *protocol.label_range) for name, samples in (("training labels", train), ("test labels", test))}
+    bands = {
+        name: _bands(samples, rows, *protocol.label_range)
+        for name, samples in (("training labels", train), ("test labels", test))
+    }
     statistics: tuple[Statistic, ...] = ("median", "least_squares")
     fitted = {f"rows, {s} of {name}": RowBaseline(_fit(*known, s)) for s in statistics for name, known in bands.items()}
     reports = [
@@ -135,7 +138,9 @@ def _fit(d: np.ndarray, n: np.ndarray, statistic: Statistic) -> Tensor:
     if not varied.any():
         raise LabelError("expected images whose disparity varies from row to row; got none. Fit on more or other samples.")
     d, n = ((d - centre) / spread.clip(1e-12))[varied], n[varied]
-    profile = _filled(np.nanmedian(np.where(n > 0, d, np.nan), 0))
+    profile, known = np.full(d.shape[1], np.nan), (n > 0).any(0)
+    profile[known] = np.nanmedian(np.where(n > 0, d, np.nan)[:, known], 0)
+    profile = _filled(profile)
     for _ in range(_SWEEPS if statistic == "least_squares" else 0):
         weight = n / n.sum(1, keepdims=True)
         mean = (weight * profile).sum(1, keepdims=True)
