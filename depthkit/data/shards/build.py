@@ -1,7 +1,7 @@
 """Many samples into shards: in several processes, with a progress bar, and with a list of what could not be stored."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set, Sized
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -59,7 +59,8 @@ def write_shards(
 
     Args:
         samples: anything to iterate over. If it has a length and can be indexed but is no list, such as a converter's or a
-            renderer's, each sample is made only when it is needed, and in the worker processes if there are any.
+            renderer's, each sample is made only when it is needed, and in the worker processes if there are any. If it has
+            a method ``key(position)`` too, those that are there already are not made again.
         root: folder.
         split: name, such as train or test.
         dataset: name.
@@ -72,15 +73,15 @@ def write_shards(
         ShardError: no sample could be stored, or the disk refuses; finished shards stay and ``resume=True`` continues.
     """
     stored, skipped, rejects = 0, 0, []
-    count = len(samples) if hasattr(samples, "__len__") else None
+    count = len(samples) if isinstance(samples, Sized) else None
     with ShardWriter(root, split=split, dataset=dataset, **options) as writer, _bar(progress) as bar:
         task = bar.add_task(f"{dataset} {split}", total=count)
-        present = set(writer.keys)
-        for name, made in _encoded(samples, writer.encode, workers):
+        present = frozenset(writer.keys)
+        for name, made in _encoded(samples, writer.encode, workers, present):
             bar.advance(task)
             if isinstance(made, DepthKitError):
                 rejects.append(Reject(name, str(made)))
-            elif made.key in present:
+            elif made is None or made.key in present:
                 skipped += 1
             else:
                 try:
@@ -101,13 +102,18 @@ def _bar(visible: bool) -> Progress:
     return Progress(*columns, disable=not visible)
 
 
-Made = tuple[str, Encoded | DepthKitError]
+Made = tuple[str, Encoded | DepthKitError | None]
 
 
-def _encoded(samples: Sequence[Sample] | Iterable[Sample], encode: Encoder, workers: int) -> Iterator[Made]:
-    """Name, and members or what is wrong, of every sample in order."""
+def _encoded(samples: Sequence[Sample] | Iterable[Sample], encode: Encoder, workers: int, present: Set[str]) -> Iterator[Made]:
+    """Name, and members or what is wrong, of every sample in order; None if it is known to be there already."""
     on_demand = hasattr(samples, "__getitem__") and hasattr(samples, "__len__") and not isinstance(samples, list | tuple)
     jobs: Iterable[Any] = range(len(samples)) if on_demand else samples  # type: ignore[arg-type]
+    key = getattr(samples, "key", None) if on_demand and present else None
+    if key is not None:
+        there = [position for position in range(len(samples)) if key(position) in present]  # type: ignore[arg-type]
+        yield from ((key(position), None) for position in there)
+        jobs = sorted({*jobs} - {*there})
     make = _Make(samples if on_demand else None, encode)  # type: ignore[arg-type]
     if not workers:
         yield from map(make, jobs)

@@ -62,9 +62,16 @@ def _flaw(data: bytes) -> str:
     return "truncated: get or write the file again" if known else "no image: store pictures only under image names"
 
 
-def decode_image(data: bytes, what: str, error: type[DepthKitError] = ShardError) -> np.ndarray:
-    """RGB image, uint8 ``(H, W, 3)``, in the orientation in which its pixels are stored; grey becomes RGB."""
-    image = decode_pixels(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, what, error)
+def decode_image(data: bytes, what: str, error: type[DepthKitError] = ShardError, *, upright: bool = False) -> np.ndarray:
+    """RGB image, uint8 ``(H, W, 3)``; grey becomes RGB.
+
+    Args:
+        data: the file's bytes.
+        what: the file's name and place, for the message.
+        error: what to raise if it cannot be read.
+        upright: whether to turn it as its camera noted (EXIF); if not, its pixels come as they are stored.
+    """
+    image = decode_pixels(data, cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION), what, error)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 

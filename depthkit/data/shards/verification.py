@@ -112,9 +112,7 @@ def _check_shard(job: tuple[str, SplitInfo, ShardInfo], *, index: ShardIndex, de
         return [Problem(shard.name, "", f"it cannot be read ({error}). Restore it or write the split again.")], []
     if (size, digest) != (shard.bytes, shard.sha256):
         differs = f"{size} bytes for {shard.bytes}" if size != shard.bytes else "as many bytes but other ones"
-        problems.append(
-            Problem(shard.name, "", f"it is not the file of the index: {differs}. Restore it or write the split again.")
-        )
+        problems.append(Problem(shard.name, "", f"it is not the file of the index: {differs}. Restore it."))
     try:
         for raw in read_shard(url, 0, shard.samples, total=shard.samples, wanted=_all if decode else _none):
             if raw.key in keys:

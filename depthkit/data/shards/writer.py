@@ -133,7 +133,8 @@ class ShardWriter:
             if (present or self._files()) and not (overwrite or resume):
                 count = sum(shard.samples for shard in present.shards) if present else "some"
                 raise ShardError(
-                    f"expected no split '{split}' in {root}; it has {count} samples. Give overwrite=True to replace or resume=True to continue it, or choose another split or folder."
+                    f"expected no split '{split}' in {root}; it has {count} samples. "
+                    "Give overwrite=True to replace or resume=True to continue it, or choose another split or folder."
                 )
             if resume and present:
                 self._info = replace(present, complete=False)
@@ -186,9 +187,8 @@ class ShardWriter:
             self._discard()
             raise
         info = self._info or SplitInfo(sample.kind, sample.views, sample.intrinsics, complete=False)
-        self._info = replace(
-            info, views=shared_views(info.views, sample.views), intrinsics=info.intrinsics and sample.intrinsics
-        )
+        views = shared_views(info.views, sample.views)
+        self._info = replace(info, views=views, intrinsics=info.intrinsics and sample.intrinsics)
         self.keys.add(sample.key)
 
     def _store(self, sample: Encoded) -> None:
