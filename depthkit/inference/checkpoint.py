@@ -1,6 +1,5 @@
 """The network in a training checkpoint, rebuilt without the paradigm that trained it and without running code from the file."""
 
-import inspect
 import pickle
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -10,13 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from depthkit import models
 from depthkit.errors import CheckpointError
+from depthkit.models import build
 from depthkit.models.weights import check_fit
 from depthkit.types import Ambiguity
 
 _PREFIX = "model."  # of the network's weights in a LightningModule's state
-_HOME = "depthkit.models."
 
 
 class Checkpoint(NamedTuple):
@@ -38,8 +36,8 @@ def read_checkpoint(path: str | Path, *, allow: Sequence[str] = ()) -> Checkpoin
 
     Args:
         path: the ``.ckpt`` file. It is read as plain tensors and values; nothing in it is executed.
-        allow: beginnings of further names that may be imported to build the network, such as ``"mypackage.models."``; without
-            them only the public names of ``depthkit.models`` are.
+        allow: beginnings of names that may be imported to build a network which is not of ``depthkit.models``, such as
+            ``"mypackage."``. Such a network says how in its attribute ``config``: ``{"class_path": ..., "init_args": {...}}``.
 
     Raises:
         CheckpointError: no such file, no checkpoint of depthkit, a network that may not be or cannot be built, or weights that
@@ -60,7 +58,7 @@ def read_checkpoint(path: str | Path, *, allow: Sequence[str] = ()) -> Checkpoin
             "Build the network yourself, load its weights (depthkit.models.load_published reads published ones), and pass it "
             "to DepthPredictor(model, ambiguity=...)."
         )
-    model = build_model(facts["model"], allow=allow)
+    model = _rebuild(facts["model"], tuple(allow), path)
     weights = {k.removeprefix(_PREFIX): x for k, x in content["state_dict"].items() if k.startswith(_PREFIX)}
     check_fit(weights, model.state_dict(), f"the network that {path} describes")
     model.load_state_dict(weights)
@@ -68,51 +66,21 @@ def read_checkpoint(path: str | Path, *, allow: Sequence[str] = ()) -> Checkpoin
     return Checkpoint(model.eval(), Ambiguity(facts["ambiguity"]), (int(size[0]), int(size[1])) if len(size) == 2 else None)
 
 
-def build_model(config: Mapping[str, Any], *, allow: Sequence[str] = ()) -> nn.Module:
-    """The network that ``{"class_path": ..., "init_args": {...}}`` describes, always with ``pretrained=False``.
-
-    Args:
-        config: plain values; an argument may itself be such a description.
-        allow: as in ``read_checkpoint``.
-
-    Raises:
-        CheckpointError: a name that may not be imported or does not exist, or arguments it does not take.
-    """
-    model = _instantiate(config, tuple(allow))
-    if not isinstance(model, nn.Module):
-        raise CheckpointError(f"expected {config.get('class_path')} to build a network; it built a {type(model).__name__}.")
-    return model
-
-
-def _instantiate(config: Any, allow: tuple[str, ...]) -> Any:
-    if isinstance(config, list | tuple):
-        return [_instantiate(item, allow) for item in config]
-    if not isinstance(config, Mapping) or "class_path" not in config:
-        return config
-    factory = _named(str(config["class_path"]), allow)
-    arguments = {name: _instantiate(value, allow) for name, value in (config.get("init_args") or {}).items()}
-    if "pretrained" in inspect.signature(factory).parameters:
-        arguments["pretrained"] = False  # the checkpoint's weights replace them
-    try:
-        return factory(**arguments)
-    except (TypeError, ValueError) as error:
+def _rebuild(config: Mapping[str, Any], allow: tuple[str, ...], path: Path) -> nn.Module:
+    """The network of ``DepthNet.config``, or one of the user's own from ``{"class_path": ..., "init_args": {...}}``."""
+    if "class_path" not in config:
+        return build({**config, "pretrained": False})  # the checkpoint's weights replace them
+    name = str(config["class_path"])
+    if not name.startswith(allow):
         raise CheckpointError(
-            f"expected to build {config['class_path']} with {', '.join(arguments) or 'no arguments'}; got: {error} "
-            "Was the checkpoint written by another version?"
-        ) from error
-
-
-def _named(name: str, allow: tuple[str, ...]) -> Any:
-    module, _, attribute = name.rpartition(".")
-    public = f"{module}." == _HOME and attribute in models.__all__
-    if not public and not name.startswith(allow):
-        raise CheckpointError(
-            f"the checkpoint asks to import {name}, which is no public name of depthkit.models. "
-            f"If you trust it, pass allow=[{f'{module}.'!r}]."
+            f"the checkpoint asks to import {name}, which is not part of depthkit.models. "
+            f"If you trust it, pass allow=[{name.rpartition('.')[0] + '.'!r}]."
         )
+    module, _, attribute = name.rpartition(".")
     try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise CheckpointError(
-            f"the checkpoint's network {name} cannot be imported ({error}). Install what defines it."
-        ) from error
+        model = getattr(import_module(module), attribute)(**(config.get("init_args") or {}))
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"expected to build the network {name} of {path}; got: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(f"expected {name} to build a network; it built a {type(model).__name__}.")
+    return model
