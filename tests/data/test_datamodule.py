@@ -10,7 +10,10 @@ from depthkit.errors import RecipeError, ShapeError, ShardError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 
-def write(root, name, n, split="train", kind=LabelKind(Ambiguity.METRIC, Representation.DEPTH), per_shard=3, size=(20, 30)):
+METRIC = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
+
+
+def write(root, name, n, split="train", kind=METRIC, per_shard=3, size=(20, 30)):
     with ShardWriter(root / name, split=split, dataset=name, samples_per_shard=per_shard) as writer:
         for i in range(n):
             image = np.random.default_rng(i).integers(0, 256, (*size, 3), dtype=np.uint8)

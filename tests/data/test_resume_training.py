@@ -138,7 +138,9 @@ def test_overfitting_reads_the_same_batches_in_every_epoch(root, tmp_path):
 
 SCRIPT = """
 import sys, os, signal, importlib.util
-spec = importlib.util.spec_from_file_location("resume", sys.argv[1]); test = importlib.util.module_from_spec(spec); spec.loader.exec_module(test)
+spec = importlib.util.spec_from_file_location("resume", sys.argv[1])
+test = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(test)
 class Victim(test.Probe):
     def on_train_batch_end(self, *_):
         print(self.seen[-1], self.losses[-1], flush=True)

@@ -1,6 +1,7 @@
 """Laws of the stream, through real shards: what is read, in which order, and what a broken sample does."""
 
 import json
+import math
 import tarfile
 from itertools import islice
 
@@ -96,7 +97,7 @@ def test_evaluation_reads_every_sample_once_and_equalises_ranks_with_rows_that_a
     ranks = [
         list(loader(shards, world=world, rank=r, workers=workers, batch_size=batch_size, training=False)) for r in range(world)
     ]
-    assert {len(batches) for batches in ranks} == {-(-(-(-SAMPLES // world)) // batch_size)}
+    assert {len(batches) for batches in ranks} == {math.ceil(math.ceil(SAMPLES / world) / batch_size)}
     assert sorted(key for batches in ranks for key in keys(batches)) == [f"s{i:03d}" for i in range(SAMPLES)]
     for batch in (b for batches in ranks for b in batches):
         assert not batch.valid[~batch.real].any()
@@ -188,14 +189,14 @@ def test_a_broken_sample_is_left_out_of_an_evaluation_and_counted(spoilable):
     assert len(stream.broken) == 2
 
 
+@pytest.mark.filterwarnings("ignore:skipped a broken sample")
 def test_resume_replaces_a_broken_sample_by_the_same_one(spoilable):
     spoil(spoilable, {"s003", "s007", "s020"})
-    with pytest.warns(UserWarning, match="skipped a broken sample"):
-        expected = list(loader(spoilable))
-        for stop in range(1, 7):
-            stream = loader(spoilable)
-            stream.load_state_dict({"epoch": 0, "batch": stop, "fingerprint": stream.stream.fingerprint})
-            same(stream, expected[stop:])
+    expected = list(loader(spoilable))
+    for stop in range(1, 7):
+        stream = loader(spoilable)
+        stream.load_state_dict({"epoch": 0, "batch": stop, "fingerprint": stream.stream.fingerprint})
+        same(stream, expected[stop:])
 
 
 @pytest.mark.filterwarnings("ignore:skipped a broken sample")
