@@ -60,8 +60,7 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
     try:
         loaded: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"expected readable weights in {path}; got: {reason} {remedy}") from error
+        raise CheckpointError(f"expected readable weights in {path}; got: {_reason(error)} {remedy}") from error
     for key in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
@@ -112,7 +111,7 @@ def load_backbone(name: str, pretrained: bool | str | Path, **options: Any) -> n
             return timm.create_model(name, features_only=True, pretrained=True, **options)
         except Exception as error:  # timm lets through whatever hub, urllib, safetensors or torch raise
             raise CheckpointError(
-                f"expected to download the weights of {name}; got: {str(error).splitlines()[0]} Pass pretrained=<file> with "
+                f"expected to download the weights of {name}; got: {_reason(error)} Pass pretrained=<file> with "
                 f"weights you have, pretrained={PACKAGE}NAME with those of an installed package, or pretrained=False."
             ) from error
     backbone: Any = timm.create_model(name, features_only=True, pretrained=False, **options)
@@ -131,7 +130,11 @@ def load_backbone(name: str, pretrained: bool | str | Path, **options: Any) -> n
     heads = tuple(f"{head}." for head in ((classifier,) if isinstance(classifier, str) else classifier))
     state = _without(timm_names(state, expected), heads)
     check_fit(state, _without(expected, heads), name)
-    # timm itself must load them, because its feature extractors rename modules (features.conv0 to features_conv0)
+    wanted = backbone.state_dict().keys()
+    if wanted <= state.keys():
+        backbone.load_state_dict({key: state[key] for key in wanted})
+        return backbone
+    # some feature extractors of timm rename modules (features.conv0 to features_conv0) and only timm knows how
     options |= {"out_indices": out_indices, "pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
     backbone = timm.create_model(name, features_only=True, **options)
     for module in backbone.modules():  # or every copy of the model would carry the weights twice
@@ -179,6 +182,11 @@ def timm_names(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, T
 
 def _without(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
     return {key: x for key, x in state.items() if not key.startswith(prefixes)}
+
+
+def _reason(error: Exception) -> str:
+    first_line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first_line.rstrip('.')}."
 
 
 def check_name(name: str) -> None:
