@@ -98,11 +98,11 @@ def test_source_camera_may_differ(image, depth):
 
 
 def test_gradients_of_depth_and_pose_are_those_of_finite_differences():
-    columns = torch.linspace(0, 3, 12, dtype=torch.float64)
+    columns = torch.linspace(0, 3, 6, dtype=torch.float64)
     image = (columns.sin()[:, None] * columns.cos())[None, None]
     k = K.double()
-    k[:, :2, 2] = 5.3
-    depth = (torch.rand(1, 1, 12, 12, dtype=torch.float64) + 3).requires_grad_()
+    k[:, :2, 2] = 2.3
+    depth = (torch.rand(1, 1, 6, 6, dtype=torch.float64) + 3).requires_grad_()
     r, t = (torch.full((1, 3), v, dtype=torch.float64, requires_grad=True) for v in (0.011, 0.023))
     assert torch.autograd.gradcheck(lambda d, r, t: warp(image, d, k, pose_from_axis_angle(r, t)), (depth, r, t))
 

@@ -2,6 +2,7 @@
 
 import colorsys
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,9 @@ class Palette:
     rng: np.random.Generator
     materials: list[Material] = field(default_factory=list)
 
-    def colour(self, value: tuple[float, float], saturation: tuple[float, float], hue: tuple[float, float] = (0.0, 1.0)) -> Colour:
+    def colour(
+        self, value: tuple[float, float], saturation: tuple[float, float], hue: tuple[float, float] = (0.0, 1.0)
+    ) -> Colour:
         """A colour of any hue in the range, as linear RGB."""
         hsv = (self.rng.uniform(*r) for r in (hue, saturation, value))
         r, g, b = (float(c) ** 2.2 for c in colorsys.hsv_to_rgb(*hsv))
@@ -29,7 +32,7 @@ class Palette:
         r, g, b = (float(np.clip(c * factor, 0.01, 0.95)) for c in colour)
         return r, g, b
 
-    def add(self, first: Colour, second: Colour | None = None, **pattern) -> int:  # noqa: ANN003
+    def add(self, first: Colour, second: Colour | None = None, **pattern: Any) -> int:
         """A material, its pattern shifted at random."""
         phase = self.rng.uniform(0, 50), self.rng.uniform(0, 50)
         self.materials.append(Material(**{"first": first, "second": second or first, "phase": phase} | pattern))
@@ -43,10 +46,20 @@ class Palette:
         """A lamp or a bright pane."""
         return self.add(colour, glow=strength)
 
+    def window(self) -> int:
+        """Bright panes between bars, with something blurred behind them."""
+        bar = self.colour((0.2, 0.6), (0.0, 0.5))
+        pane = self.colour((0.7, 1.0), (0.0, 0.35), (0.25, 0.62))
+        wide, high = self.rng.uniform(0.3, 0.7), self.rng.uniform(0.4, 0.9)
+        pattern = {"grain": 0.5, "grain_size": (6.0, 6.0), "glow": self.rng.uniform(0.2, 1.2)}
+        return self.cells(bar, pane, wide, high, 0.05, 0.0, **pattern)
+
     def wood(self) -> int:
         """Long fibres."""
         base = self.colour((0.25, 0.8), (0.35, 0.7), (0.04, 0.11))
-        return self.add(base, self.near(base, 0.6), blend=0.9, grain=0.15, grain_size=(3.0, 0.25), angle=self.rng.choice([0.0, np.pi / 2]))
+        return self.add(
+            base, self.near(base, 0.6), blend=0.9, grain=0.15, grain_size=(3.0, 0.25), angle=self.rng.choice([0.0, np.pi / 2])
+        )
 
     def cloth(self) -> int:
         """Plain, striped or chequered in two colours."""
@@ -57,9 +70,11 @@ class Palette:
             return self.add(first, grain=0.25, grain_size=(0.6, 0.6))
         second = self.colour((0.2, 0.95), (0.0, 0.9))
         duty = (0.5, 1.0) if kind == 1 else (0.5, 0.5)
-        return self.add(first, second, period=(size, size), duty=duty, checker=float(kind == 2), grain=0.15, grain_size=(0.6, 0.6))
+        return self.add(
+            first, second, period=(size, size), duty=duty, checker=float(kind == 2), grain=0.15, grain_size=(0.6, 0.6)
+        )
 
-    def cells(self, first: Colour, second: Colour, wide: float, high: float, joint: float, shift: float, **pattern) -> int:  # noqa: ANN003
+    def cells(self, first: Colour, second: Colour, wide: float, high: float, joint: float, shift: float, **pattern: Any) -> int:
         """Bricks, tiles or planks of ``second`` with joints of ``first``; lengths in metres."""
         duty = 1 - joint / wide, 1 - joint / high
         return self.add(first, second, **({"period": (wide, high), "duty": duty, "shift": shift, "grain": 0.15} | pattern))
@@ -79,7 +94,9 @@ class Palette:
             other = self.colour((0.15, 0.9), (0.0, 0.5))
             angle = self.rng.choice([0.0, np.pi / 4])
             return self.add(tile, other, period=(2 * side, 2 * side), checker=1.0, grain=0.12, angle=angle)
-        return self.cells(self.near(tile, 0.8), tile, side, side, 0.012 + 0.02 * side, self.rng.choice([0.0, 0.5]), variation=0.12)
+        return self.cells(
+            self.near(tile, 0.8), tile, side, side, 0.012 + 0.02 * side, self.rng.choice([0.0, 0.5]), variation=0.12
+        )
 
     def planks(self) -> int:
         """A floor of boards."""

@@ -1,5 +1,6 @@
 """Pictures of scenes, with everything that is known about them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,14 +114,16 @@ def _edges(surface: np.ndarray, dark: np.ndarray) -> np.ndarray:
     """Pixels next to one that shows another surface or lies across a shadow's rim."""
     edge = np.zeros(surface.shape, bool)
     for axis in (0, 1):
-        ahead, behind = (tuple(part if a == axis else slice(None) for a in (0, 1)) for part in (slice(1, None), slice(None, -1)))
+        ahead, behind = (
+            tuple(part if a == axis else slice(None) for a in (0, 1)) for part in (slice(1, None), slice(None, -1))
+        )
         change = (surface[ahead] != surface[behind]) | (dark[ahead] != dark[behind])
         edge[ahead] |= change
         edge[behind] |= change
     return edge
 
 
-def _smooth(colour: np.ndarray, edge: np.ndarray, follow, intrinsics: np.ndarray) -> None:  # noqa: ANN001
+def _smooth(colour: np.ndarray, edge: np.ndarray, follow: Callable[[np.ndarray], Traced], intrinsics: np.ndarray) -> None:
     """Replace edge pixels of ``colour`` by the mean of four samples within them."""
     height, width = edge.shape
     blocks = (np.arange(height)[:, None] // TILE) * -(-width // TILE) + np.arange(width) // TILE
@@ -136,7 +139,7 @@ def _smooth(colour: np.ndarray, edge: np.ndarray, follow, intrinsics: np.ndarray
     tiles = padded.reshape(-1, per_tile)
     x, y = column[tiles] + offset[:, 0], row[tiles] + offset[:, 1]  # sample, tile, pixel
     join = lambda a: a.transpose(1, 2, 0).reshape(len(tiles), -1).astype(np.float32)  # noqa: E731
-    traced: Traced = follow(_rays(join(x), join(y), intrinsics))
+    traced = follow(_rays(join(x), join(y), intrinsics))
     mean = traced.colour.reshape(3, -1, len(INSIDE_PIXEL)).mean(2)
     colour[:, row, column] = mean[:, : len(row)]
 

@@ -4,10 +4,11 @@ import numpy as np
 
 from depthkit.data.synthetic.palette import Palette
 from depthkit.data.synthetic.scene import Light, Path, Scene
-from depthkit.data.synthetic.solids import BOTTOM, TOP, Assembly, Shape, turn
+from depthkit.data.synthetic.solids import BALL, BOX, CYLINDER, ROOM, Assembly, Triple, turn
 from depthkit.data.synthetic.textures import table
 
-BOX, BALL, CYLINDER = Shape.BOX, Shape.BALL, Shape.CYLINDER
+Place = tuple[float, float]
+"""x and z on the floor [m]."""
 
 
 class Room:
@@ -23,7 +24,7 @@ class Room:
         self.furnish()
         self.decorate()
 
-    def put(self, shape: Shape, at, offset, size, material, yaw: float = 0.0) -> None:  # noqa: ANN001
+    def put(self, shape: int, at: Place | np.ndarray, offset: Triple, size: Triple, material: int, yaw: float = 0.0) -> None:
         """A part at ``offset`` (right, up from the floor to its underside, back) from the object's place."""
         right, up, back = offset
         rotation = turn(yaw)
@@ -34,24 +35,25 @@ class Room:
         """Floor, walls, ceiling; sometimes a projecting corner or a column, so that not every room is a box."""
         rng, palette = self.rng, self.palette
         floor = [palette.planks, palette.tiles, palette.carpet][rng.integers(3)]()
-        walls = [palette.wallpaper() if rng.random() < 0.75 else [palette.bricks, palette.tiles, palette.planks][rng.integers(3)]()]
+        walls = [
+            palette.wallpaper() if rng.random() < 0.75 else [palette.bricks, palette.tiles, palette.planks][rng.integers(3)]()
+        ]
         walls += [palette.wallpaper() if rng.random() < 0.4 else walls[0] for _ in range(3)]
         ceiling = palette.paint((0.8, 0.98), (0.0, 0.12))
-        faces = [walls[0], walls[1], ceiling, floor, walls[2], walls[3]]
-        assert (TOP, BOTTOM) == (2, 3)
+        faces = walls[0], walls[1], ceiling, floor, walls[2], walls[3]
         self.assembly.start()
-        self.assembly.add(Shape.ROOM, (0, -self.high / 2, 0), (self.wide, self.high, self.deep), tuple(faces))
+        self.assembly.add(ROOM, (0, -self.high / 2, 0), (self.wide, self.high, self.deep), faces)
         if rng.random() < 0.35:
             x, z = rng.uniform(0.6, 0.35 * self.wide), rng.uniform(0.6, 0.35 * self.deep)
-            place = rng.choice([-1, 1]) * (self.wide - x) / 2, rng.choice([-1, 1]) * (self.deep - z) / 2
+            corner = rng.choice([-1, 1]) * (self.wide - x) / 2, rng.choice([-1, 1]) * (self.deep - z) / 2
             self.assembly.start()
-            self.put(BOX, place, (0, 0, 0), (x, self.high, z), walls[0])
-            self.taken.append((*place, max(x, z) / 1.6))
+            self.put(BOX, corner, (0, 0, 0), (x, self.high, z), walls[0])
+            self.taken.append((*corner, max(x, z) / 1.6))
         if rng.random() < 0.2 and (place := self.free(0.3)):
             self.assembly.start()
             self.put(rng.choice([BOX, CYLINDER]), place, (0, 0, 0), (0.35, self.high, 0.35), walls[0])
 
-    def free(self, radius: float, wall: int | None = None) -> tuple[float, float] | None:
+    def free(self, radius: float, wall: int | None = None) -> Place | None:
         """A place on the floor not yet taken; against the left, right, front or back wall if asked."""
         half = np.array([self.wide / 2 - radius, self.deep / 2 - radius])
         for _ in range(12):
@@ -82,14 +84,16 @@ class Room:
                 self.assembly.start((speed * np.cos(heading), 0.0, speed * np.sin(heading)))
                 build(place, rng.uniform(0, 2 * np.pi), radius)
 
-    def bed(self, at, yaw: float, radius: float) -> None:  # noqa: ANN001
+    def bed(self, at: Place, yaw: float, radius: float) -> None:
+        """A mattress on a frame, a headboard towards the wall, a pillow."""
         wood, sheet, wide = self.palette.wood(), self.palette.cloth(), self.rng.uniform(1.0, 1.5)
         self.put(BOX, at, (0, 0, 0), (wide, 0.3, 1.9), wood, yaw)
         self.put(BOX, at, (0, 0.3, 0), (wide - 0.04, 0.18, 1.86), sheet, yaw)
         self.put(BOX, at, (0, 0, 0.98), (wide, 0.9, 0.06), wood, yaw)
         self.put(BALL, at, (0, 0.42, 0.7), (wide * 0.6, 0.2, 0.4), self.palette.paint((0.7, 1.0), (0.0, 0.3)), yaw)
 
-    def sofa(self, at, yaw: float, radius: float) -> None:  # noqa: ANN001
+    def sofa(self, at: Place, yaw: float, radius: float) -> None:
+        """A seat, a back towards the wall, two arms, a cushion."""
         cloth, wide = self.palette.cloth(), self.rng.uniform(1.2, 1.8)
         self.put(BOX, at, (0, 0, 0.45), (wide, 0.42, 0.8), cloth, yaw)
         self.put(BOX, at, (0, 0.42, 0.75), (wide, 0.45, 0.22), cloth, yaw)
@@ -97,7 +101,8 @@ class Room:
             self.put(BOX, at, (side * (wide / 2 + 0.08), 0, 0.45), (0.16, 0.6, 0.82), cloth, yaw)
         self.put(BOX, at, (self.rng.uniform(-0.3, 0.3), 0.43, 0.52), (0.4, 0.35, 0.14), self.palette.cloth(), yaw + 0.2)
 
-    def shelf(self, at, yaw: float, radius: float) -> None:  # noqa: ANN001
+    def shelf(self, at: Place, yaw: float, radius: float) -> None:
+        """A cupboard, or boards with books; something stands on top."""
         wood, high, wide = self.palette.wood(), self.rng.uniform(0.8, min(2.1, self.high - 0.2)), self.rng.uniform(0.7, 1.0)
         if self.rng.random() < 0.4:  # a cupboard
             self.put(BOX, at, (0, 0, 0.3), (wide, high, 0.5), wood, yaw)
@@ -117,11 +122,13 @@ class Room:
         width = self.rng.uniform(0.04, 0.08)
         return self.palette.add(second, first, period=(width, 1.0), duty=(0.85, 1.0), variation=0.7)
 
-    def desk(self, at, yaw: float, radius: float) -> None:  # noqa: ANN001
+    def desk(self, at: Place, yaw: float, radius: float) -> None:
+        """A table with a screen."""
         self.table(at, yaw, radius)
         self.put(BOX, at, (0, 0.76, 0.2), (0.55, 0.36, 0.04), self.palette.paint((0.05, 0.2), (0.0, 0.3)), yaw)
 
-    def table(self, at, yaw: float, radius: float) -> None:  # noqa: ANN001
+    def table(self, at: Place, yaw: float, radius: float) -> None:
+        """A round or square top on legs, with things on it."""
         wood, wide, deep = self.palette.wood(), self.rng.uniform(0.7, 1.3) * radius / 0.75, 0.9 * radius
         round_one = self.rng.random() < 0.3
         self.put(CYLINDER if round_one else BOX, at, (0, 0.72, 0), (wide, 0.04, deep), wood, yaw)
@@ -136,7 +143,8 @@ class Room:
             offset = self.rng.uniform(-0.3, 0.3) * wide, 0.76, self.rng.uniform(-0.3, 0.3) * deep
             self.put(self.rng.choice([BOX, BALL, CYLINDER]), at, offset, size, self.palette.paint(), yaw)
 
-    def crate(self, at, yaw: float, radius: float) -> None:  # noqa: ANN001
+    def crate(self, at: Place, yaw: float, radius: float) -> None:
+        """One to three boxes on each other."""
         up = 0.0
         for _ in range(self.rng.integers(1, 4)):
             size = self.rng.uniform(0.25, 0.5, 3)
@@ -144,11 +152,13 @@ class Room:
             self.put(BOX, at, (0, up, 0), size, material, yaw + self.rng.uniform(-0.4, 0.4))
             up += size[1]
 
-    def ball(self, at, yaw: float, radius: float) -> None:  # noqa: ANN001
+    def ball(self, at: Place, yaw: float, radius: float) -> None:
+        """A ball."""
         across = self.rng.uniform(0.2, 0.68)
         self.put(BALL, at, (0, 0, 0), (across,) * 3, self.palette.cloth(), yaw)
 
-    def plant(self, at, yaw: float, radius: float) -> None:  # noqa: ANN001
+    def plant(self, at: Place, yaw: float, radius: float) -> None:
+        """A pot, a stem, some foliage."""
         leaves, high = self.palette.leaves(), self.rng.uniform(0.2, 0.9)
         self.put(CYLINDER, at, (0, 0, 0), (0.32, 0.3, 0.32), self.palette.paint(), yaw)
         self.put(CYLINDER, at, (0, 0.3, 0), (0.05, high, 0.05), self.palette.wood(), yaw)
@@ -156,14 +166,18 @@ class Room:
             right, back = self.rng.uniform(-0.14, 0.14, 2)
             self.put(BALL, at, (right, 0.2 + high * self.rng.uniform(0.6, 1), back), self.rng.uniform(0.3, 0.5, 3), leaves, yaw)
 
-    def lamp(self, at, yaw: float, radius: float) -> None:  # noqa: ANN001
+    def lamp(self, at: Place, yaw: float, radius: float) -> None:
+        """A shade on a pole."""
         high = self.rng.uniform(1.1, 1.7)
         metal = self.palette.paint((0.1, 0.9), (0.0, 0.3))
         self.put(CYLINDER, at, (0, 0, 0), (0.3, 0.03, 0.3), metal)
         self.put(CYLINDER, at, (0, 0, 0), (0.035, high, 0.035), metal)
-        self.put(CYLINDER, at, (0, high, 0), (0.36, 0.3, 0.36), self.palette.glow((0.9, 0.75, 0.5), self.rng.choice([0.0, 1.2])))
+        self.put(
+            CYLINDER, at, (0, high, 0), (0.36, 0.3, 0.36), self.palette.glow((0.9, 0.75, 0.5), self.rng.choice([0.0, 1.2]))
+        )
 
-    def stool(self, at, yaw: float, radius: float) -> None:  # noqa: ANN001
+    def stool(self, at: Place, yaw: float, radius: float) -> None:
+        """A seat on four legs, often with a back."""
         wood, seat = self.palette.wood(), self.palette.cloth()
         for right in (-1, 1):
             for back in (-1, 1):
@@ -172,7 +186,8 @@ class Room:
         if self.rng.random() < 0.7:
             self.put(BOX, at, (0, 0.49, 0.2), (0.44, 0.5, 0.04), wood, yaw)
 
-    def drum(self, at, yaw: float, radius: float) -> None:  # noqa: ANN001
+    def drum(self, at: Place, yaw: float, radius: float) -> None:
+        """An upright cylinder."""
         across = self.rng.uniform(0.25, 0.65)
         self.put(CYLINDER, at, (0, 0, 0), (across, self.rng.uniform(0.25, 0.9), across), self.palette.cloth(), yaw)
 
@@ -192,7 +207,14 @@ class Room:
                 self.put(BOX, place, (0, up, 0), extents, material)
         if rng.random() < 0.5:
             self.assembly.start()
-            self.put(BOX, rng.uniform(-0.5, 0.5, 2), (0, 0, 0), (*rng.uniform(1.2, 2.4, 1), 0.012, 1.4), self.palette.cloth(), rng.uniform(0, 3))
+            self.put(
+                BOX,
+                rng.uniform(-0.5, 0.5, 2),
+                (0, 0, 0),
+                (*rng.uniform(1.2, 2.4, 1), 0.012, 1.4),
+                self.palette.cloth(),
+                rng.uniform(0, 3),
+            )
 
     def hanging(self) -> tuple[tuple[float, float], float, int]:
         """Extents, height above the floor and material of something on a wall."""
@@ -201,13 +223,15 @@ class Room:
         if kind == 0:
             return (0.9, 2.0), 0.0, self.palette.wood()
         if kind == 1:
-            return (rng.uniform(0.7, 1.6), 1.1), 0.9, self.palette.glow((0.75, 0.85, 1.0), rng.uniform(0.5, 1.5))
+            return (rng.uniform(0.7, 1.6), 1.1), 0.9, self.palette.window()
         return (rng.uniform(0.4, 1.1), rng.uniform(0.4, 0.8)), rng.uniform(1.2, 1.4), self.palette.picture()
 
     def light(self) -> Light:
         """A lamp under the ceiling, white to warm."""
         rng = self.rng
-        place = np.array([rng.uniform(-0.35, 0.35) * self.wide, -self.high + rng.uniform(0.05, 0.4), rng.uniform(-0.35, 0.35) * self.deep])
+        place = np.array(
+            [rng.uniform(-0.35, 0.35) * self.wide, -self.high + rng.uniform(0.05, 0.4), rng.uniform(-0.35, 0.35) * self.deep]
+        )
         tint = np.array([1.0, rng.uniform(0.8, 1.0), rng.uniform(0.55, 1.0)])
         around = rng.uniform(0.2, 0.7)
         warm = tint**0.5 * around

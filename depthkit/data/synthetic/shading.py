@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from depthkit.data.synthetic.casting import first_hit, in_shadow
-from depthkit.data.synthetic.scene import Scene
-from depthkit.data.synthetic.solids import BOTTOM, LEFT, TOP, Shape, Solids
+from depthkit.data.synthetic.scene import Light, Scene
+from depthkit.data.synthetic.solids import BALL, BOTTOM, BOX, CYLINDER, LEFT, ROOM, TOP, Solids
 from depthkit.data.synthetic.textures import Material, paint, table
 
 
@@ -42,18 +42,20 @@ def trace(scene: Scene, solids: Solids, pose: np.ndarray, rays: np.ndarray, pixe
         pixel: extent of a pixel at depth 1 [m].
         cull: as in ``first_hit``.
     """
-    eye = pose[:3, 3]
-    rays = (pose[:3, :3].astype(np.float32) @ rays.reshape(3, -1)).reshape(rays.shape)
-    depth, which = first_hit(solids, eye, rays, cull=cull)
+    depth, which = first_hit(solids, pose, rays, cull=cull)
     seen = which >= 0
-    points = eye.astype(np.float32)[:, None, None] + rays * np.where(seen, depth, 0)
-    light = scene.light
-    dark = in_shadow(solids, points, which, light.place, at_infinity=light.at_infinity, cull=cull)
-
+    rays = (pose[:3, :3].astype(np.float32) @ rays.reshape(3, -1)).reshape(rays.shape)
+    points = pose[:3, 3, None, None].astype(np.float32) + rays * np.where(seen, depth, 0)
     hit = _Surface(solids, which[seen], points[:, seen], rays[:, seen])
+    light = scene.light
+    direct = _direct(light, hit)
+    in_question = np.full(which.shape, -1, np.int32)
+    in_question[seen] = np.where(direct > 0, which[seen], -1)
+    dark = in_shadow(solids, points, in_question, light.place, at_infinity=light.at_infinity, cull=cull)
+    direct[dark[seen]] = 0
     albedo, glow = paint(scene.materials[:, hit.material], *hit.coordinates, *hit.footprint(depth[seen] * pixel))
     colour = np.empty(rays.shape, np.float32)
-    lit = albedo * (_irradiance(scene, hit, ~dark[seen]) + glow)
+    lit = albedo * (light.colour.astype(np.float32)[:, None] * direct + _ambient(light, hit) + glow)
     if scene.sky is not None:
         colour[:, ~seen] = _sky(scene, rays[:, ~seen])
         clear = np.exp(-np.float32(scene.haze) * depth[seen] * np.sqrt((rays[:, seen] ** 2).sum(0)))
@@ -80,7 +82,7 @@ class _Surface:
         self.normal = np.einsum("ijn,jn->in", axes, normal)
         self.along_u = np.einsum("ijn,jn->in", axes, along_u)
         self.material = solids.material[which, self.face]
-        self.points, self.rays, self.unit, self.inside = points, rays, unit, shape == Shape.ROOM
+        self.points, self.rays, self.unit, self.inside = points, rays, unit, shape == ROOM
         self.size = size
 
     def footprint(self, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -101,14 +103,14 @@ def _chart(
     n = unit.shape[1]
     index = np.arange(n)
     axis = np.abs(unit).argmax(0)
-    cap = (shape == Shape.CYLINDER) & (np.abs(unit[1]) >= np.sqrt(unit[0] ** 2 + unit[2] ** 2))
+    cap = (shape == CYLINDER) & (np.abs(unit[1]) >= np.sqrt(unit[0] ** 2 + unit[2] ** 2))
     axis = np.where(cap, 1, axis)
     side = np.sign(unit[axis, index])
-    curved = (shape == Shape.BALL) | ((shape == Shape.CYLINDER) & ~cap)
+    curved = (shape == BALL) | ((shape == CYLINDER) & ~cap)
     face = np.where(curved, LEFT, 2 * axis + (side > 0))
 
     normal = np.zeros((3, n), np.float32)
-    normal[axis, index] = np.where(shape == Shape.ROOM, -side, side)
+    normal[axis, index] = np.where(shape == ROOM, -side, side)
     first = np.where(axis == 0, 2, 0)
     second = np.where(axis == 1, 2, 1)
     along_u = np.zeros((3, n), np.float32)
@@ -117,7 +119,7 @@ def _chart(
 
     if curved.any():
         x, y, z = unit[:, curved]
-        ball = shape[curved] == Shape.BALL
+        ball = shape[curved] == BALL
         bent = np.stack([x, np.where(ball, y, 0), z]) / size[:, curved]
         normal[:, curved] = bent / np.sqrt((bent**2).sum(0))
         around = np.stack([z * size[0, curved], np.zeros_like(x), -x * size[2, curved]])
@@ -127,22 +129,25 @@ def _chart(
     return face, normal, along_u, (u, v)
 
 
-def _irradiance(scene: Scene, hit: _Surface, reached: np.ndarray) -> np.ndarray:
-    """Light that falls on a surface, linear RGB ``(3, N)``."""
-    light = scene.light
-    colour, above, below = (x.astype(np.float32)[:, None] for x in (light.colour, light.above, light.below))
+def _direct(light: Light, hit: _Surface) -> np.ndarray:
+    """What the light gives to a surface that nothing shades, as a share of its colour, ``(N,)``."""
     place = light.place.astype(np.float32)[:, None]
     if light.at_infinity:
-        direct = np.einsum("in,ij->n", hit.normal, place)
-    else:
-        towards = place - hit.points
-        squared = (towards**2).sum(0)
-        direct = np.einsum("in,in->n", hit.normal, towards) / np.sqrt(squared) / (1 + squared / np.float32(light.reach**2))
+        return np.maximum((hit.normal * place).sum(0), 0)
+    towards = place - hit.points
+    squared = (towards**2).sum(0)
+    return np.maximum((hit.normal * towards).sum(0), 0) / (np.sqrt(squared) * (1 + squared / np.float32(light.reach**2)))
+
+
+def _ambient(light: Light, hit: _Surface) -> np.ndarray:
+    """Light from all around, linear RGB ``(3, N)``; corners of a room see less of the other walls."""
+    above, below = (x.astype(np.float32)[:, None] for x in (light.above, light.below))
     ambient = below + (above - below) * (0.5 - 0.5 * hit.normal[1])
-    # Corners of a room see less of the other walls.
-    gap = (1 - np.abs(hit.unit)) * hit.size
-    corner = np.prod(1 - 0.35 * np.exp(-4 * gap), axis=0) / (1 - 0.35)
-    return ambient * np.where(hit.inside, corner, 1) + colour * np.where(reached, np.maximum(direct, 0), 0)
+    if hit.inside.any():
+        gap = (1 - np.abs(hit.unit)) * hit.size
+        corner = np.prod(1 - 0.35 * np.exp(-4 * gap), axis=0) / (1 - 0.35)
+        ambient = ambient * np.where(hit.inside, corner, 1)
+    return ambient
 
 
 def _sky(scene: Scene, rays: np.ndarray) -> np.ndarray:
@@ -150,7 +155,7 @@ def _sky(scene: Scene, rays: np.ndarray) -> np.ndarray:
     assert sky is not None
     height = np.clip(-rays[1] / np.sqrt((rays**2).sum(0)), 0.0, 1.0)
     rise = np.sqrt(height)
-    cover = Material(sky.horizon * 0, sky.horizon * 0 + 1, blend=1.0, grain_size=(9.0, 9.0), phase=sky.phase)
+    cover = Material((0, 0, 0), (1, 1, 1), blend=1.0, grain_size=(9.0, 9.0), phase=sky.phase)
     flat = 1 / (height + 0.15)
     columns = np.broadcast_to(table([cover]), (21, rays.shape[1]))
     clouds, _ = paint(columns, rays[0] * flat, rays[2] * flat, flat * 0.02, flat * 0.02)
@@ -161,4 +166,4 @@ def _sky(scene: Scene, rays: np.ndarray) -> np.ndarray:
 
 def planar(shape: np.ndarray, face: np.ndarray) -> np.ndarray:
     """Whether a face of a solid is flat."""
-    return (shape == Shape.BOX) | (shape == Shape.ROOM) | ((shape == Shape.CYLINDER) & ((face == TOP) | (face == BOTTOM)))
+    return (shape == BOX) | (shape == ROOM) | ((shape == CYLINDER) & ((face == TOP) | (face == BOTTOM)))

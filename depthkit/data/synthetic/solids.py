@@ -4,6 +4,7 @@ World axes are x right, y down, z forward, metres. A ray ``o + t d`` keeps its t
 its own space, where every shape is convex and a line crosses it in one interval of t.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Self
@@ -12,6 +13,8 @@ import numpy as np
 
 LEFT, RIGHT, TOP, BOTTOM, FRONT, BACK = range(6)
 """Faces of a box, towards -x, +x, -y, +y, -z, +z; a cylinder has TOP, BOTTOM and its side LEFT, a ball LEFT only."""
+
+Triple = Sequence[float] | np.ndarray
 
 
 class Shape(IntEnum):
@@ -25,6 +28,9 @@ class Shape(IntEnum):
     """x^2 + z^2 <= 1, |y| <= 1."""
     ROOM = 3
     """A box seen from inside."""
+
+
+BOX, BALL, CYLINDER, ROOM = (int(shape) for shape in Shape)  # an enum's members are slow to look up
 
 
 @dataclass(frozen=True)
@@ -58,18 +64,16 @@ class Solids:
         """Linear part of the map into each solid's own space, ``(P, 3, 3)``."""
         return self.rotation.transpose(0, 2, 1) / self.size[:, :, None]
 
-    @property
-    def radius(self) -> np.ndarray:
-        """Radius of a sphere about ``centre`` that holds the solid, ``(P,)`` [m]."""
-        corner = np.linalg.norm(self.size, axis=1)
-        rim = np.hypot(self.size[:, [0, 2]].max(1), self.size[:, 1])
-        return np.choose(self.shape, [corner, self.size.max(1), rim, corner])
+    def corners(self) -> np.ndarray:
+        """The corners of a box around each solid, along its own axes, ``(P, 8, 3)`` [m]."""
+        signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8).T
+        return self.centre[:, None] + np.einsum("pij,kj,pj->pki", self.rotation, signs, self.size, optimize=True)
 
     def clearance(self, point: np.ndarray) -> float:
         """Distance [m] from a point to the nearest solid, boxes taken for the others; to a room's wall from inside."""
         local = np.abs(np.einsum("pji,pj->pi", self.rotation, point - self.centre)) - self.size
         outside = np.linalg.norm(np.maximum(local, 0), axis=1)
-        return float(np.where(self.shape == Shape.ROOM, -local.max(1), outside).min())
+        return float(np.where(self.shape == ROOM, -local.max(1), outside).min())
 
 
 def crossing(shape: int, origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -77,9 +81,9 @@ def crossing(shape: int, origin: np.ndarray, direction: np.ndarray) -> tuple[np.
 
     Both are ``(3, ...)``, of one shape or a single vector ``(3, 1)`` against many.
     """
-    if shape == Shape.BALL:
+    if shape == BALL:
         return _around(origin, direction)
-    if shape == Shape.CYLINDER:
+    if shape == CYLINDER:
         near_round, far_round = _around(origin[::2], direction[::2])
         near_flat, far_flat = _between(origin[1:2], direction[1:2])
         return np.maximum(near_round, near_flat), np.minimum(far_round, far_flat)
@@ -89,21 +93,17 @@ def crossing(shape: int, origin: np.ndarray, direction: np.ndarray) -> tuple[np.
 def _between(origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     inverse = 1 / np.where(direction == 0, np.float32(1e-20), direction)
     middle, half = -origin * inverse, np.abs(inverse)
-    near, far = middle[0] - half[0], middle[0] + half[0]
-    for axis in range(1, len(direction)):
-        near = np.maximum(near, middle[axis] - half[axis])
-        far = np.minimum(far, middle[axis] + half[axis])
-    return near, far
+    return (middle - half).max(0), (middle + half).min(0)
 
 
 def _around(origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Inside the unit circle or sphere; measured from the point of closest approach, where float32 does not cancel."""
-    squared = np.maximum(np.einsum("i...,i...->...", direction, direction), np.float32(1e-20))
-    middle = -np.einsum("i...,i...->...", *np.broadcast_arrays(origin, direction)) / squared
+    steps = 1 / np.maximum((direction * direction).sum(0), np.float32(1e-20))
+    middle = (origin * direction).sum(0) * -steps
     closest = origin + middle * direction
-    inside = 1 - np.einsum("i...,i...->...", closest, closest)
-    half = np.sqrt(np.maximum(inside, 0) / squared)
-    return np.where(inside > 0, middle - half, np.inf), middle + half
+    inside = 1 - (closest * closest).sum(0)
+    half = np.sqrt(np.maximum(inside, 0) * steps)
+    return np.where(inside > 0, middle - half, np.float32(np.inf)), middle + half
 
 
 @dataclass
@@ -119,11 +119,18 @@ class Assembly:
         self.things += 1
         self.velocity = velocity
 
-    def add(self, shape: Shape, centre, size, material: int | tuple[int, ...], rotation=None) -> None:  # noqa: ANN001
+    def add(
+        self,
+        shape: int,
+        centre: Triple,
+        size: Triple,
+        material: int | tuple[int, ...],
+        rotation: np.ndarray | None = None,
+    ) -> None:
         """One solid: centre and full extents [m], one material or one for each of the six faces."""
         self.parts.append(
             {
-                "shape": int(shape),
+                "shape": shape,
                 "centre": centre,
                 "size": np.asarray(size) / 2,
                 "rotation": np.eye(3) if rotation is None else rotation,

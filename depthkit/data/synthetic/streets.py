@@ -4,10 +4,9 @@ import numpy as np
 
 from depthkit.data.synthetic.palette import Palette
 from depthkit.data.synthetic.scene import Light, Path, Scene, Sky
-from depthkit.data.synthetic.solids import Assembly, Shape, turn
+from depthkit.data.synthetic.solids import BALL, BOX, CYLINDER, Assembly, Triple, turn
 from depthkit.data.synthetic.textures import table
 
-BOX, BALL, CYLINDER = Shape.BOX, Shape.BALL, Shape.CYLINDER
 START, END = -20.0, 170.0
 """How far the street is built behind and before the camera [m]."""
 
@@ -36,7 +35,15 @@ class Street:
         self.traffic()
         self.distance()
 
-    def put(self, shape: Shape, at, offset, size, material, rotation=None) -> None:  # noqa: ANN001
+    def put(
+        self,
+        shape: int,
+        at: Triple,
+        offset: Triple,
+        size: Triple,
+        material: int,
+        rotation: np.ndarray | None = None,
+    ) -> None:
         """A part at ``offset`` (x, height of its underside, z) from the object's place (x, height, z)."""
         centre = at[0] + offset[0], -at[1] - offset[1] - size[1] / 2, at[2] + offset[2]
         self.assembly.add(shape, centre, size, material, rotation)
@@ -60,7 +67,8 @@ class Street:
         """Houses of random width, height and setback, with gaps for gardens."""
         rng, palette = self.rng, self.palette
         facades = [palette.facade() for _ in range(4)] + [palette.bricks()]
-        roof = palette.cells(*(palette.colour((0.15, 0.6), (0.2, 0.7), (0.0, 0.08)) for _ in range(2)), 0.3, 0.3, 0.03, 0.5)
+        slate = palette.colour((0.15, 0.6), (0.2, 0.7), (0.0, 0.08))
+        roof = palette.cells(palette.near(slate, 0.5), slate, 0.3, 0.3, 0.03, 0.5)
         tall = rng.uniform(4, 22)
         z = START + rng.uniform(0, 10)
         while z < END:
@@ -73,7 +81,14 @@ class Street:
                 place = side * (self.half + self.pavement + setback + deep / 2), 0, z + long / 2
                 self.put(BOX, place, (0, 0, 0), (deep, high, long), int(rng.choice(facades)))
                 if high < 9 and rng.random() < 0.8:  # a square prism turned on its edge makes a gable
-                    self.put(BOX, place, (0, high - deep * 0.35, 0), (deep * 0.7, deep * 0.7, long + 0.5), roof, turn(0, 0, np.pi / 4))
+                    self.put(
+                        BOX,
+                        place,
+                        (0, high - deep * 0.35, 0),
+                        (deep * 0.7, deep * 0.7, long + 0.5),
+                        roof,
+                        turn(0, 0, np.pi / 4),
+                    )
                 self.entrance(place, side * (deep / 2), rng.uniform(-0.3, 0.3) * long)
             elif rng.random() < 0.6:
                 for _ in range(rng.integers(1, 4)):
@@ -81,7 +96,7 @@ class Street:
                     self.tree(side * away, z + rng.uniform(0, long), rng.uniform(1, 1.6))
             z += long + (0 if self.density > 0.9 and rng.random() < 0.8 else rng.uniform(1, 9))
 
-    def entrance(self, place, front: float, along: float) -> None:  # noqa: ANN001
+    def entrance(self, place: Triple, front: float, along: float) -> None:
         """A door, and sometimes an awning, on the side of a house towards the road."""
         x = -front
         door = self.palette.paint((0.1, 0.7), (0.2, 0.8))
@@ -112,9 +127,10 @@ class Street:
         self.assembly.start()
         trunk = scale * rng.uniform(1.8, 3.2)
         self.put(CYLINDER, (x, 0, z), (0, 0, 0), (0.28 * scale, trunk + 0.5, 0.28 * scale), self.bark)
-        for _ in range(rng.integers(2, 5)):
-            offset = *rng.uniform(-0.6, 0.6, 1) * scale, trunk + scale * rng.uniform(-0.3, 1.2), *rng.uniform(-0.6, 0.6, 1) * scale
-            self.put(BALL, (x, 0, z), offset, rng.uniform(1.5, 2.8, 3) * scale, leaves)
+        for i in range(rng.integers(2, 5)):
+            right, back = rng.uniform(-0.6, 0.6, 2) * (i > 0)
+            up = trunk + scale * (0.6 * i - rng.uniform(0.1, 0.4))
+            self.put(BALL, (x, 0, z), (right * scale, up, back * scale), rng.uniform(1.5, 2.8, 3) * scale, leaves)
 
     def lamp_post(self, x: float, z: float, scale: float) -> None:
         """A pole with an arm over the road."""
@@ -167,7 +183,9 @@ class Street:
         """A board on a pole."""
         self.assembly.start()
         self.put(CYLINDER, (x, 0, z), (0, 0, 0), (0.07, 2.8, 0.07), self.metal)
-        board = self.palette.add(self.palette.colour((0.6, 1.0), (0.6, 1.0)), (0.9, 0.9, 0.9), period=(0.7, 0.7), duty=(0.5, 0.4))
+        board = self.palette.add(
+            self.palette.colour((0.6, 1.0), (0.6, 1.0)), (0.9, 0.9, 0.9), period=(0.7, 0.7), duty=(0.5, 0.4)
+        )
         self.put(BOX, (x, 0, z - 0.06), (0, 2.1, 0), (0.7, 0.7, 0.03), board)
 
     def hedge(self, x: float, z: float) -> None:
@@ -194,20 +212,26 @@ class Street:
             self.put(BALL, (rng.uniform(-300, 300), -high / 2, rng.uniform(300, 420)), (0, 0, 0), (wide, high, wide), hill)
         if rng.random() < 0.3:
             self.assembly.start()
-            self.put(BOX, (rng.uniform(-8, 8), 0, END * rng.uniform(0.5, 1)), (0, 0, 0), (40, rng.uniform(6, 25), 10), self.palette.facade())
+            self.put(
+                BOX,
+                (rng.uniform(-8, 8), 0, END * rng.uniform(0.5, 1)),
+                (0, 0, 0),
+                (40, rng.uniform(6, 25), 10),
+                self.palette.facade(),
+            )
 
     def air(self) -> tuple[Light, Sky]:
         """Sun and sky: from clear noon to an overcast evening."""
         rng = self.rng
         up, round_about = rng.uniform(0.3, 1.25), rng.uniform(0, 2 * np.pi)
         sun = np.array([np.cos(up) * np.cos(round_about), -np.sin(up), np.cos(up) * np.sin(round_about)])
-        overcast = rng.random() ** 2
+        overcast = rng.random() ** 3
         warm = np.array([1.0, 0.75 + 0.2 * np.sin(up), 0.5 + 0.4 * np.sin(up)])
-        blue = np.array(self.palette.colour((0.6, 0.95), (0.3, 0.7), (0.55, 0.62)))
+        blue = np.array(self.palette.colour((0.55, 0.95), (0.3, 0.75), (0.55, 0.62)))
         zenith = blue + (np.array([0.55, 0.57, 0.6]) - blue) * overcast
         horizon = np.array([0.75, 0.8, 0.85]) * rng.uniform(0.7, 1.1) * warm**0.3
-        light = Light(sun, True, 1.5 * (1 - 0.8 * overcast) * warm, 1.0, 0.35 + 0.45 * zenith, 0.1 + 0.15 * zenith)
-        return light, Sky(horizon, zenith, rng.uniform(0.1, 0.75), (rng.uniform(0, 9), rng.uniform(0, 9)))
+        light = Light(sun, True, 2.2 * (1 - 0.8 * overcast) * warm, 1.0, 0.15 + 0.4 * zenith, 0.06 + 0.12 * zenith)
+        return light, Sky(horizon, zenith, rng.uniform(0.0, 0.65), (rng.uniform(0, 9), rng.uniform(0, 9)))
 
 
 def build_street(rng: np.random.Generator, *, moving: bool, still: bool, noise: float) -> Scene:

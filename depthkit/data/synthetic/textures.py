@@ -5,7 +5,7 @@ marks) or exclusive-ored (checkers); fractal noise shifts the mix of the two col
 square waves are box-filtered in closed form and the noise is read from a pyramid, so far surfaces fade to their mean.
 """
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 
 import numpy as np
@@ -51,7 +51,8 @@ class Material:
 
 def table(materials: list[Material]) -> np.ndarray:
     """Materials as columns of numbers, float32 ``(21, M)``, in the order of the attributes."""
-    return np.array([np.hstack(astuple(m)) for m in materials], np.float32).T
+    names = [field.name for field in fields(Material)]
+    return np.array([np.hstack([getattr(material, name) for name in names]) for material in materials], np.float32).T
 
 
 def paint(columns: np.ndarray, u: np.ndarray, v: np.ndarray, du: np.ndarray, dv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +69,9 @@ def paint(columns: np.ndarray, u: np.ndarray, v: np.ndarray, du: np.ndarray, dv:
         Reflectance, linear RGB, ``(3, N)``, and glow, ``(N,)``.
     """
     first, second = columns[0:3], columns[3:6]
-    period_u, period_v, duty_u, duty_v, shift, checker, blend, variation, grain, size_u, size_v, angle, at_u, at_v, glow = columns[6:]
+    period_u, period_v, duty_u, duty_v, shift, checker, blend, variation, grain, size_u, size_v, angle, at_u, at_v, glow = (
+        columns[6:]
+    )
     cos, sin = np.cos(angle), np.sin(angle)
     u, v = cos * u + sin * v + at_u, cos * v - sin * u + at_v
     cos, sin = np.abs(cos), np.abs(sin)
@@ -101,9 +104,9 @@ def _integral(x: np.ndarray, duty: np.ndarray) -> np.ndarray:
 
 def _per_cell(column: np.ndarray, row: np.ndarray) -> np.ndarray:
     """A number in [-1, 1) that looks random, one for each cell."""
-    key = column.astype(np.int32).astype(np.uint32) * np.uint32(0x9E3779B1) ^ row.astype(np.int32).astype(np.uint32) * np.uint32(
-        0x85EBCA77
-    )
+    key = column.astype(np.int32).astype(np.uint32) * np.uint32(0x9E3779B1) ^ row.astype(np.int32).astype(
+        np.uint32
+    ) * np.uint32(0x85EBCA77)
     key = (key ^ (key >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
     return (key >> np.uint32(16)).astype(np.float32) / np.float32(32768) - 1
 
