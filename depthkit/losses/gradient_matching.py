@@ -52,7 +52,7 @@ def gradient_matching_loss(
     if divisor not in get_args(Divisor):
         raise RecipeError(f"expected divisor to be one of {', '.join(get_args(Divisor))}; got {divisor!r}.")
     if scales < 1:
-        raise RecipeError(f"expected at least one of scales; got {scales}.")
+        raise RecipeError(f"expected scales to be at least 1; got {scales}.")
     pred, target, valid = align_pair(pred, target, valid, align=align)
     residual, total = pred - target, pred.new_zeros(len(pred))
     count = masked_count(valid)

@@ -52,7 +52,8 @@ def ranking_loss(disparity: Tensor, pairs: Tensor, order: Tensor) -> Tensor:
         )
     row_a, column_a, row_b, column_b = points.unbind(-1)
     values = disparity.flatten(1)
-    closer = values.gather(1, row_a * width + column_a) - values.gather(1, row_b * width + column_b)
+    value_a, value_b = values.gather(1, row_a * width + column_a), values.gather(1, row_b * width + column_b)
+    closer = value_a.where(real, 0) - value_b.where(real, 0)
     return masked_mean(torch.where(order == 0, closer**2, softplus(-closer * order)), real)
 
 
