@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from depthkit.data.synthetic import SyntheticScenes, SyntheticView, render
 from depthkit.data.synthetic.solids import BALL, CYLINDER, ROOM
+from depthkit.data.synthetic.textures import Material, paint, table
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.geometry import depth_to_normals, inside_image, invert_pose, reproject, sample_pixels, unproject
 from depthkit.types import Ambiguity, Representation, Views
@@ -223,6 +224,27 @@ def test_another_size_is_the_same_scene(kind):
     assert between.mean() > 0.97
     blocks = large.image.reshape(96, 2, 128, 2, 3).mean((1, 3))
     assert np.abs(blocks - small.image).mean() < 4
+
+
+@pytest.mark.parametrize("checker", [0.0, 1.0])
+@pytest.mark.parametrize("footprint", [0.1, 0.37, 1.9, 30.0])
+def test_a_pattern_seen_through_a_pixel_is_its_mean_over_the_pixel(checker, footprint):
+    material = Material((0.2, 0.1, 0.4), (0.8, 0.6, 0.5), period=(0.5, 0.7), duty=(0.7, 0.4), checker=checker)
+    at = np.array([[0.31], [-1.73]], np.float32)
+    fine = ((np.arange(2003) + 0.5) / 2003 - 0.5) * footprint
+    across, along = (at[0] + fine) / 0.5 % 1 < 0.7, (at[1] + fine)[:, None] / 0.7 % 1 < 0.4
+    share = (across ^ along if checker else across & along).mean()
+    colour, _ = paint(table([material]), *at, np.float32([footprint]), np.float32([footprint]))
+    expected = np.array(material.first) + share * (np.array(material.second) - material.first)
+    np.testing.assert_allclose(colour[:, 0], expected, atol=5e-3)
+
+
+def test_grain_fades_to_the_plain_colour_in_the_distance():
+    columns = np.repeat(table([Material(grain=0.5, blend=0.5, second=(0.1, 0.9, 0.5))]), 500, 1)
+    u, v = np.random.default_rng(0).uniform(0, 99, (2, 500)).astype(np.float32)
+    near, far = (paint(columns, u, v, *np.full((2, 500), w, np.float32))[0].std(1) for w in (0.005, 50.0))
+    assert (near > 0.03).all()
+    assert (far < 1e-3).all()
 
 
 def test_a_still_camera_sees_two_equal_frames_and_a_moving_one_does_not():
