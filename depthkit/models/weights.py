@@ -86,9 +86,7 @@ def check_fit(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], what:
     }
     if any(wrong.values()):
         listed = "; ".join(f"{len(keys)} {kind}: {', '.join(keys)}" for kind, keys in wrong.items() if keys)
-        raise CheckpointError(
-            f"expected weights of {what}; got weights that do not fit: {listed}. Take the file of this model."
-        )
+        raise CheckpointError(f"expected weights of {what}; got others: take the file of this very model. {listed}.")
 
 
 def load_backbone(name: str, pretrained: bool | str | Path, **options: Any) -> nn.Module:

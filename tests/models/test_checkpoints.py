@@ -1,4 +1,4 @@
-"""Published checkpoints: a network written here in the authors' layout and names computes what ours computes with its weights."""
+"""Published checkpoints: ours computes with them what a network in the authors' layout and names, written here, computes."""
 
 import pytest
 import timm

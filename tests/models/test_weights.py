@@ -126,22 +126,27 @@ def test_the_weights_in_a_package_reach_the_encoder_of_a_depth_network():
 
 @needs_lite0
 def test_weights_of_another_size_of_network_do_not_fit():
-    with pytest.raises(CheckpointError, match=r"missing: blocks\.1\.2\.conv_pw\.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"of another shape: blocks\.0\.0\.conv_pw\.weight \(16, 32, 1, 1\) instead of \(24,"
+    ):
         TimmEncoder("tf_efficientnet_lite3", pretrained=f"package:{LITE0}")
 
 
 @needs_lite0
 def test_renamed_weights_recognise_real_photos(samples_root):
-    photos = sorted((samples_root / "unlabelled_photos" / "rgb").glob("*.jpg"))[::5]  # the n-th photo shows class n of ImageNet
-    if len(photos) != 200:
+    photos = sorted((samples_root / "unlabelled_photos" / "rgb").glob("*.jpg"))[
+        ::10
+    ]  # the n-th photo shows class n of ImageNet
+    if len(photos) != 100:
         pytest.skip("no unlabelled_photos among the samples")
     classifier = timm.create_model("tf_efficientnet_lite0").eval()
     classifier.load_state_dict(timm_names(read_weights(f"package:{LITE0}"), classifier.state_dict()))
     encoder = TimmEncoder("tf_efficientnet_lite0", pretrained=False)
     mean, std = (torch.tensor(x)[:, None, None] for x in (encoder.mean, encoder.std))
     with torch.inference_mode():
-        found = [classifier(((_photo(path) - mean) / std)[None]).argmax().item() for path in photos]
-    assert np.mean(np.array(found) == np.arange(0, 1000, 5)) > 0.8
+        images = torch.stack([(_photo(path) - mean) / std for path in photos])
+        found = torch.cat([classifier(some).argmax(1) for some in images.split(25)])
+    assert (found == torch.arange(0, 1000, 10)).float().mean() > 0.8
 
 
 def _photo(path: Path) -> torch.Tensor:
