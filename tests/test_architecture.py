@@ -8,8 +8,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "depthkit"
 ROWS = (
-    ("types", "errors"),
-    ("checks", "masked", "precision"),
+    ("types", "errors", "precision"),
+    ("checks", "masked"),
     ("representation", "alignment", "geometry"),
     ("losses", "metrics", "models", "data"),
     ("evaluation",),

@@ -60,7 +60,9 @@ class AffineInvariantModule(DepthModule):
         if model.representation != Representation.DISPARITY:
             raise RecipeError(f"AffineInvariantModule needs a model that outputs disparity; got {model.representation}.")
         if batch_norm == "per_dataset" and (combine, gradient_scope) != ("pareto", "all"):
-            raise RecipeError("batch_norm='per_dataset' needs combine='pareto' and gradient_scope='all'; use 'mixed' or 'frozen'.")
+            raise RecipeError(
+                "batch_norm='per_dataset' needs combine='pareto' and gradient_scope='all'; use 'mixed' or 'frozen'."
+            )
         self.loss = loss or SSILoss(align="median", penalty="l1", trim=0.2)
         self.gradient_loss = gradient_loss or GradientMatchingLoss(align="median")
         self.gradient_weight = gradient_weight
@@ -68,6 +70,7 @@ class AffineInvariantModule(DepthModule):
         self.gradient_scope = gradient_scope
         self.normalisation: Normalisation = normalisation
         self.batch_norm = batch_norm
+        self.train()  # the trainer keeps the modes it finds
 
     def train(self, mode: bool = True) -> "AffineInvariantModule":
         """As in torch, but frozen batch normalisation stays in evaluation mode."""
@@ -91,12 +94,6 @@ class AffineInvariantModule(DepthModule):
         """Mean loss of each dataset over all ranks, ``(K,)``, and which datasets are present, bool ``(K,)``."""
         loss, counted = self.per_image_loss(prediction, batch)
         return mean_per_group(loss, counted, batch.dataset, len(self.dataset_names))
-
-    @property
-    def dataset_names(self) -> tuple[str, ...]:
-        """Names of the training sets, in the order of ``Batch.dataset``."""
-        names: tuple[str, ...] = self.trainer.datamodule.dataset_names  # type: ignore[attr-defined]
-        return names
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step along the combined gradient of the datasets' losses."""

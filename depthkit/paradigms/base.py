@@ -58,6 +58,8 @@ class DepthModule(LightningModule):
         self.schedule = schedule or Schedule()
         self.protocols = protocols
         self.scores = nn.ModuleDict()
+        self.dataset_names: tuple[str, ...] = ("data",)
+        """Names of the training sets, in the order of ``Batch.dataset``; the datamodule's once training starts."""
         names = [protocols] if isinstance(protocols, str) else protocols.values()
         for name in names:
             find_protocol(name)
@@ -70,8 +72,9 @@ class DepthModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Check that the labels fit the paradigm, and make one set of scores per evaluation set."""
         data = getattr(self.trainer, "datamodule", None)
-        if stage == "fit":
-            for name, kind in zip(getattr(data, "dataset_names", ()), getattr(data, "label_kinds", ()), strict=True):
+        if stage == "fit" and hasattr(data, "dataset_names"):
+            self.dataset_names = tuple(data.dataset_names)
+            for name, kind in zip(self.dataset_names, data.label_kinds, strict=True):
                 if kind not in self.accepts:
                     accepted = ", ".join(sorted(map(str, self.accepts)))
                     raise LabelError(

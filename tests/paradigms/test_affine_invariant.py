@@ -1,0 +1,147 @@
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from depthkit.errors import LabelError, RecipeError
+from depthkit.paradigms import AffineInvariantModule, pareto_weights
+from depthkit.types import Ambiguity, LabelKind, Representation
+from tests.contracts.paradigm import FILM, METRIC_DEPTH, Memory, TinyNet, batch, sgd, trainer, weights_after
+from tests.contracts.ranks import on_ranks
+
+KINDS = (METRIC_DEPTH, FILM, METRIC_DEPTH)
+ROWS = [(0, METRIC_DEPTH), (0, METRIC_DEPTH), (1, FILM), (0, METRIC_DEPTH), (2, METRIC_DEPTH), (1, FILM)]
+VARIANTS = [
+    {"combine": "equal"},
+    {"combine": "pareto", "batch_norm": "mixed"},
+    {"combine": "pareto", "batch_norm": "frozen"},
+    {"combine": "pareto", "batch_norm": "per_dataset"},
+    {"combine": "pareto", "gradient_scope": "last_shared_layer"},
+    {"combine": "pareto", "normalisation": "loss+"},
+]
+
+
+def module(seed: int = 0, norm: bool = False, **options: Any) -> AffineInvariantModule:
+    torch.manual_seed(seed)
+    return AffineInvariantModule(TinyNet(norm=norm), **{"optimizer": sgd, **options})
+
+
+def steps_of_all_variants(_: int, root: Path, ranks: int) -> list[dict[str, torch.Tensor]]:
+    return [
+        weights_after(module(**options), Memory([batch(ROWS, unlabelled=[1])], KINDS, split), root, ranks=ranks)
+        for options in VARIANTS
+        for split in ((3, 3), (5, 1))
+    ]
+
+
+def test_a_step_on_two_ranks_is_the_step_on_one(tmp_path: Path) -> None:
+    start = dict(module().model.named_parameters())
+    one, (two, other) = steps_of_all_variants(0, tmp_path, 1), on_ranks(2, steps_of_all_variants, tmp_path, 2)
+    for alone, together, rival in zip(one, two, other, strict=True):
+        for name, weight in start.items():
+            assert_close(alone[name] - weight, together[name] - weight, rtol=1e-4, atol=1e-5)
+            assert_close(together[name], rival[name], rtol=0, atol=0)
+        assert any((alone[name] - weight).abs().max() > 1e-4 for name, weight in start.items())
+
+
+@pytest.mark.parametrize("scope", ["all", "last_shared_layer"])
+def test_a_pareto_step_goes_along_the_min_norm_combination(scope: str, tmp_path: Path) -> None:
+    b = batch(ROWS)
+    probe = module()
+    probe.dataset_names = ("a", "b", "c")
+    parameters = list(probe.model.parameters())
+    gradients = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters, retain_graph=True)])
+        for loss in probe.dataset_losses(probe(b.image), b)[0]
+    ]
+    rows = torch.stack(gradients)
+    shared = rows
+    if scope == "last_shared_layer":
+        sizes = torch.cat(
+            [
+                torch.full_like(p, p is probe.model.last_layer.weight or p is probe.model.last_layer.bias).flatten()
+                for p in parameters
+            ]
+        )
+        shared = rows[:, sizes.bool()]
+    expected = pareto_weights(shared @ shared.T).float() @ rows
+    after = weights_after(module(combine="pareto", gradient_scope=scope), Memory([b], KINDS), tmp_path)
+    change = torch.cat([(p - after[name]).flatten() for name, p in module().model.named_parameters()])
+    assert_close(change, expected, rtol=1e-3, atol=1e-4 * expected.norm().item())
+
+
+def test_frozen_statistics_make_one_forward_per_dataset_equal_to_one_for_all(tmp_path: Path) -> None:
+    data = Memory([batch(ROWS)], KINDS)
+    frozen = module(norm=True, combine="pareto", batch_norm="frozen")
+    separate = weights_after(frozen, data, tmp_path)
+    statistics = frozen.model.encoder[1].running_mean
+    assert_close(statistics, torch.zeros_like(statistics))
+    mixed = module(norm=True, combine="pareto", batch_norm="mixed")
+    mixed.model.eval()  # the same statistics
+    for name, weight in weights_after(mixed, data, tmp_path).items():
+        assert_close(weight, separate[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", VARIANTS[:3], ids=str)
+def test_accumulating_two_batches_of_one_dataset_equals_the_mean_step(options: dict, tmp_path: Path) -> None:
+    halves = [batch([(0, METRIC_DEPTH)] * 2, seed=1), batch([(0, METRIC_DEPTH)] * 2, seed=2)]
+    accumulated = weights_after(module(**options), Memory(halves, KINDS), tmp_path, accumulate_grad_batches=2)
+    steps = [weights_after(module(**options), Memory([half], KINDS), tmp_path) for half in halves]
+    for name, start in module().model.named_parameters():
+        assert_close(accumulated[name] - start, (steps[0][name] + steps[1][name]) / 2 - start, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", VARIANTS[:3], ids=str)
+def test_clipping_bounds_the_step(options: dict, tmp_path: Path) -> None:
+    after = weights_after(module(**options), Memory([batch(ROWS)], KINDS), tmp_path, gradient_clip_val=1e-3)
+    change = torch.cat([(p - after[name]).flatten() for name, p in module().model.named_parameters()])
+    assert_close(change.norm().detach(), torch.tensor(1e-3), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_a_batch_without_any_label_changes_nothing(options: dict, tmp_path: Path) -> None:
+    data = Memory([batch(ROWS, unlabelled=range(len(ROWS)))], KINDS)
+    after = weights_after(module(**options), data, tmp_path)
+    for name, start in module().model.named_parameters():
+        assert_close(after[name], start.detach(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("options", VARIANTS[:2], ids=str)
+def test_it_learns_a_mixture(options: dict, tmp_path: Path) -> None:
+    batches = [batch(ROWS, seed=seed) for seed in range(4)]
+
+    def total(m: AffineInvariantModule) -> float:
+        m.dataset_names = ("a", "b", "c")
+        return sum(float(m.dataset_losses(m(b.image), b)[0].sum()) for b in batches)
+
+    learner = module(**{**options, "optimizer": partial(torch.optim.Adam, lr=1e-2)})
+    before = total(learner)
+    trainer(tmp_path, max_steps=60, max_epochs=-1).fit(learner, datamodule=Memory(batches, KINDS))
+    assert total(learner) < 0.6 * before
+
+
+def test_encoder_and_rest_have_their_own_learning_rates(tmp_path: Path) -> None:
+    m = module(optimizer=partial(torch.optim.Adam, lr=1e-3), encoder_lr=1e-4)
+    run = trainer(tmp_path)
+    run.fit(m, datamodule=Memory([batch(ROWS)], KINDS))
+    groups = run.optimizers[0].param_groups
+    assert [group["lr"] for group in groups] == [1e-4, 1e-3]
+    assert {id(p) for group in groups for p in group["params"]} == {id(p) for p in m.parameters()}
+
+
+def test_labels_it_cannot_learn_from_stop_the_run_before_it_starts(tmp_path: Path) -> None:
+    film_depth = LabelKind(Ambiguity.SHIFT_SCALE, Representation.DEPTH)
+    with pytest.raises(LabelError, match=r"dataset 'set1' holds shift_scale depth labels; AffineInvariantModule learns from"):
+        trainer(tmp_path).fit(module(), datamodule=Memory([batch(ROWS)], (METRIC_DEPTH, film_depth)))
+
+
+def test_contradicting_settings_are_refused() -> None:
+    with pytest.raises(RecipeError, match="outputs disparity; got log_depth"):
+        AffineInvariantModule(TinyNet(Representation.LOG_DEPTH))
+    with pytest.raises(RecipeError, match="per_dataset"):
+        module(batch_norm="per_dataset", combine="equal")
+    with pytest.raises(RecipeError, match="unknown protocol 'nyu'; expected one of"):
+        module(protocols="nyu")

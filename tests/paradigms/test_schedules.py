@@ -1,0 +1,33 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from depthkit.paradigms import CosineDecay, LinearDecay, Schedule, StepDecay
+
+
+def rates(schedule: Schedule, steps: int) -> list[list[float]]:
+    optimizer = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (1.0, 0.1)], lr=1.0)
+    scheduler = schedule(optimizer, steps)
+    seen = []
+    for _ in range(steps):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+@pytest.mark.parametrize("schedule", [Schedule(warmup=5), LinearDecay(warmup=5), CosineDecay(warmup=5), StepDecay(warmup=5)])
+def test_groups_keep_their_ratio_and_warm_up_rises_to_one(schedule: Schedule) -> None:
+    seen = rates(schedule, 40)
+    assert_close([encoder / decoder for decoder, encoder in seen], [0.1] * 40)
+    assert_close([decoder for decoder, _ in seen[:5]], [0.2, 0.4, 0.6, 0.8, 1.0])
+    assert max(decoder for decoder, _ in seen) == 1.0
+
+
+def test_each_schedule_has_its_closed_form() -> None:
+    assert_close([d for d, _ in rates(LinearDecay(final=0.5), 4)], [1.0, 0.875, 0.75, 0.625])
+    assert_close([d for d, _ in rates(StepDecay(milestones=(0.5,), gamma=0.1), 4)], [1.0, 1.0, 0.1, 0.1])
+    cosine = CosineDecay(flat=0.5)
+    assert [cosine.factor(p) for p in (0.0, 0.25, 0.5)] == [1.0, 1.0, 1.0]
+    assert_close([cosine.factor(0.75), cosine.factor(1.0)], [0.5, 0.0])
+    assert Schedule().factor(0.7) == 1.0
