@@ -39,6 +39,7 @@ def masked_variance(x: Tensor, valid: Tensor, *, correction: int = 0) -> Tensor:
 
     ``correction`` is subtracted from the divisor, as in ``torch.var``.
     """
+    x = x.where(valid, 0)  # the square of a NaN has a NaN gradient, masked afterwards or not
     return masked_mean(centred(x, masked_mean(x, valid)) ** 2, valid, count=masked_count(valid) - correction)
 
 
@@ -51,6 +52,7 @@ def masked_median(x: Tensor, valid: Tensor) -> Tensor:
 @in_float32
 def masked_mean_absolute_deviation(x: Tensor, valid: Tensor) -> Tensor:
     """Mean absolute deviation from the median over valid pixels, ``(B,)``: MiDaS's robust scale (eq. 5)."""
+    x = x.where(valid, 0)
     return masked_mean(centred(x, masked_median(x, valid)).abs(), valid)
 
 
@@ -129,15 +131,26 @@ def _last_if_invalid(x: Tensor, valid: Tensor) -> Tensor:
     return x.detach().where(valid, torch.inf).flatten(1)
 
 
-# Ranks are picked by NumPy on the CPU, whose vectorised selection and argsort are ten times as fast as torch's sort (and
-# opaque operators to torch.compile), and by a sort elsewhere. Indices carry no gradient: the caller gathers.
+# Ranks are picked by NumPy on the CPU, whose vectorised selection and argsort are many times as fast as torch's sort, and by a
+# sort elsewhere. Indices carry no gradient: the caller gathers. They are operators so that torch.compile sees one graph, and
+# defined by schema because torch.library.custom_op imports the compiler, which takes seconds, at the first call.
+
+torch.library.define("depthkit::index_of_rank", "(Tensor x, Tensor rank) -> Tensor")
+torch.library.define("depthkit::ascending", "(Tensor x) -> Tensor")
 
 
-@torch.library.custom_op("depthkit::index_of_rank", mutates_args=())
 def _index_of_rank(x: Tensor, rank: Tensor) -> Tensor:
     """Where in each row of ``x`` ``(B, N)`` the values of these ascending ranks stand, ``(B, K) -> (B, K)``; NaN is last."""
-    if x.device.type != "cpu":
-        return x.argsort(1).gather(1, rank)
+    return torch.ops.depthkit.index_of_rank(x, rank)
+
+
+def _ascending(x: Tensor) -> Tensor:
+    """The order that sorts each row of ``x`` ``(B, N)``, int64; NaN is last."""
+    return torch.ops.depthkit.ascending(x)
+
+
+@torch.library.impl("depthkit::index_of_rank", "cpu")
+def _(x: Tensor, rank: Tensor) -> Tensor:
     index = torch.empty_like(rank)
     for row, ranks, found in zip(x.numpy(), rank.tolist(), index.numpy(), strict=True):
         for column, k in enumerate(ranks):
@@ -149,17 +162,30 @@ def _index_of_rank(x: Tensor, rank: Tensor) -> Tensor:
     return index
 
 
-@_index_of_rank.register_fake
+def _index_of_rank_by_sort(x: Tensor, rank: Tensor) -> Tensor:
+    return x.argsort(1).gather(1, rank)
+
+
+torch.library.impl("depthkit::index_of_rank", "CompositeExplicitAutograd", _index_of_rank_by_sort)
+
+
+@torch.library.register_fake("depthkit::index_of_rank")
 def _(x: Tensor, rank: Tensor) -> Tensor:
     return torch.empty_like(rank)
 
 
-@torch.library.custom_op("depthkit::ascending", mutates_args=())
-def _ascending(x: Tensor) -> Tensor:
-    """The order that sorts each row of ``x`` ``(B, N)``, int64."""
-    return torch.from_numpy(x.numpy().argsort(1)) if x.device.type == "cpu" else x.argsort(1)
+@torch.library.impl("depthkit::ascending", "cpu")
+def _(x: Tensor) -> Tensor:
+    return torch.from_numpy(x.numpy().argsort(1))
 
 
-@_ascending.register_fake
+def _ascending_by_sort(x: Tensor) -> Tensor:
+    return x.argsort(1)
+
+
+torch.library.impl("depthkit::ascending", "CompositeExplicitAutograd", _ascending_by_sort)
+
+
+@torch.library.register_fake("depthkit::ascending")
 def _(x: Tensor) -> Tensor:
     return torch.empty_like(x, dtype=torch.int64)

@@ -1,0 +1,164 @@
+"""A fit recovers what was applied, minimises what it says, and says so when it does not exist."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linprog
+from torch.testing import assert_close
+
+from depthkit.alignment import apply_scale_shift, fit_scale, fit_scale_shift
+from depthkit.errors import AlignmentError, ShapeError
+
+SCALE_METHODS = ["median_ratio", "ratio_of_medians", "least_squares", "log_median", "log_l1"]
+SHIFT_METHODS = ["least_squares", "median", "l1"]
+scale_method = pytest.mark.parametrize("method", SCALE_METHODS)
+shift_method = pytest.mark.parametrize("method", SHIFT_METHODS)
+
+
+def maps(batch=3, dtype=torch.float32, noise=0.2):
+    pred = 0.5 + torch.rand(batch, 1, 11, 13, dtype=dtype)
+    return pred, 2 * pred + noise * torch.rand_like(pred), torch.rand(batch, 1, 11, 13) < 0.6
+
+
+@scale_method
+@pytest.mark.parametrize("scale", [1e-3, 0.4, 250.0])
+def test_a_scale_is_recovered(method, scale):
+    pred, _, valid = maps()
+    assert_close(fit_scale(pred, scale * pred, valid, method=method), torch.full((3,), scale).double(), rtol=1e-5, atol=0)
+
+
+@shift_method
+@pytest.mark.parametrize(("scale", "shift"), [(3.0, -5.0), (1e-3, 0.2), (40.0, 100.0)])
+def test_scale_and_shift_are_recovered(method, scale, shift):
+    pred, _, valid = maps()
+    target = scale * pred.double() + shift
+    fitted = fit_scale_shift(pred.double(), target, valid, method=method)
+    assert_close(fitted, (torch.full((3,), scale).double(), torch.full((3,), shift).double()), rtol=1e-6, atol=1e-9)
+
+
+@shift_method
+def test_an_offset_of_100_in_float32_costs_no_digits(method):
+    """The determinant form of least squares in float32 returns 0.354 or 0.336 here."""
+    target = torch.rand(4, 1, 64, 64)
+    pred = 3 * target + 100
+    scale, shift = fit_scale_shift(pred, target, target >= 0, method=method)
+    assert_close(scale, torch.full((4,), 1 / 3).double(), rtol=1e-4, atol=0)
+    assert_close(apply_scale_shift(pred, scale, shift), target, rtol=0, atol=2e-4)
+
+
+@shift_method
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf, -1.0, 0.0])
+def test_invalid_pixels_do_not_move_a_fit(method, poison):
+    pred, target, valid = maps()
+    clean = fit_scale_shift(pred, target, valid, method=method)
+    poisoned = fit_scale_shift(pred.where(valid, poison), target.where(valid, poison), valid, method=method)
+    assert_close(poisoned, clean, rtol=0, atol=0)
+
+
+@scale_method
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf, -1.0, 0.0])
+def test_invalid_pixels_do_not_move_a_scale(method, poison):
+    pred, target, valid = maps()
+    poisoned = fit_scale(pred.where(valid, poison), target.where(valid, poison), valid, method=method)
+    assert_close(poisoned, fit_scale(pred, target, valid, method=method), rtol=0, atol=0)
+
+
+@shift_method
+def test_aligning_twice_is_aligning_once(method):
+    pred, target, valid = maps(dtype=torch.double)
+    aligned = apply_scale_shift(pred, *fit_scale_shift(pred, target, valid, method=method))
+    scale, shift = fit_scale_shift(aligned, target, valid, method=method)
+    assert_close(scale, torch.ones(3).double(), rtol=1e-9, atol=0)
+    assert_close(shift, torch.zeros(3).double(), rtol=0, atol=1e-9)
+
+
+def test_least_squares_is_numpys():
+    pred, target, valid = maps(dtype=torch.double)
+    scale, shift = fit_scale_shift(pred, target, valid)
+    scale_only = fit_scale(pred, target, valid, method="least_squares")
+    for i in range(3):
+        p, t = pred[i][valid[i]].numpy(), target[i][valid[i]].numpy()
+        expected = np.linalg.lstsq(np.stack([p, np.ones_like(p)], 1), t, rcond=None)[0]
+        assert_close(torch.stack([scale[i], shift[i]]), torch.from_numpy(expected))
+        assert scale_only[i].item() == pytest.approx(np.linalg.lstsq(p[:, None], t, rcond=None)[0].item())
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_l1_reaches_the_optimum_of_the_linear_programme(sign):
+    pred, target, valid = maps(dtype=torch.double, noise=2.0)
+    target = sign * target
+    scale, shift = fit_scale_shift(pred, target, valid, method="l1")
+    for i in range(3):
+        p, t = pred[i][valid[i]].numpy(), target[i][valid[i]].numpy()
+        n = len(p)
+        line = np.stack([p, np.ones(n)], 1)
+        bounds = np.block([[line, -np.eye(n)], [-line, -np.eye(n)]])
+        cost = np.r_[0, 0, np.ones(n)]
+        best = linprog(cost, A_ub=bounds, b_ub=np.r_[t, -t], bounds=[(None, None)] * 2 + [(0, None)] * n).fun
+        assert np.abs(line @ [scale[i].item(), shift[i].item()] - t).sum() == pytest.approx(best, rel=1e-9)
+
+
+def test_log_l1_is_the_best_factor_for_the_absolute_log_error():
+    pred, target, valid = maps(dtype=torch.double, noise=2.0)
+    scale = fit_scale(pred, target, valid, method="log_l1")
+    for i in range(3):
+        ratio = (target[i][valid[i]] / pred[i][valid[i]]).log()
+        assert all(
+            (ratio - scale[i].log()).abs().sum() <= (ratio - scale[i].log() - step).abs().sum()
+            for step in (-0.1, -1e-4, 1e-4, 0.1)
+        )
+
+
+def test_an_inverted_map_has_a_negative_least_squares_scale_and_a_positive_robust_one():
+    pred, _, valid = maps()
+    assert (fit_scale_shift(pred, -pred, valid)[0] < 0).all()
+    assert (fit_scale_shift(pred, -pred, valid, method="median")[0] > 0).all()
+
+
+@shift_method
+def test_a_fit_that_does_not_exist_is_nan_and_leaves_the_other_images_alone(method):
+    pred, target, valid = maps(batch=4)
+    alone = fit_scale_shift(pred[3:], target[3:], valid[3:], method=method)
+    valid[0] = False
+    pred[1], pred[2] = 7.7, 0.0
+    scale, shift = fit_scale_shift(pred, target, valid, method=method)
+    assert scale[:3].isnan().all()
+    assert shift[:3].isnan().all()
+    assert_close((scale[3:], shift[3:]), alone)
+
+
+@scale_method
+def test_a_scale_that_does_not_exist_is_nan(method):
+    pred, target, valid = maps()
+    valid[0] = False
+    pred[1] = 0
+    scale = fit_scale(pred, target, valid, method=method)
+    assert scale.isnan().tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("method", ["log_median", "log_l1"])
+def test_a_logarithm_of_something_negative_is_no_fit(method):
+    pred, target, _ = maps()
+    target[0, 0, 0, 0] = -1
+    assert fit_scale(pred, target, pred > 0, method=method).isnan().tolist() == [True, False, False]
+
+
+def test_fits_carry_no_gradient_and_applying_them_does():
+    pred, target, valid = maps()
+    pred.requires_grad_()
+    scale, shift = fit_scale_shift(pred, target, valid)
+    assert not scale.requires_grad
+    apply_scale_shift(pred, scale, shift).sum().backward()
+    assert_close(pred.grad, scale.float().view(-1, 1, 1, 1).expand_as(pred))
+
+
+@pytest.mark.parametrize("fit", [fit_scale, fit_scale_shift])
+def test_an_unknown_method_is_named_with_the_choices(fit):
+    with pytest.raises(AlignmentError, match=r"unknown method 'best'; .* takes one of .*least_squares"):
+        fit(*maps(), method="best")
+
+
+def test_maps_of_different_size_are_refused():
+    pred, target, valid = maps()
+    with pytest.raises(ShapeError, match="expected pred and target of one shape"):
+        fit_scale_shift(pred[..., 1:], target, valid)
