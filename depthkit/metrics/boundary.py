@@ -85,7 +85,7 @@ def _thresholds(like: Tensor) -> Tensor:
 
 def _level(ratio: Tensor, valid: Tensor) -> Tensor:
     """How many of the thresholds a ratio exceeds; 0 where not valid."""
-    return torch.bucketize(ratio, _thresholds(ratio)).where(valid & ~ratio.isnan(), 0)
+    return torch.bucketize(ratio, _thresholds(ratio), out_int32=True).where(valid & ~ratio.isnan(), 0).to(torch.uint8)
 
 
 def _at_least(level: Tensor) -> Tensor:

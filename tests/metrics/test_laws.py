@@ -104,6 +104,16 @@ def test_perfect_boundaries_score_one_where_every_direction_has_some_and_smooth_
         assert f.boundary_f1(1 / steps, steps, valid, **options).item() == 0  # near and far swapped
 
 
+@pytest.mark.parametrize("depth", [0.0, -1.0])
+def test_boundary_of_zero_or_negative_depth_is_nan(depth):
+    pred, target, valid = depth_maps()
+    pred = pred.clone()
+    y, x = valid[1, 0].nonzero()[0]
+    pred[1, 0, y, x] = depth
+    for variant in ("depth_pro", "moge"):
+        assert f.boundary_f1(pred, target, valid, variant=variant).isnan().tolist() == [False, True, False, False]
+
+
 def test_map_smaller_than_the_neighbourhood_has_no_boundary():
     tiny = torch.ones(1, 1, 2, 3)
     assert f.boundary_f1(tiny, tiny, tiny > 0, variant="moge", radius=3).tolist() == [0]

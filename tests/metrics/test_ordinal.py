@@ -87,6 +87,15 @@ def test_weight_two_is_the_pair_twice_and_weight_zero_is_no_pair(truth):
     assert_close(whdr(guess, pairs, order, weights), whdr(guess, pairs[:, repeated], order[:, repeated]))
 
 
+def test_image_whose_pairs_weigh_nothing_is_left_out(truth):
+    depth, pairs, order = truth
+    weights = torch.ones(4, 8)
+    weights[2] = 0
+    metric = run(WHDR(), (depth, pairs, order, weights), (1, 3))
+    assert metric.compute() == 0
+    assert (int(metric.n_images), int(metric.n_left_out), int(metric.n_pixels)) == (3, 1, 24)
+
+
 def test_padding_changes_nothing(truth):
     _, pairs, order = truth
     guess = torch.rand(4, 1, 9, 11)
