@@ -13,6 +13,7 @@ import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -56,25 +57,23 @@ def bare_pass(root: str, shards: list[int], data: DepthDataModule) -> int:
     return done
 
 
-def bare(root: str, data: DepthDataModule, workers: int, shards: int, passes: int) -> float:
-    """Samples per second of the bare loop, without the start of its processes."""
+def bare(root: str, data: DepthDataModule, workers: int, shards: int, passes: int) -> int:
+    """Samples that the bare loop goes through."""
     parts = [passes * list(range(w, shards, max(workers, 1))) for w in range(max(workers, 1))]
     if workers == 0:
-        start = time.perf_counter()
-        return bare_pass(root, parts[0], data) / (time.perf_counter() - start)
+        return bare_pass(root, parts[0], data)
     with multiprocessing.get_context("fork").Pool(workers) as pool:
-        pool.map(abs, range(workers))
-        start = time.perf_counter()
         done = sum(pool.starmap(bare_pass, [(root, part, data) for part in parts], chunksize=1))
-        return done / (time.perf_counter() - start)
+        pool.close()
+        pool.join()
+    return done
 
 
-def streamed(data: DepthDataModule) -> float:
-    """Samples per second of the loader over an epoch, its start included."""
-    start, done = time.perf_counter(), 0
-    for batch in data.train_dataloader():
-        done += len(batch)
-    return done / (time.perf_counter() - start)
+def measured(run: Callable[[], int]) -> tuple[float, float]:
+    """Samples per second, and seconds of processor time per sample over all processes, their start included."""
+    start, busy = time.perf_counter(), sum(os.times()[:4])
+    done = run()
+    return done / (time.perf_counter() - start), (sum(os.times()[:4]) - busy) / done
 
 
 def main() -> None:
@@ -101,10 +100,13 @@ def main() -> None:
         print(
             f"{args.samples} samples of {args.image[1]} x {args.image[0]} (JPEG, {args.depth_format} depth), "
             f"{size / args.samples / 1e3:.0f} kB each, cropped and resized to {args.size[1]} x {args.size[0]}, "
-            f"batches of {args.batch_size}, {args.passes} passes; {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-            f"torch {torch.__version__}; median of {args.repeat}\n"
+            f"batches of {args.batch_size}, {args.passes} passes; {platform.machine()}, {os.cpu_count()} cores, "
+            f"torch {torch.__version__}; median of {args.repeat}. CPU is processor time over all processes: on a busy machine "
+            "its ratio is the one to trust.\n"
         )
-        print("| workers | bare loop [samples/s] | loader [samples/s] | per core | loader / bare |\n|--:|--:|--:|--:|--:|")
+        print("| workers | bare loop [samples/s] | loader [samples/s] | per core | loader / bare |", end="")
+        print(" CPU bare [ms] | CPU loader [ms] | CPU ratio |")
+        print("|--:|--:|--:|--:|--:|--:|--:|--:|")
         for workers in args.workers:
             data = DepthDataModule(
                 [ShardSource(root)],
@@ -114,10 +116,17 @@ def main() -> None:
                 epoch_size=args.passes * args.samples,
                 multiprocessing_context="fork",
             )
-            rounds = [(bare(root, data, workers, args.shards, args.passes), streamed(data)) for _ in range(args.repeat)]
-            slow, ours = (statistics.median(r[i] for r in rounds) for i in range(2))
-            ratio = statistics.median(b / a for a, b in rounds)
-            print(f"| {workers} | {slow:.1f} | {ours:.1f} | {ours / max(workers, 1):.1f} | {ratio:.2f} |", flush=True)
+            rounds = []
+            for _ in range(args.repeat):
+                rival = measured(lambda: bare(root, data, workers, args.shards, args.passes))  # noqa: B023
+                rounds.append((*rival, *measured(lambda: sum(map(len, data.train_dataloader())))))  # noqa: B023
+            slow, slow_cpu, ours, ours_cpu = (statistics.median(column) for column in zip(*rounds, strict=True))
+            ratio, cpu_ratio = (statistics.median(r[a] / r[b] for r in rounds) for a, b in ((2, 0), (1, 3)))
+            print(
+                f"| {workers} | {slow:.1f} | {ours:.1f} | {ours / max(workers, 1):.1f} | {ratio:.2f} "
+                f"| {1e3 * slow_cpu:.2f} | {1e3 * ours_cpu:.2f} | {cpu_ratio:.2f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from depthkit.data.collate import collate
+from depthkit.data.collate import collate, finished
 from depthkit.data.mixing import EqualParts, Mixing
 from depthkit.data.plan import Plan, check_shards, evaluation_rows, training_rows
 from depthkit.data.shards import ShardIndex
@@ -223,7 +223,7 @@ class ImageFiles(TorchDataset[Batch]):
         image = cv2.imread(str(self.files[index]), cv2.IMREAD_COLOR_RGB)
         if image is None:
             raise ShardError(f"expected an image at {self.files[index]}; it cannot be decoded. Remove it or save it again.")
-        return collate([Sample(key=str(self.files[index]), image=image)], [0])
+        return finished(collate([Sample(key=str(self.files[index]), image=image)], [0]))
 
     @staticmethod
     def _files(source: Path) -> list[Path]:

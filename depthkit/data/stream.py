@@ -10,11 +10,10 @@ from itertools import chain, islice
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from depthkit.data.collate import collate, padding
+from depthkit.data.collate import collate, finished, padding
 from depthkit.data.plan import AUGMENTATION, Plan, generator
 from depthkit.data.reading import Raw, read_shard
 from depthkit.data.shards import decode_sample
@@ -113,7 +112,7 @@ class Stream:
                 supply = self._raw(d, first, stop)
             window = list(islice(supply, len(order)))
             for place in range(skip, len(order)):
-                others = (window[i] for i in np.roll(order, -place))
+                others = (window[order[i - len(order)]] for i in range(place, place + len(order)))
                 beyond = self._raw(d, first + len(order), first + len(order) + TRIES)
                 yield self._ready(d, first + place, self._decoded(d, chain(others, beyond), broken))
             skip = 0
@@ -238,7 +237,7 @@ class Loader:
                 raise batch
             self._report(batch.broken)
             self.batch += 1
-            yield batch
+            yield finished(batch, pin_memory=self.pin_memory)
 
     def _report(self, sentences: Sequence[str]) -> None:
         for sentence in sentences:

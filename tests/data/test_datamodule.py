@@ -9,7 +9,6 @@ from depthkit.data.transforms import CenterCrop, Resize
 from depthkit.errors import RecipeError, ShapeError, ShardError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
-
 METRIC = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 
 
