@@ -9,7 +9,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from depthkit.data.collate import collate
+from depthkit.data.collate import collate, finished
 from depthkit.errors import LabelError, ShapeError
 from depthkit.evaluation.protocol import Protocol
 from depthkit.evaluation.render import colourise, shown
@@ -100,7 +100,7 @@ def batches(samples: Iterable[Sample | Batch]) -> Iterator[Batch]:
                 f"{item.key}: expected image and label of one size; got {item.size} and {item.label.shape}. "
                 "Scale the image to the label, never the label."
             )
-        yield collate([item], [0])
+        yield finished(collate([item], [0]))
 
 
 def _representation(predict: Predict, given: Representation | None) -> Representation:

@@ -2,11 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from depthkit.data.collate import collate
+from depthkit.data.collate import collate, finished
 from depthkit.errors import ShapeError
 from depthkit.evaluation import batch_strip, colourise, picture_strip
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Representation, Sample
+
+
+def stacked(samples, datasets, **options):
+    return finished(collate(samples, datasets, **options))
 
 
 @pytest.mark.parametrize("representation", Representation)
@@ -58,7 +62,7 @@ def test_a_strip_puts_pictures_side_by_side_at_one_height():
 def test_a_batch_is_drawn_as_image_prediction_label():
     label = np.linspace(1, 5, 48, dtype=np.float32).reshape(6, 8)
     sample = Sample("a", np.zeros((6, 8, 3), np.uint8), label, label > 0, Ambiguity.METRIC, Representation.DEPTH)
-    batch = collate([sample] * 3, [0] * 3)
+    batch = stacked([sample] * 3, [0] * 3)
     strip = batch_strip(batch, torch.rand(3, 1, 12, 16), Representation.LOG_DISPARITY, rows=2, height=12)
     assert strip.shape == (2 * 16 - 4, 3 * 16 + 8, 3)
     assert (strip[:12, :16] == 0).all()

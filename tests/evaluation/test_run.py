@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from depthkit.data.collate import collate
+from depthkit.data.collate import collate, finished
 from depthkit.errors import LabelError, PredictionError, RecipeError, ShapeError
 from depthkit.evaluation import PROTOCOLS, ProtocolMetrics, Report, RowBaseline, best_row_baseline, evaluate
 from depthkit.types import Ambiguity, Batch, Representation, Sample
@@ -32,6 +34,10 @@ def samples():
     return made
 
 
+def stacked(samples, datasets, **options):
+    return finished(collate(samples, datasets, **options))
+
+
 class Brightness(nn.Module):
     """The images above show the disparity."""
 
@@ -49,7 +55,7 @@ def test_evaluate_equals_protocol_metrics_on_batches(samples):
     report = evaluate(Brightness(), samples, AFFINE, progress=False)
     metrics = ProtocolMetrics(AFFINE, prefix="val/")
     for rows in ((0, 1, 2), (3, 4), (5, 6)):
-        batch = collate([samples[i] for i in rows], [0] * len(rows))
+        batch = stacked([samples[i] for i in rows], [0] * len(rows))
         metrics.update(Brightness().eval()(batch.image), DISPARITY, batch)
     computed = metrics.compute()
     assert {f"val/{name}": value for name, value in report.summary.items()} == pytest.approx(
@@ -70,7 +76,7 @@ def test_the_summary_is_the_mean_of_the_images(samples):
 @pytest.mark.parametrize("reduction", ["image", "pixel"])
 def test_numbers_depend_neither_on_batching_nor_on_the_number_of_ranks(reduction, samples):
     protocol = replace(AFFINE, reduction=reduction)
-    batch = collate(samples, [0] * len(samples))
+    batch = stacked(samples, [0] * len(samples))
     pred = Brightness().eval()(batch.image)
     whole = ProtocolMetrics(protocol)
     whole.update(pred, DISPARITY, batch)
@@ -86,7 +92,7 @@ def test_numbers_depend_neither_on_batching_nor_on_the_number_of_ranks(reduction
 
 
 def test_pooling_pixels_weighs_images_by_their_labels(samples):
-    batch = collate(samples, [0] * len(samples))
+    batch = stacked(samples, [0] * len(samples))
     image, pixel = ProtocolMetrics(AFFINE), ProtocolMetrics(replace(AFFINE, reduction="pixel"))
     for metrics in (image, pixel):
         metrics.update(Brightness().eval()(batch.image), DISPARITY, batch)
@@ -98,7 +104,7 @@ def test_pooling_pixels_weighs_images_by_their_labels(samples):
 
 
 def test_rows_that_only_pad_count_for_nothing(samples):
-    batch = collate(samples[:2] * 2, [0] * 4, real=[True, True, False, False])
+    batch = stacked(samples[:2] * 2, [0] * 4, real=[True, True, False, False])
     pred = Brightness().eval()(batch.image)
     padded, plain = ProtocolMetrics(AFFINE), ProtocolMetrics(AFFINE)
     padded.update(pred.where(batch.real.view(-1, 1, 1, 1), torch.nan), DISPARITY, batch)
@@ -108,7 +114,7 @@ def test_rows_that_only_pad_count_for_nothing(samples):
 
 def test_a_cast_of_the_module_leaves_the_sums_in_double_precision(samples):
     metrics = nn.ModuleList([ProtocolMetrics(AFFINE)]).to(torch.bfloat16)[0]
-    batch = collate(samples[:1], [0])
+    batch = stacked(samples[:1], [0])
     metrics.update(Brightness().eval()(batch.image), DISPARITY, batch)
     assert metrics.compute()["abs_rel"].dtype == torch.float64
 
@@ -173,7 +179,7 @@ def test_bad_samples_are_refused(samples):
     with pytest.raises(ShapeError, match="s0: expected image and label of one size"):
         evaluate(Brightness(), [samples[0].replace(label=np.ones((3, 3), np.float32))], AFFINE, progress=False)
     with pytest.raises(ShapeError, match="one prediction per row of the batch, 1; got 2"):
-        ProtocolMetrics(AFFINE).update(torch.ones(2, 1, 4, 4), DISPARITY, collate(samples[:1], [0]))
+        ProtocolMetrics(AFFINE).update(torch.ones(2, 1, 4, 4), DISPARITY, stacked(samples[:1], [0]))
 
 
 def test_ordinal_labels_are_scored_by_the_order_of_their_points():
@@ -274,13 +280,45 @@ def test_the_best_row_baseline_is_the_best_of_its_candidates():
 def test_the_row_baseline_reads_batches_as_it_reads_samples(samples):
     metric = [s for i, s in enumerate(samples) if i != 2]
     one = RowBaseline.fit(metric, rows=8)
-    other = RowBaseline.fit([collate(metric[:3], [0] * 3), collate(metric[3:], [0] * 3)], rows=8)
+    other = RowBaseline.fit([stacked(metric[:3], [0] * 3), stacked(metric[3:], [0] * 3)], rows=8)
     torch.testing.assert_close(one.profile, other.profile)
 
 
 def test_batches_of_an_evaluation_loader_are_samples(samples):
-    loader = [collate(samples[:4], [0] * 4), collate(samples[4:], [0] * 3)]
+    loader = [stacked(samples[:4], [0] * 4), stacked(samples[4:], [0] * 3)]
     assert all(isinstance(batch, Batch) for batch in loader)
     assert evaluate(Brightness(), loader, AFFINE, progress=False).summary == pytest.approx(
         evaluate(Brightness(), samples, AFFINE, progress=False).summary
     )
+
+
+RANK = """
+import json, sys
+import torch
+from depthkit.evaluation import PROTOCOLS, ProtocolMetrics
+rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+batch = torch.load(f"{folder}/batch.pt", weights_only=False)
+metrics = ProtocolMetrics(PROTOCOLS["synthetic_affine"])
+for i in range(rank, len(batch), world):
+    row = torch.arange(len(batch)) == i
+    metrics.update(batch.image[row].mean(1, keepdim=True), "disparity", batch.rows(row))
+print(json.dumps({name: value.item() for name, value in metrics.compute().items()}))
+"""
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_with_unequal_shares_agree_with_one_process(world, samples, tmp_path):
+    batch = stacked(samples, [0] * 7)
+    torch.save(batch, tmp_path / "batch.pt")
+    command = [sys.executable, "-c", RANK]
+    ranks = [
+        subprocess.Popen([*command, str(rank), str(world), str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for rank in range(world)
+    ]
+    found = [json.loads(rank.communicate(timeout=240)[0]) for rank in ranks]
+    metrics = ProtocolMetrics(AFFINE)
+    metrics.update(batch.image.mean(1, keepdim=True), DISPARITY, batch)
+    alone = {name: value.item() for name, value in metrics.compute().items()}
+    assert all(numbers == pytest.approx(alone, rel=1e-12) for numbers in found)
+    assert found[0] == found[-1]

@@ -1,0 +1,61 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from depthkit.cli.evaluate import evaluate, evaluation_samples
+from depthkit.data import ShardWriter
+from depthkit.errors import CheckpointError, RecipeError, ShardError
+from depthkit.models import midas_timm
+from depthkit.types import Ambiguity, Representation, Sample
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    root, rng = tmp_path_factory.mktemp("data") / "boxes", np.random.default_rng(0)
+    with ShardWriter(root, split="test", dataset="boxes", samples_per_shard=2) as writer:
+        for i in range(5):
+            depth = rng.uniform(1, 9, (32, 64)).astype(np.float32)
+            image = rng.integers(0, 256, (32, 64, 3), dtype=np.uint8)
+            writer.write(Sample(f"s{i}", image, depth, depth > 1.5, Ambiguity.METRIC, Representation.DEPTH))
+    return root
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    model = midas_timm("mobilenetv2_035", features=8, pretrained=False)
+    facts = {"model": model.config, "ambiguity": "shift_scale", "size": [32, 64]}
+    path = tmp_path_factory.mktemp("run") / "last.ckpt"
+    torch.save({"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}, "depthkit": facts}, path)
+    return path
+
+
+def test_every_sample_is_read_once_and_can_be_read_again(shards):
+    samples = evaluation_samples(shards)
+    for _ in range(2):
+        assert [key for batch in samples for key in batch.keys] == [f"s{i}" for i in range(5)]
+
+
+def test_a_checkpoint_is_scored_and_the_table_names_the_protocol(shards, checkpoint, tmp_path, capsys):
+    evaluate(checkpoint, [shards], "midas_nyu", out=tmp_path)
+    printed = capsys.readouterr().out
+    for words in ("protocol: midas_nyu", "5 scored, 0 left out", "last", "MiDaS v2 (MIX 5, Pareto) (published)"):
+        assert words in printed
+    content = json.loads((tmp_path / "boxes.test.midas_nyu.json").read_text())
+    assert content["n_images"] == 5
+    assert "data:image/png" in (tmp_path / "boxes.test.midas_nyu.html").read_text()
+
+
+def test_protocols_are_listed(checkpoint, capsys):
+    evaluate(checkpoint, [], "list")
+    assert "midas_kitti: Ranftl et al." in capsys.readouterr().out
+
+
+def test_mistakes_end_in_one_sentence(shards, checkpoint, tmp_path):
+    with pytest.raises(RecipeError, match="unknown protocol 'kitty'; expected one of"):
+        evaluate(checkpoint, [shards], "kitty")
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        evaluate(tmp_path / "no.ckpt", [shards])
+    with pytest.raises(ShardError, match="expected a split of"):
+        evaluate(checkpoint, [shards], split="val")
