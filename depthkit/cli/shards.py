@@ -1,17 +1,19 @@
 """``depthkit shards write | verify | info``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from depthkit.data.convert import folder, tum
+from depthkit.data.convert.frames import Frames
 from depthkit.data.shards import DepthFormat, ShardIndex, WriteReport, write_shards
 from depthkit.data.shards import verify as verify_shards
+from depthkit.data.synthetic import SceneKind, SyntheticScenes
 from depthkit.errors import RecipeError
-from depthkit.types import Ambiguity, Sample, Views
 
 _SPREAD = 16  # shards that a small dataset is spread over, so that several workers and ranks can share them
 _LARGEST = 1000  # samples per shard
@@ -26,19 +28,19 @@ def write(
     holdout: float = 0.0,
     name: str | None = None,
     licence: str = "",
-    label: folder.Label = folder.Label.AUTO,
-    depth_folder: str = "depth",
+    label: Literal["auto", "depth", "disparity", "none"] | None = None,
+    depth_folder: str | None = None,
     depth_scale: float | None = None,
-    ambiguity: Ambiguity | None = None,
-    views: Views = Views.SINGLE,
+    ambiguity: Literal["metric", "scale", "shift_scale"] | None = None,
+    views: Literal["single", "video", "stereo", "video_stereo"] | None = None,
     intrinsics: tuple[float, float, float, float] | None = None,
-    first: int = 0,
+    first: int | None = None,
     stop: int | None = None,
-    count: int = 100,
-    size: tuple[int, int] = (192, 256),
-    kind: str | None = None,
-    seed: int = 0,
-    depth_format: DepthFormat | None = None,
+    count: int | None = None,
+    size: tuple[int, int] | None = None,
+    kind: SceneKind | None = None,
+    seed: int | None = None,
+    depth_format: Literal["png_log16", "png_linear16", "npy"] | None = None,
     samples_per_shard: int | None = None,
     workers: int = 0,
     overwrite: bool = False,
@@ -54,19 +56,20 @@ def write(
         holdout: if greater than 0, write ``train``, and this fraction of the frames, at the end of the sequence, as ``test``.
         name: of the dataset; that of the source folder, or "synthetic", by default.
         licence: of the data.
-        label: folder: which label to read.
-        depth_folder: folder: where the depth PNGs are.
-        depth_scale: metres per integer of a depth PNG; 1/1000 (folder) or 1/5000 (tum) by default.
+        label: folder: auto, depth, disparity or none; auto reads the one that more images have.
+        depth_folder: folder: name of the folder of depth PNGs; ``depth`` by default.
+        depth_scale: folder, tum: metres per integer of a depth PNG; 1/1000 and 1/5000 by default.
         ambiguity: folder: what the labels leave undetermined, if not what the files imply.
-        views: further views to store with each image. tum has single and video.
+        views: further views to store with each image; tum has no second camera. None by default.
         intrinsics: tum: fx, fy, cx, cy [px], if the folder's name does not tell.
-        first: position of the first frame to use.
-        stop: position after the last.
+        first: folder, tum: position of the first frame to use.
+        stop: folder, tum: position after the last.
         count: synthetic: number of scenes.
         size: synthetic: height and width [px].
-        kind: synthetic: kind of scenes; the renderer's default if not given.
-        seed: synthetic: of the scenes.
-        depth_format: how depth is stored; by default log16 for synthetic, and linear16, which keeps millimetres, for others.
+        kind: synthetic: room, street or mixed.
+        seed: synthetic: another seed, other scenes.
+        depth_format: how depth is stored; png_log16 for synthetic and png_linear16, which keeps millimetres, for
+            recordings by default; npy is float32.
         samples_per_shard: at most so many; by default 1000, or fewer so that there are 16 shards.
         workers: processes that make samples; 0 for none but this one.
         overwrite: replace what the split holds.
@@ -74,61 +77,55 @@ def write(
     Raises:
         DepthKitError: the source or the disk does not allow it.
     """
-    console = Console()
-    if dataset == "synthetic" and holdout:
-        raise RecipeError(
-            "expected holdout with recorded sequences; got it with synthetic. Write train and test with different seeds."
-        )
-    for part, target in (("train", "train"), ("test", "test")) if holdout else ((None, split),):
-        source: Sequence[Sample]
-        if dataset == "synthetic":
-            from depthkit.data.synthetic import SyntheticScenes
-
-            source = SyntheticScenes(count, size=size, seed=seed, **({"kind": kind} if kind else {}))
-        elif dataset == "folder":
-            source = folder.frames(
-                root,
-                part,
-                holdout=holdout,
-                label=label,
-                depth_folder=depth_folder,
-                depth_scale=depth_scale or folder.DEPTH_SCALE,
-                ambiguity=ambiguity,
-                views=views,
-                first=first,
-                stop=stop,
-            )
-        else:
-            if views not in (Views.SINGLE, Views.VIDEO):
-                raise RecipeError(
-                    f"expected views single or video for a TUM-style sequence; got {views}. It has no second camera."
-                )
-            source = tum.frames(
-                root,
-                part,
-                holdout=holdout,
-                intrinsics=intrinsics,
-                depth_scale=depth_scale or tum.DEPTH_SCALE,
-                video=views == Views.VIDEO,
-                first=first,
-                stop=stop,
-            )
-        synthetic = dataset == "synthetic"
+    chosen = {
+        "label": label,
+        "depth_folder": depth_folder,
+        "depth_scale": depth_scale,
+        "ambiguity": ambiguity,
+        "views": views,
+        "intrinsics": intrinsics,
+        "first": first,
+        "stop": stop,
+        "count": count,
+        "size": size,
+        "kind": kind,
+        "seed": seed,
+        "holdout": holdout or None,
+    }
+    options = {option: value for option, value in chosen.items() if value is not None}
+    recorded = dataset != "synthetic"
+    for part in ("train", "test") if holdout else (None,):
+        source = _source(dataset, root, part, options)
+        target = part or split
         report = write_shards(
             source,
             out,
             split=target,
-            dataset=name or ("synthetic" if synthetic else Path(root).resolve().name),
+            dataset=name or (Path(root).resolve().name if recorded else dataset),
             licence=licence,
-            depth_format=depth_format or (DepthFormat.PNG_LOG16 if synthetic else DepthFormat.PNG_LINEAR16),
+            depth_format=depth_format or (DepthFormat.PNG_LINEAR16 if recorded else DepthFormat.PNG_LOG16),
             samples_per_shard=samples_per_shard or max(1, min(_LARGEST, -(-len(source) // _SPREAD))),
-            originals=None if synthetic else root,
+            originals=root if recorded else None,
             overwrite=overwrite,
             resume=not overwrite and _cut_short(out, target),
             workers=workers,
             progress=True,
         )
-        _print_written(console, out, target, report, getattr(source, "unpaired", ()))
+        _print_written(out, target, report, source.unpaired if isinstance(source, Frames) else ())
+
+
+def _source(dataset: str, root: str, part: str | None, options: Mapping[str, Any]) -> Frames | SyntheticScenes:
+    """The samples; an option that the dataset does not have is an error, not a wish unheard."""
+    makers: dict[str, Callable[..., Any]] = {"folder": folder.frames, "tum": tum.frames, "synthetic": SyntheticScenes}
+    known = signature(makers[dataset]).parameters.keys()
+    if foreign := sorted(options.keys() - known):
+        has = ", ".join(sorted(known & signature(write).parameters.keys() - {"root", "split"}))
+        raise RecipeError(f"expected options of dataset {dataset}: {has}; got {', '.join(foreign)}. Leave {foreign[0]} out.")
+    if dataset != "synthetic":
+        return makers[dataset](root, part, **options)
+    if "count" not in options:
+        raise RecipeError("expected the number of scenes to render; got none. Give --count.")
+    return SyntheticScenes(**options)
 
 
 def _cut_short(out: str, split: str) -> bool:
@@ -139,7 +136,8 @@ def _cut_short(out: str, split: str) -> bool:
     return split in splits and not splits[split].complete
 
 
-def _print_written(console: Console, out: str, split: str, report: WriteReport, unpaired: Sequence[str]) -> None:
+def _print_written(out: str, split: str, report: WriteReport, unpaired: Sequence[str]) -> None:
+    console = Console()
     size = sum(shard.bytes for shard in report.shards) / 2**20
     console.print(
         f"{out}: {report.samples} samples in {len(report.shards)} shards of split '{split}', {size:.1f} MiB", soft_wrap=True

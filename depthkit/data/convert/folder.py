@@ -49,7 +49,7 @@ def frames(
     label: Label | str = Label.AUTO,
     depth_folder: str = "depth",
     depth_scale: float = DEPTH_SCALE,
-    ambiguity: Ambiguity | None = None,
+    ambiguity: Ambiguity | str | None = None,
     views: Views | str = Views.SINGLE,
     first: int = 0,
     stop: int | None = None,
@@ -88,7 +88,7 @@ def frames(
         asked = f"a {found_label} label and views {views}" if found_label != Label.NONE else f"views {views}"
         raise LabelError(f"expected images of {root / 'rgb'} with {asked}; got none. Check names, or ask for less.")
     known = [cameras[stem] for stem in paired]
-    kind = _kind(found_label, ambiguity, known)
+    kind = _kind(found_label, None if ambiguity is None else _member(Ambiguity, ambiguity, "ambiguity"), known)
     found = []
     for stem, camera in zip(paired, known, strict=True):
         frame = Frame(key_of(root.resolve().name, stem), images[stem], files.get(stem), world_from_camera=poses.get(stem))

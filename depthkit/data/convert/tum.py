@@ -13,7 +13,7 @@ import numpy as np
 
 from depthkit.data.convert.frames import Frame, Frames, key_of, part, with_neighbours
 from depthkit.errors import DepthKitError, GeometryError, LabelError
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation, Sample, Views
 
 DEPTH_SCALE = 1 / 5000
 """Metres per integer of a depth PNG."""
@@ -38,7 +38,7 @@ def frames(
     intrinsics: tuple[float, float, float, float] | None = None,
     depth_scale: float = DEPTH_SCALE,
     tolerance: float = 0.02,
-    video: bool = False,
+    views: Views | str = Views.SINGLE,
     first: int = 0,
     stop: int | None = None,
 ) -> Frames:
@@ -51,7 +51,7 @@ def frames(
         intrinsics: fx, fy, cx, cy [px]; None for the published ones of the ``freiburg1``, 2 or 3 in the folder's name.
         depth_scale: metres per integer of a depth PNG.
         tolerance: largest difference of time [s] between an image and what belongs to it.
-        video: whether to add the frames before and after as views.
+        views: ``single``, or ``video`` to add the frames before and after.
         first: position of the first frame to use.
         stop: position after the last.
 
@@ -60,6 +60,8 @@ def frames(
         GeometryError: no intrinsics are given and the name tells none.
     """
     root = Path(root)
+    if views not in (Views.SINGLE, Views.VIDEO):
+        raise LabelError(f"expected views single or video; got {views}. A TUM-style sequence has no second camera.")
     images, depths = _entries(root / "rgb.txt", 1), _entries(root / "depth.txt", 1)
     camera = _camera(root, intrinsics)
     pairs = associate([time for time, _ in images], [time for time, _ in depths], tolerance)
@@ -81,7 +83,7 @@ def frames(
     taken = {i for i, _ in pairs}
     unpaired = tuple(words[0] for number, (_, words) in enumerate(images) if number not in taken)
     kind = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
-    return Frames(root, with_neighbours(chosen) if video else chosen, kind, unpaired)
+    return Frames(root, with_neighbours(chosen) if views == Views.VIDEO else chosen, kind, unpaired)
 
 
 def associate(a: Sequence[float], b: Sequence[float], tolerance: float) -> list[tuple[int, int]]:
