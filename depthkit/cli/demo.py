@@ -1,60 +1,86 @@
 """``depthkit demo``: the quickstart from rendered scenes to a scored model and its pictures, with no download."""
 
+import json
 from pathlib import Path
 
-import torch
+from PIL import Image
 from rich.console import Console
 
 from depthkit.cli import shards
 from depthkit.cli.evaluate import evaluation_samples
 from depthkit.cli.training import run
+from depthkit.data.shards import ShardIndex
 from depthkit.errors import RecipeError
-from depthkit.evaluation import PROTOCOLS, best_row_baseline, evaluate
+from depthkit.evaluation import PROTOCOLS, Report, best_row_baseline, evaluate, picture_strip
 from depthkit.inference import DepthPredictor
 
-SPLITS = {"train": (0, 1600), "val": (1, 64), "test": (2, 200)}
-"""Seed and number of scenes; different seeds are different scenes."""
+KINDS = ("room", "street")
+SPLITS = {"train": (0, 600), "val": (1, 20), "test": (2, 100)}
+"""Seed and number of scenes of each kind; another seed is other scenes."""
+PROTOCOL = "synthetic_affine"
 
 
 def demo(
     recipe: Path = Path("recipes/quickstart.yaml"),
     out: Path = Path("runs/quickstart"),
     scenes: float = 1.0,
-    overrides: list[str] | None = None,
+    size: tuple[int, int] = (192, 256),
+    workers: int = 2,
+    fit: list[str] | None = None,
 ) -> None:
     """Render synthetic scenes, train the recipe on them, score it on unseen scenes and draw what it sees.
 
-    Finished parts are kept: run again after an interruption, it goes on with what is missing.
+    What is finished is kept: run again after an interruption, it goes on with what is missing.
 
     Args:
-        recipe: the quickstart recipe; its sources must be the shards under ``<out>/shards``.
+        recipe: a recipe that trains on the shards under ``<out>/shards/room`` and ``<out>/shards/street``.
         out: folder for shards, checkpoints, tables and pictures.
-        scenes: share of the 1,600 training and 264 evaluation scenes to render.
-        overrides: further arguments of ``depthkit fit``, such as ``--trainer.max_steps=100``.
+        scenes: share of the 600 training, 20 validation and 100 test scenes of either kind to render.
+        size: (height, width) of the scenes [px].
+        workers: processes that render.
+        fit: further arguments of `depthkit fit`, such as `[--trainer.max_steps=100]`.
     """
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False)
     if not recipe.is_file():
         raise RecipeError(f"no recipe at {recipe}. Run the demo in a checkout of depthkit, or pass --recipe.")
-    for split, (seed, count) in SPLITS.items():
-        for kind in ("room", "street"):
-            root = out / "shards" / kind
-            number = max(8, round(count * scenes / 2))
-            console.rule(f"{number} {kind} scenes for {split}")
-            shards.write("synthetic", root, split=split, count=number, seed=seed, kind=kind, samples_per_shard=100, resume=True)
-    console.rule("training")
-    last = out / "checkpoints" / "last.ckpt"
-    resumed = [f"--ckpt_path={last}"] if last.exists() else []
-    run(["fit", f"--config={recipe}", f"--trainer.default_root_dir={out}", *resumed, *(overrides or [])])
-    console.rule("unseen scenes")
-    protocol = PROTOCOLS["synthetic_affine"]
-    train = [sample for kind in ("room", "street") for sample in evaluation_samples(out / "shards" / kind, "train")]
-    predictor = DepthPredictor.from_checkpoint(last)
-    for kind in ("room", "street"):
-        samples = list(evaluation_samples(out / "shards" / kind, "test"))
-        report = evaluate(predictor.model, samples, protocol, name="trained")
-        baseline = best_row_baseline(train, samples, protocol)
-        console.print(report.table())
-        console.print(baseline.table())
-        report.to_html(out / f"{kind}.html")
-        report.to_json(out / f"{kind}.json")
-    torch.manual_seed(0)
+    for kind in KINDS:
+        for split, (seed, count) in SPLITS.items():
+            _render(out / "shards" / kind, split, max(8, round(count * scenes)), seed, kind, size, workers)
+    arguments = ["fit", f"--config={recipe}", f"--trainer.default_root_dir={out}"]
+    for option, split in (("sources", "train"), ("val_sources", "val")):
+        sources = [{"root": str(out / "shards" / kind), "split": split} for kind in KINDS]
+        arguments.append(f"--data.{option}={json.dumps(sources)}")
+    if checkpoint := _last_checkpoint(out):
+        arguments.append(f"--ckpt_path={checkpoint}")
+    run([*arguments, *(fit or [])])
+    predictor = DepthPredictor.from_checkpoint(_last_checkpoint(out))
+    for kind in KINDS:
+        test = list(evaluation_samples(out / "shards" / kind, "test", num_workers=workers))
+        train = list(evaluation_samples(out / "shards" / kind, "train", num_workers=workers))
+        report = evaluate(predictor.model, test, PROTOCOLS[PROTOCOL], name="trained network")
+        report = report.compared_with(best_row_baseline(train, test, PROTOCOLS[PROTOCOL]))
+        console.print(f"\nunseen {kind} scenes\n{report.table()}", markup=False)
+        _write(report, out / kind)
+    console.print(f"pictures and numbers per image: {', '.join(f'{out / kind}.png, .html and .json' for kind in KINDS)}")
+
+
+def _last_checkpoint(out: Path) -> Path | None:
+    found = sorted(out.glob("lightning_logs/*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    return found[-1] if found else None
+
+
+def _render(root: Path, split: str, count: int, seed: int, kind: str, size: tuple[int, int], workers: int) -> None:
+    if (root / "index.json").exists():
+        done = ShardIndex.load(root).splits.get(split)
+        if done is not None and done.complete:
+            return
+    shards.write(
+        "synthetic", "-", str(root), split=split, count=count, seed=seed, kind=kind, size=size,  # type: ignore[arg-type]
+        samples_per_shard=max(1, count // 8), workers=workers, name=kind,
+    )  # fmt: skip
+
+
+def _write(report: Report, stem: Path) -> None:
+    report.to_html(stem.with_suffix(".html"))
+    report.to_json(stem.with_suffix(".json"))
+    Image.fromarray(picture_strip(list(report.pictures.values()))).save(stem.with_suffix(".png"))

@@ -1,15 +1,20 @@
 """``depthkit fit | validate | test | predict``: LightningCLI whose recipes are OmegaConf files."""
 
+import re
 from collections.abc import Sequence
 
-from lightning.pytorch.cli import LightningCLI
+from jsonargparse import ArgumentError
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from depthkit.data import DepthDataModule
+from depthkit.errors import RecipeError
 from depthkit.paradigms import DepthModule
+
+_NOISE = re.compile(r"does not validate against|^subtypes:|^errors:|^given value|^expected a <class 'nonetype'>", re.IGNORECASE)
 
 
 class DepthCLI(LightningCLI):
-    """LightningCLI bound to depthkit's base classes; an unknown key in a recipe is an error, not a warning."""
+    """LightningCLI bound to depthkit's base classes; a key that no constructor takes is an error, not a warning."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         super().__init__(
@@ -18,10 +23,29 @@ class DepthCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"parser_mode": "omegaconf"},
+            parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False},
             seed_everything_default=0,
             args=list(arguments),
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """As in Lightning, but a mistake in a recipe is one sentence.
+
+        Raises:
+            RecipeError: names the key, what is wrong with it, and how to see what it takes.
+        """
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            raise RecipeError(f"{sentence(str(error))} See `depthkit fit --help`.") from error
+
+
+def sentence(message: str) -> str:
+    """A parser's nested complaint as one line: the keys down to the culprit, and what is wrong with it."""
+    lines = (line.strip(" -\t") for line in message.splitlines())
+    kept = [line.rstrip(":") for line in lines if line and not _NOISE.search(line)]
+    text = ": ".join(re.sub(r'^Parser key "(.+)"$', r"\1", line) for line in kept)
+    return text if text.endswith(".") else f"{text}."
 
 
 def run(arguments: Sequence[str]) -> DepthCLI:

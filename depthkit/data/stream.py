@@ -251,6 +251,8 @@ class Loader:
                 "Repair the shards or raise the fraction."
             )
 
+    batch_sampler = None  # the trainer asks for it wherever it finds a sampler
+
     @property
     def sampler(self) -> "Loader":
         """Itself: the trainer announces an epoch through ``loader.sampler.set_epoch``."""

@@ -1,21 +1,21 @@
 """Learning-rate schedules by optimizer step; each multiplies the rate of every parameter group by one factor."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
-@dataclass(frozen=True)
 class Schedule:
     """Constant rate after an optional linear warm-up; the other schedules refine what follows the warm-up.
 
-    Attributes:
+    Args:
         warmup: steps over which the factor rises linearly to 1.
     """
 
-    warmup: int = field(default=0, kw_only=True)
+    def __init__(self, warmup: int = 0) -> None:
+        self.warmup = warmup
 
     def factor(self, progress: float) -> float:
         """Factor on the rate when the share ``progress`` in [0, 1] of the steps after the warm-up is done."""
@@ -32,23 +32,24 @@ class Schedule:
         return LambdaLR(optimizer, at)
 
 
-@dataclass(frozen=True)
 class LinearDecay(Schedule):
     """From 1 to ``final`` in a straight line."""
 
-    final: float = 0.0
+    def __init__(self, warmup: int = 0, *, final: float = 0.0) -> None:
+        super().__init__(warmup)
+        self.final = final
 
     def factor(self, progress: float) -> float:
         """See ``Schedule.factor``."""
         return 1 + (self.final - 1) * progress
 
 
-@dataclass(frozen=True)
 class CosineDecay(Schedule):
     """From 1 to ``final`` along half a cosine, after staying at 1 for the share ``flat`` of the steps."""
 
-    final: float = 0.0
-    flat: float = 0.0
+    def __init__(self, warmup: int = 0, *, final: float = 0.0, flat: float = 0.0) -> None:
+        super().__init__(warmup)
+        self.final, self.flat = final, flat
 
     def factor(self, progress: float) -> float:
         """See ``Schedule.factor``."""
@@ -56,12 +57,12 @@ class CosineDecay(Schedule):
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * bent)) / 2
 
 
-@dataclass(frozen=True)
 class StepDecay(Schedule):
     """Times ``gamma`` at each share of the run named in ``milestones``."""
 
-    milestones: tuple[float, ...] = (0.5, 0.75)
-    gamma: float = 0.1
+    def __init__(self, warmup: int = 0, *, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1) -> None:
+        super().__init__(warmup)
+        self.milestones, self.gamma = tuple(milestones), gamma
 
     def factor(self, progress: float) -> float:
         """See ``Schedule.factor``."""

@@ -39,7 +39,7 @@ class TinyNet(nn.Module):
 def batch(
     rows: Sequence[tuple[int, LabelKind]], *, size: tuple[int, int] = (16, 24), seed: int = 0, unlabelled: Sequence[int] = ()
 ) -> Batch:
-    """Random images, one per (dataset, label kind), whose disparity is readable from their colours; some without a valid pixel."""
+    """Random images, one per (dataset, label kind), disparity readable from their colours; some without a valid pixel."""
     generator = torch.Generator().manual_seed(seed)
     count = len(rows)
     coarse = torch.rand(count, 3, 4, 6, generator=generator)
