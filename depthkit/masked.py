@@ -30,7 +30,13 @@ def masked_sum(x: Tensor, valid: Tensor) -> Tensor:
 @in_float32
 def masked_mean(x: Tensor, valid: Tensor, *, count: Tensor | None = None) -> Tensor:
     """Mean over valid pixels, ``(B,)``; with ``count`` ``(B,)``, their sum divided by that number instead of their own."""
-    return masked_sum(x, valid) / (masked_count(valid) if count is None else count).clamp_min(1)
+    return zeroed_mean(x.where(valid, 0), masked_count(valid) if count is None else count)
+
+
+@in_float32
+def zeroed_mean(x: Tensor, count: Tensor) -> Tensor:
+    """Mean over ``count`` ``(B,)`` valid pixels, ``(B,)``, of a map that is 0 in all others and so needs no mask again."""
+    return x.flatten(1).sum(1) / count.clamp_min(1)
 
 
 @in_float32
@@ -39,8 +45,9 @@ def masked_variance(x: Tensor, valid: Tensor, *, correction: int = 0) -> Tensor:
 
     ``correction`` is subtracted from the divisor, as in ``torch.var``.
     """
-    x = x.where(valid, 0)  # the square of a NaN has a NaN gradient, masked afterwards or not
-    return masked_mean(centred(x, masked_mean(x, valid)) ** 2, valid, count=masked_count(valid) - correction)
+    count = masked_count(valid)
+    deviation = centred(x, masked_mean(x, valid, count=count)).where(valid, 0)  # before the square, whose gradient spreads NaN
+    return zeroed_mean(deviation**2, count - correction)
 
 
 @in_float32
@@ -52,8 +59,7 @@ def masked_median(x: Tensor, valid: Tensor) -> Tensor:
 @in_float32
 def masked_mean_absolute_deviation(x: Tensor, valid: Tensor) -> Tensor:
     """Mean absolute deviation from the median over valid pixels, ``(B,)``: MiDaS's robust scale (eq. 5)."""
-    x = x.where(valid, 0)
-    return masked_mean(centred(x, masked_median(x, valid)).abs(), valid)
+    return zeroed_mean(centred(x, masked_median(x, valid)).where(valid, 0).abs(), masked_count(valid))
 
 
 @in_float32
@@ -87,7 +93,7 @@ def masked_trimmed_mean(x: Tensor, valid: Tensor, trim: float) -> Tensor:
         below, at = values < threshold, values == threshold
         share = (keep - below.sum(1)) / at.sum(1).clamp_min(1)
         weight = below + share[:, None].to(x.dtype) * at
-    return (x.where(valid, 0) * weight.view_as(x)).flatten(1).sum(1) / count.clamp_min(1)
+    return zeroed_mean(x.where(valid, 0) * weight.view_as(x), count)
 
 
 @in_float32
@@ -104,7 +110,7 @@ def masked_mean_difference(x: Tensor, valid: Tensor) -> Tensor:
         rank = torch.arange(1, order.shape[1] + 1, device=x.device)
         by_rank = ((2 * rank - count - 1).to(x.dtype) / count.clamp_min(1)).where(rank <= count, 0)
         weight = torch.empty_like(by_rank).scatter_(1, order, by_rank)
-    return 2 * masked_mean(centred(x, centre) * weight.view_as(x), valid)
+    return 2 * zeroed_mean(centred(x, centre).where(valid, 0) * weight.view_as(x), count[:, 0])
 
 
 @in_float32

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from depthkit.checks import check_map_pair
 from depthkit.errors import RecipeError
-from depthkit.losses.align import Align, align_pair
-from depthkit.masked import masked_count, masked_mean
+from depthkit.losses.align import Align, aligned_residual
+from depthkit.masked import masked_count, zeroed_mean
 from depthkit.precision import in_float32
 from depthkit.types import Ambiguity, Representation
 
@@ -53,17 +53,16 @@ def gradient_matching_loss(
         raise RecipeError(f"expected divisor to be one of {', '.join(get_args(Divisor))}; got {divisor!r}.")
     if scales < 1:
         raise RecipeError(f"expected scales to be at least 1; got {scales}.")
-    pred, target, valid = align_pair(pred, target, valid, align=align)
-    residual, total = pred - target, pred.new_zeros(len(pred))
-    count = masked_count(valid)
+    residual, valid = aligned_residual(pred, target, valid, align=align)
+    total = residual.new_zeros(len(residual))
+    count, weight = masked_count(valid), valid.to(residual.dtype)  # products, as the residual is 0 where not valid
     for level in range(scales):
         if level:
-            residual, valid = residual[..., ::2, ::2], valid[..., ::2, ::2]
+            residual, valid, weight = residual[..., ::2, ::2], valid[..., ::2, ::2], weight[..., ::2, ::2]
             count = masked_count(valid) if divisor == "level" else count
-        across = (residual[..., :, 1:] - residual[..., :, :-1]).abs()
-        down = (residual[..., 1:, :] - residual[..., :-1, :]).abs()
-        total = total + masked_mean(across, valid[..., :, 1:] & valid[..., :, :-1], count=count)
-        total = total + masked_mean(down, valid[..., 1:, :] & valid[..., :-1, :], count=count)
+        across = (residual[..., :, 1:] - residual[..., :, :-1]).abs() * (weight[..., :, 1:] * weight[..., :, :-1])
+        down = (residual[..., 1:, :] - residual[..., :-1, :]).abs() * (weight[..., 1:, :] * weight[..., :-1, :])
+        total = total + zeroed_mean(across, count) + zeroed_mean(down, count)
     return total
 
 

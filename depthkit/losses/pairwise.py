@@ -65,7 +65,6 @@ def pairwise_l1_ssi_loss(disparity: Tensor, target: Tensor, valid: Tensor) -> Te
         True
     """
     check_map_pair(disparity, target, valid)
-    disparity, target = disparity.where(valid, 1), target.where(valid, 1)
     disparity, _ = standardise(disparity, masked_mean(disparity, valid), valid, power=2)
     target, exists = standardise(target, masked_mean(target, valid), valid, power=2)
     return masked_mean_difference(disparity - target, valid & per_image(exists, valid))

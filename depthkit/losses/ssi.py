@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from depthkit.checks import check_map_pair
 from depthkit.errors import RecipeError
-from depthkit.losses.align import Align, align_pair
+from depthkit.losses.align import Align, aligned_residual
 from depthkit.masked import masked_trimmed_mean
 from depthkit.precision import in_float32
 from depthkit.types import Ambiguity, Representation
@@ -67,8 +67,7 @@ def ssi_loss(
         raise RecipeError(f"expected penalty to be one of {', '.join(get_args(Penalty))}; got {penalty!r}.")
     if not 0 <= trim < 1:
         raise RecipeError(f"expected trim, the fraction of residuals left out, in [0, 1); got {trim}.")
-    pred, target, valid = align_pair(pred, target, valid, align=align, require_positive_scale=require_positive_scale)
-    residual = pred - target
+    residual, valid = aligned_residual(pred, target, valid, align=align, require_positive_scale=require_positive_scale)
     return masked_trimmed_mean(residual.abs() if penalty == "l1" else residual**2, valid, trim) / 2
 
 

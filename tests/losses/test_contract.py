@@ -124,7 +124,7 @@ def test_maps_of_different_size_are_refused_with_the_remedy(case):
 @pytest.mark.parametrize(
     ("function", "options", "message"),
     [
-        ("ssi_loss", {"align": "mean"}, "expected align to be one of least_squares, median or None; got 'mean'"),
+        ("ssi_loss", {"align": "mean"}, "expected align to be one of least_squares, median; got 'mean'"),
         ("ssi_loss", {"penalty": "huber"}, "expected penalty to be one of l1, l2; got 'huber'"),
         ("ssi_loss", {"trim": 1.0}, r"expected trim, .*, in \[0, 1\); got 1.0"),
         ("ssi_loss", {"align": "median", "require_positive_scale": True}, 'belongs to align="least_squares"'),
