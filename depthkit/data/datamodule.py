@@ -177,7 +177,9 @@ class DepthDataModule(LightningDataModule):
         rank, world = self._rank_and_world()
         dataset = _dataset(source)
         rows = evaluation_rows(sum(dataset.counts), world=world, batch_size=self.val_batch_size)
-        plan = Plan(rows[:, :, None], (dataset.counts,), workers=max(self.num_workers, 1), seed=self.seed, shuffle=False)
+        plan = Plan(
+            rows[:, :, None], (dataset.counts,), workers=max(self.num_workers, 1), seed=self.seed, shuffle=False, window=1
+        )
         return self._loader(Stream((dataset,), plan, rank, replace=False))
 
     def _loader(self, stream: Stream, **options: Any) -> Loader:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import warnings
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -103,18 +104,24 @@ class Stream:
     def _samples(self, d: int, epoch: int, worker: int, skip: int, broken: list[str]) -> Iterator[Sample | None]:
         """Transformed samples of one dataset for one worker, after the first ``skip``; None for a broken one not replaced."""
         start, stop = self.plan.range(epoch, d, self.rank, worker)
-        supply: Iterator[Raw] | None = None
-        for first, order in self.plan.windows(d, start, stop):
-            if skip >= len(order):
-                skip -= len(order)
-                continue
-            if supply is None:
-                supply = self._raw(d, first, stop)
-            window = list(islice(supply, len(order)))
-            for place in range(skip, len(order)):
-                others = (window[order[i - len(order)]] for i in range(place, place + len(order)))
+        windows = list(self.plan.windows(d, start, stop))
+        while windows and skip >= len(windows[0][1]):
+            skip -= len(windows.pop(0)[1])
+        supply = self._raw(d, windows[0][0], stop) if windows else iter(())
+        ahead = deque[Raw]()
+        for first, order in windows:
+            ahead.extend(islice(supply, max(len(order) - len(ahead), 0)))
+            window = {place: ahead.popleft() for place in range(len(order))}
+            for place in order[:skip]:
+                del window[place]
+            for at in range(skip, len(order)):
+                others = (window[place] for place in order[at:])
                 beyond = self._raw(d, first + len(order), first + len(order) + TRIES)
-                yield self._ready(d, first + place, self._decoded(d, chain(others, beyond), broken))
+                sample = self._ready(d, first + at, self._decoded(d, chain(others, beyond), broken))
+                # One sample of the next window for each one done: no pause between windows, and memory that is used again.
+                del window[order[at]]
+                ahead.extend(islice(supply, 1))
+                yield sample
             skip = 0
 
     def _raw(self, d: int, start: int, stop: int) -> Iterator[Raw]:
