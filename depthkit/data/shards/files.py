@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tarfile import BLOCKSIZE, RECORDSIZE
 
 from webdataset import TarWriter
 
@@ -30,7 +31,7 @@ def writing(root: Path) -> Iterator[None]:
         elif error.errno in _FORBIDDEN:
             remedy = f"{place} may not be written. Choose a folder of your own, or have its permissions changed."
         elif error.errno in (errno.EEXIST, errno.ENOTDIR):
-            remedy = f"{place} is a file. Choose another folder."
+            remedy = f"{place} is a file or lies in one. Choose another folder."
         else:
             remedy = f"{place} failed. Finished shards are kept: write again with resume=True."
         raise ShardError(f"expected to write shards to folder {root}; got '{error.strerror or error}': {remedy}") from error
@@ -74,9 +75,11 @@ def alone(path: Path, busy: str | None = None) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError as error:
             raise ShardError(f"{busy}") from error
-        yield
-        with suppress(OSError):
-            path.unlink()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
 
 
 class PartialTar:
@@ -86,7 +89,7 @@ class PartialTar:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.samples, self.bytes = path, 0, 0
+        self.path, self.samples, self.bytes, self._content = path, 0, 0, 0
         self._partial = path.with_name(path.name + PARTIAL)
         self._hash, self._discarding = hashlib.sha256(), False
         self._file = self._partial.open("wb")
@@ -100,9 +103,15 @@ class PartialTar:
             self.bytes += len(data)
         return len(data)
 
+    def size_with(self, members: dict[str, bytes]) -> int:
+        """Bytes of the finished file if these members came next and last: whole blocks, an end, whole records."""
+        content = self._content + sum(BLOCKSIZE + -(-len(data) // BLOCKSIZE) * BLOCKSIZE for data in members.values())
+        return -(-(content + 2 * BLOCKSIZE) // RECORDSIZE) * RECORDSIZE
+
     def add(self, key: str, members: dict[str, bytes]) -> None:
         """One more sample."""
         self._tar.write({"__key__": key, **members})
+        self._content = self._tar.tarstream.offset
         self.samples += 1
 
     def finish(self) -> str:

@@ -192,8 +192,7 @@ class ShardWriter:
         self.keys.add(sample.key)
 
     def _store(self, sample: Encoded) -> None:
-        size = sum(map(len, sample.members.values()))
-        if self._tar and (self._tar.samples >= self._limits[0] or self._tar.bytes + size > self._limits[1]):
+        if self._tar and (self._tar.samples >= self._limits[0] or self._tar.size_with(sample.members) > self._limits[1]):
             self._finish_shard()
         if self._tar is None:
             self._clear()
