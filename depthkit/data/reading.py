@@ -52,7 +52,7 @@ def read_shard(
     number, current, problem = -1, "", None
     members: dict[str, bytes] = {}
     try:
-        with closing(_open(url)) as stream, tarfile.open(fileobj=stream, mode="r:" if stream.seekable() else "r|") as tar:
+        with closing(_open(url)) as stream, tarfile.open(fileobj=stream, mode="r|" if _is_remote(url) else "r:") as tar:
             for member in tar:
                 key, name = base_plus_ext(member.name)
                 tar.members = []  # type: ignore[attr-defined]  # tarfile would remember every header it has seen
@@ -94,4 +94,8 @@ def _other_count(url: str, total: int, got: str) -> ShardError:
 
 
 def _open(url: str) -> IO[bytes]:
-    return gopen(url) if "://" in url or url.startswith("pipe:") else Path(url).open("rb")
+    return gopen(url) if _is_remote(url) else Path(url).open("rb")
+
+
+def _is_remote(url: str) -> bool:
+    return "://" in url or url.startswith("pipe:")
