@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from depthkit.errors import LabelError
+from depthkit.masked import per_image
 from depthkit.precision import in_float32
-from depthkit.types import Ambiguity, LabelKind, Representation
+from depthkit.types import REPRESENTATIONS, Ambiguity, LabelKind, Representation
 
 _LOGARITHMS = (Representation.LOG_DEPTH, Representation.LOG_DISPARITY)
 _INVERSES = (Representation.DISPARITY, Representation.LOG_DISPARITY)
@@ -74,6 +75,23 @@ def convert_label(label: Tensor, valid: Tensor, source: Representation, target: 
     converted = convert(label.where(valid, 1), source, target)
     valid = valid & converted.isfinite()
     return converted.where(valid, 1), valid
+
+
+def convert_rows(label: Tensor, valid: Tensor, stored: Tensor, target: Representation) -> tuple[Tensor, Tensor]:
+    """``convert_label`` for a batch whose rows are stored in different representations.
+
+    Args:
+        label: ``(B, 1, H, W)``; any value where not valid.
+        valid: bool, ``(B, 1, H, W)``.
+        stored: what each row's numbers are, position in ``REPRESENTATIONS``, int64 ``(B,)``.
+        target: what they shall be.
+    """
+    converted, readable = torch.ones_like(label), torch.zeros_like(valid)
+    for code, source in enumerate(REPRESENTATIONS):
+        rows = per_image(stored == code, valid)
+        part, kept = convert_label(label, valid & rows, source, target)
+        converted, readable = torch.where(rows, part, converted), readable | kept
+    return converted, readable
 
 
 def sigmoid_to_disparity(sigma: Tensor, *, min_depth: float, max_depth: float) -> Tensor:

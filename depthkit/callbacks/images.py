@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from depthkit.evaluation.render import batch_strip
+from depthkit.types import Representation
 
 
 class DepthImages(Callback):
@@ -35,7 +36,8 @@ class DepthImages(Callback):
         """Draw the first batch of each set on the first rank."""
         if batch_idx or outputs is None or not trainer.is_global_zero:
             return
-        picture = batch_strip(batch.rows(batch.real), outputs, pl_module.model.representation, rows=self.rows)
+        representation: Representation = pl_module.model.representation  # type: ignore[union-attr, assignment]
+        picture = batch_strip(batch.rows(batch.real), outputs, representation, rows=self.rows)
         names = getattr(getattr(trainer, "datamodule", None), "val_names", None) or ("data",)
         self._log(trainer, f"val/{names[dataloader_idx]}/pictures", picture)
 

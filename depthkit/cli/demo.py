@@ -15,7 +15,7 @@ from depthkit.evaluation import PROTOCOLS, Report, best_row_baseline, evaluate, 
 from depthkit.inference import DepthPredictor
 
 KINDS = ("room", "street")
-SPLITS = {"train": (0, 600), "val": (1, 20), "test": (2, 100)}
+SPLITS = {"train": (0, 1500), "val": (1, 20), "test": (2, 100)}
 """Seed and number of scenes of each kind; another seed is other scenes."""
 PROTOCOL = "synthetic_affine"
 
@@ -24,7 +24,7 @@ def demo(
     recipe: Path = Path("recipes/quickstart.yaml"),
     out: Path = Path("runs/quickstart"),
     scenes: float = 1.0,
-    size: tuple[int, int] = (192, 256),
+    size: tuple[int, int] = (96, 128),
     workers: int = 2,
     fit: list[str] | None = None,
 ) -> None:
@@ -35,7 +35,7 @@ def demo(
     Args:
         recipe: a recipe that trains on the shards under ``<out>/shards/room`` and ``<out>/shards/street``.
         out: folder for shards, checkpoints, tables and pictures.
-        scenes: share of the 600 training, 20 validation and 100 test scenes of either kind to render.
+        scenes: share of the 1,500 training, 20 validation and 100 test scenes of either kind to render.
         size: (height, width) of the scenes [px].
         workers: processes that render.
         fit: further arguments of `depthkit fit`, such as `[--trainer.max_steps=100]`.
@@ -53,7 +53,7 @@ def demo(
     if checkpoint := _last_checkpoint(out):
         arguments.append(f"--ckpt_path={checkpoint}")
     run([*arguments, *(fit or [])])
-    predictor = DepthPredictor.from_checkpoint(_last_checkpoint(out))
+    predictor = DepthPredictor.from_checkpoint(_last_checkpoint(out) or out / "last.ckpt")
     for kind in KINDS:
         test = list(evaluation_samples(out / "shards" / kind, "test", num_workers=workers))
         train = list(evaluation_samples(out / "shards" / kind, "train", num_workers=workers))

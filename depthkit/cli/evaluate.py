@@ -6,8 +6,7 @@ from rich.console import Console
 
 from depthkit.data import DepthDataModule, ShardSource
 from depthkit.data.stream import Loader
-from depthkit.errors import RecipeError
-from depthkit.evaluation import PROTOCOLS, Protocol
+from depthkit.evaluation import PROTOCOLS, find_protocol
 from depthkit.evaluation import evaluate as score
 from depthkit.inference import read_checkpoint
 
@@ -66,14 +65,3 @@ def evaluation_samples(root: Path, split: str = "test", *, num_workers: int = 0)
     Broken samples are skipped with a warning; more than a few raise a ``ShardError``.
     """
     return DepthDataModule(test_sources=[ShardSource(str(root), split)], num_workers=num_workers).test_dataloader()[0]
-
-
-def find_protocol(name: str) -> Protocol:
-    """The protocol of that name.
-
-    Raises:
-        RecipeError: there is none.
-    """
-    if name not in PROTOCOLS:
-        raise RecipeError(f"unknown protocol {name!r}; expected one of {', '.join(PROTOCOLS)}.")
-    return PROTOCOLS[name]

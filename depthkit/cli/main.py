@@ -5,6 +5,7 @@ A user's mistake ends in one sentence on stderr and exit code 2; a traceback mea
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from depthkit.errors import DepthKitError
 
@@ -51,7 +52,7 @@ def _command(arguments: list[str]) -> None:
 
     from depthkit.cli import demo, evaluate, shards
 
-    commands = {
+    commands: dict[str, Any] = {
         "shards": {"_help": "Raw RGB-D to shards, and checks of shards.", "write": shards.write}
         | {"verify": shards.verify, "info": shards.info},
         "evaluate": evaluate.evaluate,

@@ -1,6 +1,7 @@
 """``depthkit fit | validate | test | predict``: LightningCLI whose recipes are OmegaConf files."""
 
 import re
+import warnings
 from collections.abc import Sequence
 
 from jsonargparse import ArgumentError
@@ -50,4 +51,5 @@ def sentence(message: str) -> str:
 
 def run(arguments: Sequence[str]) -> DepthCLI:
     """Run one of the four commands with its arguments, ``["fit", "--config", ...]``."""
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the command line is ours to pass on
     return DepthCLI(arguments)

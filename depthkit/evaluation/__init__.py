@@ -7,7 +7,7 @@ in a ``validation_step``. To add a benchmark, add an entry to ``depthkit.evaluat
 from depthkit.evaluation.baselines import RowBaseline, best_row_baseline
 from depthkit.evaluation.crops import EIGEN_KITTI, EIGEN_NYU, FULL, GARG, Crop
 from depthkit.evaluation.protocol import Comparison, Protocol, kinds
-from depthkit.evaluation.protocols import PROTOCOLS
+from depthkit.evaluation.protocols import PROTOCOLS, find_protocol
 from depthkit.evaluation.render import batch_strip, colourise, picture_strip
 from depthkit.evaluation.report import Report
 from depthkit.evaluation.resize import InputResize, OutputResize
@@ -32,6 +32,7 @@ __all__ = [
     "best_row_baseline",
     "colourise",
     "evaluate",
+    "find_protocol",
     "kinds",
     "picture_strip",
 ]

@@ -15,7 +15,7 @@ from depthkit.evaluation.resize import InputResize, OutputResize
 from depthkit.masked import masked_count, per_image
 from depthkit.metrics import Alignment, Formula
 from depthkit.precision import in_float32
-from depthkit.representation import check_convertible, convert, convert_label
+from depthkit.representation import check_convertible, convert, convert_label, convert_rows
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation
 
 Step = Literal["resize", "mask", "crop", "align", "clamp"]
@@ -193,11 +193,7 @@ class Protocol:
         codes = zip(batch.keys, batch.ambiguity.tolist(), batch.representation.tolist(), strict=True)
         for key, ambiguity, stored in codes:
             self.check_label(LabelKind(AMBIGUITIES[ambiguity], REPRESENTATIONS[stored]), key)
-        target, valid = torch.ones_like(batch.target), torch.zeros_like(batch.valid)
-        for code, of_rows in enumerate(REPRESENTATIONS):
-            rows = per_image(batch.representation == code, batch.valid)
-            converted, readable = convert_label(batch.target, batch.valid & rows, of_rows, self.space)
-            target, valid = torch.where(rows, converted, target), valid | readable
+        target, valid = convert_rows(batch.target, batch.valid, batch.representation, self.space)
         return self._compare(pred, representation, target, valid, batch.pairs)
 
     def sums(self, comparison: Comparison) -> dict[str, tuple[Tensor, Tensor]]:

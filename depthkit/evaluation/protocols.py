@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from depthkit.errors import RecipeError
 from depthkit.evaluation.protocol import Protocol, kinds
 from depthkit.evaluation.resize import InputResize
 from depthkit.metrics import RMSE, WHDR, AbsRel, Alignment, DeltaAccuracy, DeltaError, Formula, RMSELog, SILog
@@ -90,3 +91,14 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
         input=InputResize(rule="native"),
     ),
 )
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if name not in PROTOCOLS:
+        raise RecipeError(f"unknown protocol {name!r}; expected one of {', '.join(PROTOCOLS)}.")
+    return PROTOCOLS[name]

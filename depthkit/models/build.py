@@ -52,4 +52,5 @@ def build(config: Mapping[str, Any]) -> DepthNet:
         raise CheckpointError(
             f"expected arguments of {name} as this version of depthkit knows them; {error}. Use the version that wrote them."
         ) from error
+    bound.arguments["pretrained"] = False
     return _ARCHITECTURES[name](*bound.args, **bound.kwargs)

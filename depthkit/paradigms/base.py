@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from depthkit import __version__
 from depthkit.errors import CheckpointError, LabelError, RecipeError
-from depthkit.evaluation import PROTOCOLS, Protocol, ProtocolMetrics
+from depthkit.evaluation import PROTOCOLS, Protocol, ProtocolMetrics, find_protocol
 from depthkit.models import DepthNet, build
 from depthkit.paradigms.schedules import Schedule
 from depthkit.types import Ambiguity, Batch, LabelKind
@@ -71,7 +71,7 @@ class DepthModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check that the labels fit the paradigm, and make one set of scores per evaluation set."""
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and hasattr(data, "dataset_names"):
             self.dataset_names = tuple(data.dataset_names)
             for name, kind in zip(self.dataset_names, data.label_kinds, strict=True):
@@ -162,7 +162,7 @@ class DepthModule(LightningModule):
         }
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As in Lightning; a model built by one of ``depthkit.models``' functions need not be passed again."""
         if "model" not in kwargs and isinstance(checkpoint_path, str | Path):
             facts = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True).get("depthkit") or {}
@@ -173,14 +173,3 @@ class DepthModule(LightningModule):
                 )
             kwargs["model"] = build(facts["model"])
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
-
-
-def find_protocol(name: str) -> Protocol:
-    """The protocol of that name.
-
-    Raises:
-        RecipeError: there is none.
-    """
-    if name not in PROTOCOLS:
-        raise RecipeError(f"unknown protocol {name!r}; expected one of {', '.join(PROTOCOLS)}.")
-    return PROTOCOLS[name]

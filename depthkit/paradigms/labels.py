@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, distributed
 
 from depthkit.masked import masked_count, masked_range, per_image
-from depthkit.representation import convert_label
+from depthkit.representation import convert_rows
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, Representation
 
 DENSE = frozenset({Ambiguity.METRIC, Ambiguity.SCALE, Ambiguity.SHIFT_SCALE})
@@ -25,16 +25,12 @@ def labels(batch: Batch, representation: Representation, ambiguities: Collection
         Target, float32 ``(B, 1, H, W)``, and its mask, bool ``(B, 1, H, W)``: False in rows of another ambiguity, and where
         the label has no finite value in ``representation`` (a disparity up to shift and scale stays in disparity only).
     """
-    target, valid = torch.ones_like(batch.target), torch.zeros_like(batch.valid)
+    stored = batch.representation == REPRESENTATIONS.index(representation)
+    rows = torch.zeros_like(stored)
     for ambiguity in ambiguities:
         of_kind = batch.ambiguity == AMBIGUITIES.index(ambiguity)
-        for code, stored in enumerate(REPRESENTATIONS):
-            if ambiguity == Ambiguity.SHIFT_SCALE and stored != representation:
-                continue
-            rows = per_image(of_kind & (batch.representation == code), batch.valid)
-            converted, readable = convert_label(batch.target, batch.valid & rows, stored, representation)
-            target, valid = torch.where(rows, converted, target), valid | readable
-    return target, valid
+        rows |= of_kind & stored if ambiguity == Ambiguity.SHIFT_SCALE else of_kind
+    return convert_rows(batch.target, batch.valid & per_image(rows, batch.valid), batch.representation, representation)
 
 
 def unit_range(target: Tensor, valid: Tensor) -> Tensor:
