@@ -1,0 +1,102 @@
+"""`depthkit shards`: what it writes, what it says, and how it refuses."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from depthkit.cli import shards
+from depthkit.data.shards import ShardIndex, ShardWriter
+from depthkit.errors import RecipeError, ShardError
+from depthkit.types import Sample
+
+
+@pytest.fixture
+def recording(tmp_path):
+    root = tmp_path / "room"
+    for name in ("rgb", "depth"):
+        (root / name).mkdir(parents=True)
+    for n in range(10):
+        cv2.imwrite(str(root / f"rgb/{n:03d}.jpg"), np.full((24, 32, 3), n, np.uint8))
+        cv2.imwrite(str(root / f"depth/{n:03d}.png"), np.full((24, 32), 1000 + n, np.uint16))
+    (root / "intrinsics.json").write_text(json.dumps({"fx": 30, "fy": 30, "cx": 15.5, "cy": 11.5, "width": 32, "height": 24}))
+    return root
+
+
+def said(capsys):
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_recording_becomes_a_train_and_a_test_split(recording, tmp_path, capsys):
+    shards.write("folder", str(recording), str(tmp_path / "out"), holdout=0.2, licence="CC0")
+    assert "8 samples in 8 shards of split 'train'" in said(capsys)
+    index = ShardIndex.load(tmp_path / "out")
+    assert (index.dataset, index.licence, index.samples("train"), index.samples("test")) == ("room", "CC0", 8, 2)
+    shards.verify(str(tmp_path / "out"))
+    assert "10 samples in 10 shards are what the index says; every sample decodes" in said(capsys)
+    shards.info(str(tmp_path / "out"))
+    out = said(capsys)
+    for word in ("room", "train", "test", "metric", "licence: CC0", f"digest: {index.digest}"):
+        assert word in out
+
+
+def test_scenes_are_rendered_without_a_source(tmp_path):
+    shards.write("synthetic", "-", str(tmp_path), split="val", count=3, size=(24, 32), kind="street", seed=5, views="video")
+    index = ShardIndex.load(tmp_path)
+    assert (index.dataset, index.samples("val"), str(index.split("val").views)) == ("synthetic", 3, "video")
+
+
+def test_samples_left_out_are_shown_with_their_reason(recording, tmp_path, capsys):
+    (recording / "depth/003.png").write_bytes(b"x")
+    (recording / "depth/004.png").unlink()
+    shards.write("folder", str(recording), str(tmp_path / "out"))
+    out = said(capsys)
+    assert "8 samples in 8 shards" in out
+    assert "1 samples were left out" in out
+    assert "1 images have no label or partner and were left out, the first: 004" in out
+
+
+def test_a_run_that_was_cut_short_is_continued_by_the_same_command_and_a_finished_one_is_kept(recording, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    shards.write("folder", str(recording), out, stop=4, samples_per_shard=2)
+    index = json.loads((tmp_path / "out/index.json").read_text())
+    index["splits"]["train"]["complete"] = False
+    (tmp_path / "out/index.json").write_text(json.dumps(index))
+    shards.write("folder", str(recording), out, samples_per_shard=2)
+    assert "4 samples were there already" in said(capsys)
+    assert ShardIndex.load(out).samples("train") == 10
+    with pytest.raises(ShardError, match="it has 10 samples"):
+        shards.write("folder", str(recording), out)
+    shards.write("folder", str(recording), out, stop=3, overwrite=True)
+    assert ShardIndex.load(out).samples("train") == 3
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "says"),
+    [
+        ("folder", {"count": 3}, r"options of dataset folder: .*depth_folder.*; got count. Leave count out"),
+        ("tum", {"label": "depth"}, "options of dataset tum: .*intrinsics.*; got label"),
+        (
+            "synthetic",
+            {"holdout": 0.2, "count": 3},
+            "options of dataset synthetic: count, kind, seed, size, views; got holdout",
+        ),
+        ("synthetic", {}, "expected the number of scenes to render; got none. Give --count"),
+    ],
+)
+def test_an_option_of_another_dataset_is_an_error(dataset, options, says, tmp_path):
+    with pytest.raises(RecipeError, match=says):
+        shards.write(dataset, str(tmp_path), str(tmp_path / "out"), **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_damage_is_listed_and_raised(tmp_path, capsys):
+    with ShardWriter(tmp_path, split="train", dataset="photos", samples_per_shard=1) as writer:
+        for n in range(2):
+            writer.write(Sample(f"p{n}", np.full((8, 9, 3), n, np.uint8)))
+    for n in range(2):
+        (tmp_path / f"train-{n:06d}.tar").write_bytes(b"x" * 100)
+    with pytest.raises(ShardError, match=r"train-000000.tar: it is not the file of the index: 100 bytes for .*more\)"):
+        shards.verify(str(tmp_path))
+    assert "4 problems" in said(capsys)
