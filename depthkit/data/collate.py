@@ -1,31 +1,54 @@
 """Samples into one ``Batch``."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from depthkit.errors import ShapeError
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Batch, Sample
 
 
+class Maps(NamedTuple):
+    """The large parts of a batch on their way from a worker to the main process: those of ``Batch``, the image in 8 bits."""
+
+    image: Tensor
+    target: Tensor
+    valid: Tensor
+    sky: Tensor
+
+    @classmethod
+    def blank(cls, rows: int, height: int, width: int) -> Self:
+        """Room for so many rows."""
+        masks = (torch.zeros(rows, 1, height, width, dtype=torch.bool) for _ in range(2))
+        image = torch.zeros(rows, 3, height, width, dtype=torch.uint8)
+        return cls(image, torch.zeros(rows, 1, height, width), *masks)
+
+    def rows(self, number: int) -> Self:
+        """The first ones."""
+        return type(self)(*(part[:number] for part in self))
+
+
 def collate(
-    samples: Sequence[Sample], datasets: Sequence[int], *, real: Sequence[bool] | None = None, broken: Sequence[str] = ()
+    samples: Sequence[Sample],
+    datasets: Sequence[int],
+    *,
+    real: Sequence[bool] | None = None,
+    broken: Sequence[str] = (),
+    room: Maps | None = None,
 ) -> Batch:
     """Stack samples of one size, with the image still in 8 bits; ``finished`` makes it what a ``Batch`` promises.
-
-    Between the two lies the way from a worker to the main process, and a quarter of the bytes is a quarter of the cost.
 
     Args:
         samples: at least one.
         datasets: position of each sample's source.
         real: False where a row only pads; None where all are real.
         broken: what could not be read on the way to this batch, one sentence each.
+        room: memory to write to, for at least so many rows of this size; None to ask for some.
 
     Raises:
         ShapeError: the images differ in size.
@@ -38,28 +61,23 @@ def collate(
                 f"({sample.key}). Resize them with a transform, or use a batch size of 1."
             )
     rows = len(samples)
-    image = _zeros(torch.uint8, rows, 3, height, width)
-    target = _zeros(torch.float32, rows, 1, height, width)
-    valid, sky = (_zeros(torch.bool, rows, 1, height, width) for _ in range(2))
+    maps = (room or Maps.blank(rows, height, width)).rows(rows)
     intrinsics = torch.full((rows, 3, 3), torch.nan)
     pairs = torch.full((rows, max((len(s.pairs) for s in samples if s.pairs is not None), default=0), 5), -1)
     for row, sample in enumerate(samples):
         for channel, plane in enumerate(cv2.split(sample.image)):
-            image[row, channel].copy_(torch.from_numpy(plane))
-        if sample.label is not None and sample.valid is not None:
-            target[row, 0].copy_(torch.from_numpy(np.ascontiguousarray(sample.label)))
-            valid[row, 0].copy_(torch.from_numpy(np.ascontiguousarray(sample.valid)))
-        if sample.sky is not None:
-            sky[row, 0].copy_(torch.from_numpy(np.ascontiguousarray(sample.sky)))
+            maps.image[row, channel].copy_(torch.from_numpy(plane))
+        for part, array in ((maps.target, sample.label), (maps.valid, sample.valid), (maps.sky, sample.sky)):
+            if array is None:
+                part[row] = 0
+            else:
+                part[row, 0].copy_(torch.from_numpy(np.ascontiguousarray(array)))
         if sample.intrinsics is not None:
             intrinsics[row] = torch.from_numpy(sample.intrinsics)
         if sample.pairs is not None:
             pairs[row, : len(sample.pairs)] = torch.from_numpy(sample.pairs)
     return Batch(
-        image=image,
-        target=target,
-        valid=valid,
-        sky=sky,
+        **maps._asdict(),
         ambiguity=torch.tensor([AMBIGUITIES.index(s.ambiguity) for s in samples]),
         representation=torch.tensor([REPRESENTATIONS.index(s.representation) for s in samples]),
         dataset=torch.tensor(list(datasets)),
@@ -71,8 +89,17 @@ def collate(
     )
 
 
-def finished(batch: Batch, *, pin_memory: bool = False) -> Batch:
-    """The batch with its image in float32, in [0, 1]."""
+def finished(batch: Batch, maps: Maps | None = None, *, pin_memory: bool = False) -> Batch:
+    """The batch with its image in float32, in [0, 1].
+
+    Args:
+        batch: from ``collate``.
+        maps: its large parts, if it came without them; they are copied, so that their memory may be used again.
+        pin_memory: whether what is made here lies in page-locked memory.
+    """
+    if maps is not None:
+        target, valid, sky = (torch.empty(part.shape, dtype=part.dtype, pin_memory=pin_memory).copy_(part) for part in maps[1:])
+        batch = replace(batch, image=maps.image, target=target, valid=valid, sky=sky)
     image = torch.empty(batch.image.shape, pin_memory=pin_memory)
     return replace(batch, image=torch.div(batch.image, 255, out=image))
 
@@ -80,11 +107,3 @@ def finished(batch: Batch, *, pin_memory: bool = False) -> Batch:
 def padding(sample: Sample) -> Sample:
     """A row that only pads: the sample's size, nothing to learn or score."""
     return Sample(key=sample.key, image=np.zeros_like(sample.image))
-
-
-def _zeros(dtype: torch.dtype, *shape: int) -> Tensor:
-    """Memory for a batch; in a worker process at once in what it shares with the main process, which saves a copy."""
-    if get_worker_info() is None:
-        return torch.zeros(shape, dtype=dtype)
-    shared = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)  # comes zeroed from the system
-    return torch.empty(0, dtype=dtype).set_(shared, 0, shape)  # type: ignore[call-overload]

@@ -7,14 +7,14 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
-from typing import Any
+from itertools import chain, cycle, islice
+from typing import Any, NamedTuple
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from depthkit.data.collate import collate, finished, padding
+from depthkit.data.collate import Maps, collate, finished, padding
 from depthkit.data.plan import AUGMENTATION, Plan, generator
 from depthkit.data.reading import Raw, read_shard
 from depthkit.data.shards import decode_sample
@@ -45,6 +45,10 @@ class Dataset:
     transform: Transform | None = None
     digest: str = ""
     size: tuple[int, int] | None = None
+
+
+PREFETCH = 2
+"""Batches that each worker is asked for ahead of time."""
 
 
 def one_view(member: str) -> bool:
@@ -82,15 +86,30 @@ class Stream:
             "batch size, mixing or epoch size": hashlib.sha256(plan.composition.tobytes()).hexdigest()[:16],
         }
 
-    def batches(self, epoch: int, worker: int, first: int) -> Iterator[Batch]:
-        """Batches of the steps of ``worker`` from step ``first`` on."""
+    def rooms(self) -> tuple[Maps, ...]:
+        """Memory for the batches that one worker has under way, to be shared with it; none if their size is not fixed.
+
+        Two batches wait to be collected or are being made (``DataLoader`` asks each worker for two ahead), a third is
+        being copied. Memory that is used again costs nothing; fresh shared memory costs a page fault per 4 kB, at both ends.
+        """
+        sizes = {dataset.size for dataset in self.datasets}
+        size = sizes.pop() if len(sizes) == 1 else None
+        if size is None:
+            return ()
+        rows = int(self.plan.composition[:, self.rank].sum(-1).max())
+        return tuple(Maps(*(part.share_memory_() for part in Maps.blank(rows, *size))) for _ in range(PREFETCH + 1))
+
+    def batches(self, epoch: int, worker: int, first: int, rooms: Sequence[Maps] = ()) -> Iterator[Batch]:
+        """Batches of the steps of ``worker`` from step ``first`` on, written to ``rooms`` in turn."""
         plan, broken = self.plan, list[str]()
         supplies = [
             self._samples(d, epoch, worker, plan.consumed(d, self.rank, worker, first), broken)
             for d in range(len(self.datasets))
         ]
         last: Sample | None = None
-        for step in range(first + (worker - first) % plan.workers, plan.steps, plan.workers):
+        for room, step in zip(
+            cycle(rooms or [None]), range(first + (worker - first) % plan.workers, plan.steps, plan.workers), strict=False
+        ):
             taken = [(s, d) for d, supply in enumerate(supplies) for s in islice(supply, plan.composition[step, self.rank, d])]
             rows = [(sample, d) for sample, d in taken if sample is not None]
             if rows:
@@ -98,7 +117,7 @@ class Stream:
             else:  # every rank makes the same number of steps, so this one's is filled
                 last = last or self._any_sample(epoch, worker)
                 rows, real = [(padding(last), 0)], [False]
-            yield collate([s for s, _ in rows], [d for _, d in rows], real=real, broken=broken)
+            yield collate([s for s, _ in rows], [d for _, d in rows], real=real, broken=broken, room=room)
             broken.clear()
 
     def _samples(self, d: int, epoch: int, worker: int, skip: int, broken: list[str]) -> Iterator[Sample | None]:
@@ -162,20 +181,32 @@ class Stream:
         return sample
 
 
+class _Sent(NamedTuple):
+    """A batch on its way to the main process, without its maps if they lie in a room of its process."""
+
+    batch: Batch
+    process: int = 0
+    room: int | None = None
+
+
 class _Steps(IterableDataset):
     """What a worker process runs: the steps of an epoch that are its own."""
 
-    def __init__(self, stream: Stream, epoch: int, first: int) -> None:
-        self.stream, self.epoch, self.first = stream, epoch, first
+    def __init__(self, stream: Stream, epoch: int, first: int, rooms: Sequence[Sequence[Maps]]) -> None:
+        self.stream, self.epoch, self.first, self.rooms = stream, epoch, first, rooms
 
-    def __iter__(self) -> Iterator[Batch | DepthKitError]:
-        info, workers = get_worker_info(), self.stream.plan.workers
+    def __iter__(self) -> Iterator[_Sent | DepthKitError]:
+        info = get_worker_info()
         if info is not None:
             cv2.setNumThreads(0)  # the processes are the parallelism
+        process = info.id if info else 0
+        rooms = self.rooms[process] if self.rooms else ()
         # The first batch wanted comes from the first process, whichever worker of the plan it plays.
-        worker = ((info.id if info else 0) + self.first) % workers
+        worker = (process + self.first) % self.stream.plan.workers
+        nothing = Maps.blank(0, 0, 0)._asdict()
         try:
-            yield from self.stream.batches(self.epoch, worker, self.first)
+            for number, batch in enumerate(self.stream.batches(self.epoch, worker, self.first, rooms)):
+                yield _Sent(replace(batch, **nothing), process, number % len(rooms)) if rooms else _Sent(batch)
         except DepthKitError as error:  # an error raised here would reach the user wrapped in a traceback's text
             yield error
 
@@ -230,21 +261,25 @@ class Loader:
         if self.batch >= len(self) or (self.batch and not self._restored):
             self.set_epoch(self.epoch + 1)
         self._restored = False
+        rooms = [self.stream.rooms() for _ in range(self.num_workers)]
         batches = DataLoader(
-            _Steps(self.stream, 0 if self._same_every_epoch else self.epoch, self.batch),
+            _Steps(self.stream, 0 if self._same_every_epoch else self.epoch, self.batch, rooms),
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=self.num_workers,
             multiprocessing_context=self.multiprocessing_context,
+            prefetch_factor=PREFETCH if self.num_workers else None,
             pin_memory=self.pin_memory,
             generator=torch.Generator(),  # or the loader would draw from the training's random numbers
         )
-        for batch in batches:
-            if isinstance(batch, DepthKitError):
-                raise batch
+        for sent in batches:
+            if isinstance(sent, DepthKitError):
+                raise sent
+            batch, process, room = sent
             self._report(batch.broken)
             self.batch += 1
-            yield finished(batch, pin_memory=self.pin_memory)
+            maps = None if room is None else rooms[process][room].rows(len(batch.keys))
+            yield finished(batch, maps, pin_memory=self.pin_memory)
 
     def _report(self, sentences: Sequence[str]) -> None:
         for sentence in sentences:

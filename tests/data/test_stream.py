@@ -274,3 +274,17 @@ def test_views_are_not_read_where_nobody_wants_them(shards):
     raw = next(loader(shards).stream._raw(0, 0, 1))
     assert "next.png" not in raw.members
     assert decode_sample(raw.key, raw.members, where=raw.shard).frames == {}
+
+
+@pytest.mark.parametrize("context", ["fork", "forkserver"])
+def test_batches_outlive_the_memory_they_came_in(shards, context):
+    """Workers write to the same memory again; a batch that is kept must not change."""
+    data = [
+        DepthDataModule(
+            [ShardSource(str(shards))], batch_size=2, size=(8, 8), epoch_size=60, num_workers=n, multiprocessing_context=context
+        )
+        for n in (1, 0)
+    ]
+    kept, expected = (list(d.train_dataloader()) for d in data)
+    same(kept, expected)
+    assert kept[0].image.dtype == torch.float32
