@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from depthkit.data import ShardIndex, ShardWriter
+from depthkit.data import DepthDataModule, ShardIndex, ShardSource, ShardWriter
 from depthkit.data.plan import Plan, evaluation_rows, training_rows
 from depthkit.data.shards import decode_sample, encode_sample
 from depthkit.data.stream import Dataset, Loader, Stream
