@@ -135,7 +135,7 @@ def decode_label(name: str, data: bytes, facts: Mapping[str, Any], kind: LabelKi
             f"{what}: expected meta.json to give depth.encoding (linear or log), depth.offset and depth.step (> 0); "
             f"got {dict(facts)}. Write the shard again."
         ) from error
-    return DenseLabel(table[codes], codes > 0, codes == code if code is not None else None)
+    return DenseLabel(np.take(table, codes), codes > 0, codes == code if code is not None else None)
 
 
 @lru_cache(maxsize=64)
