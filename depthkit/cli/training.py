@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 
 from jsonargparse import ArgumentError
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from depthkit.data import DepthDataModule
@@ -17,7 +18,7 @@ _NOISE = re.compile(r"does not validate against|^subtypes:|^errors:|^given value
 class DepthCLI(LightningCLI):
     """LightningCLI bound to depthkit's base classes; a key that no constructor takes is an error, not a warning."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> None:
         super().__init__(
             DepthModule,
             DepthDataModule,
@@ -26,6 +27,7 @@ class DepthCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False},
             seed_everything_default=0,
+            trainer_defaults={"callbacks": list(callbacks)},
             args=list(arguments),
         )
 
@@ -49,7 +51,7 @@ def sentence(message: str) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def run(arguments: Sequence[str]) -> DepthCLI:
-    """Run one of the four commands with its arguments, ``["fit", "--config", ...]``."""
+def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> DepthCLI:
+    """Run one of the four commands with its arguments, ``["fit", "--config", ...]``, and callbacks beside the recipe's."""
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the command line is ours to pass on
-    return DepthCLI(arguments)
+    return DepthCLI(arguments, callbacks)

@@ -1,0 +1,72 @@
+"""Every recipe parses, opens with its claim, and, shrunk to a small network and rendered scenes, learns."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from omegaconf import OmegaConf
+
+from depthkit.cli.training import run
+from depthkit.data import ShardWriter, SyntheticScenes
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+SMALL = {"class_path": "depthkit.models.midas_timm", "init_args": {"backbone": "mobilenetv3_small_050", "features": 16, "pretrained": False}}
+
+
+class Losses(Callback):
+    """Keeps the loss of every step."""
+
+    seen: list[float]
+
+    def on_train_start(self, *_: Any) -> None:
+        self.seen = []
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
+        self.seen.append(float(outputs["loss"]))
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six rendered rooms in two shards, as training and test split."""
+    root = tmp_path_factory.mktemp("scenes")
+    for split in ("train", "test"):
+        with ShardWriter(root, split=split, dataset="room", samples_per_shard=3) as writer:
+            for sample in SyntheticScenes(6, size=(64, 96), kind="room"):
+                writer.write(sample)
+    return root
+
+
+def test_there_are_recipes() -> None:
+    assert {"quickstart.yaml", "midas_mix5.yaml"} <= {recipe.name for recipe in RECIPES}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.relative_to(ROOT).as_posix())
+def test_a_recipe_says_what_it_claims_and_how_it_is_run(recipe: Path) -> None:
+    header = [line for line in recipe.read_text().splitlines() if line.startswith("#")]
+    assert len(header) >= 2
+    assert any(line.startswith("# Run:") for line in header)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.relative_to(ROOT).as_posix())
+def test_a_shrunk_recipe_learns(recipe: Path, scenes: Path, tmp_path: Path) -> None:
+    config: Any = OmegaConf.to_container(OmegaConf.load(recipe), resolve=True)
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    model.update(model=SMALL, protocols="synthetic_affine", schedule=None)
+    model["optimizer"]["init_args"]["lr"] = 3e-3
+    model.pop("encoder_lr", None)
+    data["sources"] = [{"root": str(scenes)} for _ in data["sources"]]
+    data.update(val_sources=[{"root": str(scenes), "split": "test"}], size=[64, 96], num_workers=0, epoch_size=6)
+    data["batch_size"] = max(len(data["sources"]), 6)
+    steps = {"max_steps": 40, "max_epochs": -1, "accelerator": "cpu", "default_root_dir": str(tmp_path), "num_sanity_val_steps": 0}
+    config["trainer"].update(steps, callbacks=[], logger=False, limit_val_batches=1, check_val_every_n_epoch=20, enable_progress_bar=False)
+    file = tmp_path / "recipe.yaml"
+    OmegaConf.save(config, file)
+    losses = Losses()
+    cli = run(["fit", f"--config={file}", "--trainer.enable_model_summary=false"], callbacks=[losses])
+    assert cli.trainer.global_step == 40
+    assert sum(losses.seen[-8:]) < 0.8 * sum(losses.seen[:8])
+    assert torch.isfinite(torch.tensor(losses.seen)).all()
+    assert cli.trainer.callback_metrics["val/room/abs_rel"].isfinite()
