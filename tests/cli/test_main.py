@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from depthkit.cli.main import main
+
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+SMALL = (
+    "{class_path: depthkit.models.midas_timm, init_args: {backbone: mobilenetv3_small_050, features: 16, pretrained: false}}"
+)
+
+
+def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a wrong command prints before it ends with code 2: one line, no traceback."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said.strip().splitlines()[-1]
+
+
+def recipe(tmp_path: Path, change: str, value: object) -> str:
+    config = OmegaConf.load(QUICKSTART)
+    OmegaConf.update(config, change, value, force_add=True)
+    OmegaConf.save(config, tmp_path / "recipe.yaml")
+    return str(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "value", "culprit"),
+    [
+        ("model.init_args.gradient_wieght", 1.0, "gradient_wieght"),
+        ("data.init_args.batch_sise", 4, "batch_sise"),
+        ("trainer.max_epoch", 4, "max_epoch"),
+        ("trainerr", {"max_epochs": 1}, "trainerr"),
+        ("data.init_args.batch_size", "many", "batch_size"),
+        ("model.init_args.loss", {"class_path": "depthkit.losses.SSILoss", "init_args": {"trimm": 0.1}}, "trimm"),
+        ("model.init_args.loss", {"class_path": "depthkit.losses.NoSuchLoss"}, "NoSuchLoss"),
+    ],
+)
+def test_a_wrong_key_in_a_recipe_is_named(
+    change: str, value: object, culprit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = complaint(["fit", "--config", recipe(tmp_path, change, value)], capsys)
+    assert said.startswith("RecipeError")
+    assert culprit in said
+
+
+def test_a_recipe_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.yaml" in complaint(["fit", "--config", "nowhere.yaml"], capsys)
+
+
+def test_shards_that_are_not_there_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [
+        f"--data.sources=[{{root: {tmp_path}/none}}]",
+        f"--trainer.default_root_dir={tmp_path}",
+        f"--model.model={SMALL}",
+    ]
+    assert f"{tmp_path}/none" in complaint(["fit", "--config", str(QUICKSTART), *options], capsys)
+
+
+@pytest.mark.parametrize("command", ["fitt", "shard"])
+def test_an_unknown_command_is_answered_with_those_there_are(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = complaint([command], capsys)
+    assert command in said
+    assert "shards" in said
+
+
+def test_without_a_command_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("fit", "validate", "test", "predict", "shards", "evaluate", "demo"))
