@@ -55,8 +55,7 @@ def demo(
     run([*arguments, *(fit or [])])
     predictor = DepthPredictor.from_checkpoint(_last_checkpoint(out) or out / "last.ckpt")
     for kind in KINDS:
-        test = list(evaluation_samples(out / "shards" / kind, "test", num_workers=workers))
-        train = list(evaluation_samples(out / "shards" / kind, "train", num_workers=workers))
+        train, test = (evaluation_samples(out / "shards" / kind, split) for split in ("train", "test"))
         report = evaluate(predictor.model, test, PROTOCOLS[PROTOCOL], name="trained network")
         report = report.compared_with(best_row_baseline(train, test, PROTOCOLS[PROTOCOL]))
         console.print(f"\nunseen {kind} scenes\n{report.table()}", markup=False)
