@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from depthkit.data import ShardWriter, SyntheticScenes
+
 SAMPLES = Path(os.environ.get("DEPTHKIT_SAMPLES", Path(__file__).parents[2] / "shared" / "data"))
 
 
@@ -25,3 +27,14 @@ def samples_root() -> Path:
     if not SAMPLES.is_dir():
         pytest.skip(f"no real samples at {SAMPLES}; point DEPTHKIT_SAMPLES at a folder of them")
     return SAMPLES
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six rendered rooms in two shards, as training and test split."""
+    root = tmp_path_factory.mktemp("scenes")
+    for split in ("train", "test"):
+        with ShardWriter(root, split=split, dataset="room", samples_per_shard=3) as writer:
+            for sample in SyntheticScenes(6, size=(64, 96), kind="room"):
+                writer.write(sample)
+    return root

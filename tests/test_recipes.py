@@ -9,7 +9,6 @@ from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 
 from depthkit.cli.training import run
-from depthkit.data import ShardWriter, SyntheticScenes
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -29,17 +28,6 @@ class Losses(Callback):
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
         self.seen.append(float(outputs["loss"]))
-
-
-@pytest.fixture(scope="session")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six rendered rooms in two shards, as training and test split."""
-    root = tmp_path_factory.mktemp("scenes")
-    for split in ("train", "test"):
-        with ShardWriter(root, split=split, dataset="room", samples_per_shard=3) as writer:
-            for sample in SyntheticScenes(6, size=(64, 96), kind="room"):
-                writer.write(sample)
-    return root
 
 
 def test_there_are_recipes() -> None:

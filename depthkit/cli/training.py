@@ -8,6 +8,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from depthkit.cli.predictions import PredictionWriter
 from depthkit.data import DepthDataModule
 from depthkit.errors import RecipeError
 from depthkit.paradigms import DepthModule
@@ -30,6 +31,10 @@ class DepthCLI(LightningCLI):
             trainer_defaults={"callbacks": list(callbacks)},
             args=list(arguments),
         )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Where and how ``depthkit predict`` writes: ``--predictions.out`` and its siblings."""
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """As in Lightning, but a mistake in a recipe is one sentence.

@@ -1,5 +1,6 @@
 """Shards into Lightning: training batches mixed from several datasets, evaluation one dataset at a time."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,6 +227,11 @@ class ImageFiles(TorchDataset[Batch]):
         if image is None:
             raise ShardError(f"expected an image at {self.files[index]}; it cannot be decoded. Remove it or save it again.")
         return finished(collate([Sample(key=str(self.files[index]), image=image)], [0]))
+
+    @property
+    def root(self) -> Path:
+        """The folder that all files lie under."""
+        return Path(os.path.commonpath([file.resolve().parent for file in self.files]))
 
     @staticmethod
     def _files(source: Path) -> list[Path]:

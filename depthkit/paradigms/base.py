@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from depthkit import __version__
 from depthkit.errors import CheckpointError, LabelError, RecipeError
-from depthkit.evaluation import PROTOCOLS, Protocol, ProtocolMetrics, find_protocol
+from depthkit.evaluation import PROTOCOLS, InputResize, OutputResize, Protocol, ProtocolMetrics, find_protocol
 from depthkit.models import DepthNet, build
 from depthkit.paradigms.schedules import Schedule
 from depthkit.types import Ambiguity, Batch, LabelKind
@@ -83,9 +83,10 @@ class DepthModule(LightningModule):
                         f"dataset {name!r} holds {kind} labels; {type(self).__name__} learns from {accepted}. "
                         "Leave the dataset out, convert its labels, or choose another paradigm."
                     )
-        for part, names in (("val", "val_names"), ("test", "test_names")):
-            scores = (ProtocolMetrics(self._protocol(name)) for name in getattr(data, names, None) or ("data",))
-            self.scores[part] = nn.ModuleList(scores)
+        part = {"fit": "val", "validate": "val", "test": "test"}.get(stage)
+        if part is not None:
+            names = getattr(data, f"{part}_names", None) or ("data",)
+            self.scores[part] = nn.ModuleList(ProtocolMetrics(self._protocol(name)) for name in names)
 
     def _protocol(self, dataset: str) -> Protocol:
         if isinstance(self.protocols, str):
@@ -133,8 +134,11 @@ class DepthModule(LightningModule):
             metrics.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Predict at network resolution, ``(B, 1, h, w)``; writers resize to the source."""
-        return cast(Tensor, self(batch.image))
+        """Predict at the size of the source, ``(B, 1, H, W)``; the network sees about as many pixels as in training."""
+        height, width = getattr(getattr(self.trainer, "datamodule", None), "size", None) or batch.image.shape[-2:]
+        resize = InputResize((height * width) ** 0.5, "area", antialias=True)
+        prediction = self(resize(batch.image, self.model.size_multiple)).float()
+        return OutputResize()(prediction, (batch.image.shape[-2], batch.image.shape[-1]))
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count the samples that could not be read."""
@@ -162,6 +166,20 @@ class DepthModule(LightningModule):
             "ambiguity": str(self.ambiguity),
             "size": list(getattr(getattr(self._trainer, "datamodule", None), "size", None) or ()),
         }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As in torch.
+
+        Raises:
+            CheckpointError: names every key that is missing, too many or of another shape.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except RuntimeError as error:
+            misfits = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+            raise CheckpointError(
+                f"the checkpoint does not fit this {type(self).__name__}: {misfits} Use the recipe it was trained with."
+            ) from error
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:

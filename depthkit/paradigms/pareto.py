@@ -12,7 +12,7 @@ from depthkit.paradigms.labels import mean_over_ranks
 Normalisation = Literal["none", "l2", "loss", "loss+"]
 
 
-def pareto_weights(gram: Tensor, *, tolerance: float = 1e-9, max_iterations: int = 10_000) -> Tensor:
+def pareto_weights(gram: Tensor, *, tolerance: float = 1e-6, max_iterations: int = 10_000) -> Tensor:
     """Weights ``a`` on the simplex that minimise ``|sum_k a_k g_k|^2`` (Sener & Koltun, eq. 3).
 
     Frank-Wolfe with pairwise steps: each iteration moves weight from the objective whose gradient agrees most with the
@@ -21,7 +21,8 @@ def pareto_weights(gram: Tensor, *, tolerance: float = 1e-9, max_iterations: int
 
     Args:
         gram: inner products ``g_i . g_j`` of the gradients, ``(K, K)``, symmetric positive semi-definite.
-        tolerance: stop when the objective is within this fraction of the largest ``|g_k|^2`` of its minimum.
+        tolerance: stop when the objective is within this fraction of the largest ``|g_k|^2`` of its minimum; inner products
+            in float32 carry no more.
         max_iterations: give up after so many steps.
 
     Returns:
@@ -38,7 +39,8 @@ def pareto_weights(gram: Tensor, *, tolerance: float = 1e-9, max_iterations: int
         raise DepthKitError(f"expected gram of shape (K, K), K >= 1; got {tuple(gram.shape)}.")
     if not gram.isfinite().all():
         raise DepthKitError("expected finite inner products of gradients; got NaN or infinity. Leave such objectives out.")
-    matrix = gram.detach().to("cpu", torch.float64)
+    values, vectors = torch.linalg.eigh(gram.detach().to("cpu", torch.float64))
+    matrix = vectors * values.clamp_min(0) @ vectors.T  # inner products in float32 may be negative where they should be zero
     largest = matrix.diagonal().max()
     weights = torch.full((len(matrix),), 1 / len(matrix), dtype=torch.float64)
     for _ in range(max_iterations):

@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from depthkit.cli.main import main
+from depthkit.inference import DepthPredictor, load_prediction
+from depthkit.paradigms import AffineInvariantModule
+from depthkit.types import Ambiguity, Representation
+
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+SMALL = (
+    "{class_path: depthkit.models.midas_timm, init_args: {backbone: mobilenetv3_small_050, features: 16, pretrained: false}}"
+)
+
+
+@pytest.fixture(scope="module")
+def options(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    root = tmp_path_factory.mktemp("run")
+    return [
+        f"--config={QUICKSTART}",
+        f"--model.model={SMALL}",
+        f"--data.sources=[{{root: {scenes}}}]",
+        "--data.mixing=depthkit.data.EqualParts",
+        f"--data.val_sources=[{{root: {scenes}, split: test}}]",
+        f"--data.test_sources=[{{root: {scenes}, split: test}}]",
+        "--data.batch_size=2",
+        "--data.num_workers=0",
+        "--trainer.max_epochs=1",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        f"--trainer.default_root_dir={root}",
+    ]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(options: list[str]) -> Path:
+    main(["fit", *options])
+    root = next(o for o in options if "default_root_dir" in o).partition("=")[2]
+    return next(Path(root).rglob("last.ckpt"))
+
+
+def test_a_checkpoint_holds_plain_values_and_says_how_to_rebuild_its_network(checkpoint: Path) -> None:
+    facts = torch.load(checkpoint, weights_only=True)["depthkit"]
+    assert facts["representation"] == "disparity"
+    assert facts["ambiguity"] == "shift_scale"
+    assert facts["size"] == [96, 128]
+    assert facts["model"]["architecture"] == "midas_timm"
+
+
+def test_what_is_loaded_for_use_is_what_was_trained(checkpoint: Path) -> None:
+    module = AffineInvariantModule.load_from_checkpoint(checkpoint).eval()
+    predictor = DepthPredictor.from_checkpoint(checkpoint)
+    assert (predictor.representation, predictor.ambiguity) == (Representation.DISPARITY, Ambiguity.SHIFT_SCALE)
+    image = torch.rand(1, 3, 96, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(module(image), predictor.model(image))
+
+
+def test_training_goes_on_from_a_checkpoint(options: list[str], checkpoint: Path) -> None:
+    main(["fit", *options, "--trainer.max_epochs=2", f"--ckpt_path={checkpoint}"])
+    newest = max(checkpoint.parents[3].rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
+    assert torch.load(newest, weights_only=True)["global_step"] == 2 * torch.load(checkpoint, weights_only=True)["global_step"]
+
+
+def test_test_and_evaluate_print_the_same_numbers(
+    options: list[str], checkpoint: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["test", *options, f"--ckpt_path={checkpoint}"])
+    tested = capsys.readouterr().out
+    main(["evaluate", str(checkpoint), f"[{scenes}]", f"--out={tmp_path}"])
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("last "))
+    abs_rel = float(row.split()[1])
+    line = next(line for line in tested.splitlines() if "abs_rel" in line)
+    assert f"{abs_rel:.3f}" == f"{float(line.split('│')[2]):.3f}"
+    assert len(list(tmp_path.glob("*.html"))) == 1
+
+
+def test_predict_writes_a_map_of_the_size_of_each_image(options: list[str], checkpoint: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, size in (("a.png", (50, 70)), ("inner/b.jpg", (133, 97))):
+        (tmp_path / "photos" / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(tmp_path / "photos" / name)
+    sources = [f"--data.predict_sources=[{tmp_path}/photos]", f"--predictions.out={tmp_path}/maps"]
+    main(["predict", *options, f"--ckpt_path={checkpoint}", *sources])
+    assert load_prediction(tmp_path / "maps" / "a.png.png").map.shape == (50, 70)
+    assert load_prediction(tmp_path / "maps" / "inner" / "b.jpg.png").map.shape == (133, 97)
+    assert (tmp_path / "maps" / "inner" / "b.jpg.colour.png").exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_one_sentence(
+    options: list[str], checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = SMALL.replace("features: 16", "features: 8")
+    with pytest.raises(SystemExit) as stop:
+        main(["test", *options, f"--model.model={other}", f"--ckpt_path={checkpoint}"])
+    assert stop.value.code == 2
+    assert "CheckpointError" in capsys.readouterr().err
