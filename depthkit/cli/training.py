@@ -1,8 +1,10 @@
 """``depthkit fit | validate | test | predict``: LightningCLI whose recipes are OmegaConf files."""
 
 import re
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from jsonargparse import ArgumentError
 from lightning.pytorch import Callback
@@ -11,6 +13,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from depthkit.cli.predictions import PredictionWriter
 from depthkit.data import DepthDataModule
 from depthkit.errors import RecipeError
+from depthkit.evaluation import table_of
 from depthkit.paradigms import DepthModule
 
 _NOISE = re.compile(r"does not validate against|^subtypes:|^errors:|^given value|^expected a <class 'nonetype'>", re.IGNORECASE)
@@ -35,6 +38,23 @@ class DepthCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Where and how ``depthkit predict`` writes: ``--predictions.out`` and its siblings."""
         parser.add_lightning_class_args(PredictionWriter, "predictions")
+
+    def validate(self, **options: Any) -> None:
+        """Score the validation sets; print a line per set."""
+        self._score("val", self.trainer.validate, options)
+
+    def test(self, **options: Any) -> None:
+        """Score the test sets; print a line per set."""
+        self._score("test", self.trainer.test, options)
+
+    def _score(self, part: str, run: Callable[..., Any], options: dict[str, Any]) -> None:
+        run(**options | {"verbose": False})  # the trainer's own table has a column per set and cuts off names
+        rows: dict[str, dict[str, float]] = {}
+        for name, value in self.trainer.callback_metrics.items():
+            _, dataset, metric = name.split("/")
+            rows.setdefault(dataset, {})[metric] = float(value)
+        if self.trainer.is_global_zero:
+            sys.stdout.write(f"{part} sets, protocols: {self.model.protocols}\n\n{table_of(rows)}\n")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """As in Lightning, but a mistake in a recipe is one sentence.

@@ -9,7 +9,7 @@ from depthkit.evaluation.crops import EIGEN_KITTI, EIGEN_NYU, FULL, GARG, Crop
 from depthkit.evaluation.protocol import Comparison, Protocol, kinds
 from depthkit.evaluation.protocols import PROTOCOLS, find_protocol
 from depthkit.evaluation.render import batch_strip, colourise, picture_strip
-from depthkit.evaluation.report import Report
+from depthkit.evaluation.report import Report, table_of
 from depthkit.evaluation.resize import InputResize, OutputResize
 from depthkit.evaluation.run import evaluate
 from depthkit.evaluation.scores import ProtocolMetrics
@@ -35,4 +35,5 @@ __all__ = [
     "find_protocol",
     "kinds",
     "picture_strip",
+    "table_of",
 ]

@@ -91,12 +91,7 @@ class Report:
 
         Columns are the metrics, rows the models; the arrow points to better.
         """
-        names = list(self.summary)
-        head = ["", *names]
-        body = [[model, *(_figure(figures.get(name)) for name in names)] for model, figures in self.rows.items()]
-        widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
-        lines = [_line(head, widths), "  ".join("-" * width for width in widths), *(_line(line, widths) for line in body)]
-        return "\n".join([*(f"{name}: {fact}" for name, fact in self.facts.items()), "", *lines])
+        return "\n".join([*(f"{name}: {fact}" for name, fact in self.facts.items()), "", table_of(self.rows)])
 
     def __str__(self) -> str:
         return self.table()
@@ -146,6 +141,23 @@ class Report:
     def strip(self, height: int = 192) -> np.ndarray:
         """All pictures in one, one row per image: image | prediction | label, uint8 ``(H, W, 3)``."""
         return picture_strip(list(self.pictures.values()), height=height)
+
+
+def table_of(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """Numbers as text: a line per row, a column per metric of the first row.
+
+    Example:
+        >>> print(table_of({"a": {"abs_rel": 0.1}, "b": {"abs_rel": 0.25}}))
+           abs_rel
+        -  -------
+        a   0.1000
+        b   0.2500
+    """
+    names = list(next(iter(rows.values()), {}))
+    head = ["", *names]
+    body = [[row, *(_figure(figures.get(name)) for name in names)] for row, figures in rows.items()]
+    widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
+    return "\n".join([_line(head, widths), "  ".join("-" * width for width in widths), *(_line(line, widths) for line in body)])
 
 
 def describe(protocol: Protocol) -> dict[str, str]:
