@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.testing import assert_close
 
+from depthkit.data import DepthDataModule, ShardSource
 from depthkit.errors import LabelError, RecipeError
-from depthkit.paradigms import AffineInvariantModule, pareto_weights
+from depthkit.paradigms import AffineInvariantModule, CosineDecay, pareto_weights
 from depthkit.types import Ambiguity, LabelKind, Representation
 from tests.contracts.paradigm import FILM, METRIC_DEPTH, Memory, TinyNet, batch, sgd, trainer, weights_after
 from tests.contracts.ranks import on_ranks
@@ -149,3 +151,18 @@ def test_contradicting_settings_are_refused() -> None:
         module(batch_norm="per_dataset", combine="equal")
     with pytest.raises(RecipeError, match="unknown protocol 'nyu'; expected one of"):
         module(protocols="nyu")
+
+
+@pytest.mark.parametrize("options", VARIANTS[:2], ids=str)
+def test_a_run_resumed_mid_epoch_ends_in_the_same_weights_bit_for_bit(options: dict, scenes: Path, tmp_path: Path) -> None:
+    def run(**start: Any) -> dict[str, torch.Tensor]:
+        data = DepthDataModule([ShardSource(str(scenes))] * 2, size=(32, 48), batch_size=4, seed=3, epoch_size=12)
+        m = module(norm=True, **{**options, "optimizer": partial(torch.optim.AdamW, lr=1e-2)}, schedule=CosineDecay(warmup=2))
+        keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1)
+        fitting = trainer(tmp_path, max_steps=8, max_epochs=-1, enable_checkpointing=True, callbacks=[keep])
+        fitting.fit(m, datamodule=data, **start)
+        return dict(m.model.state_dict())
+
+    whole, resumed = run(), run(ckpt_path=tmp_path / "step=4.ckpt")  # three batches per epoch
+    for name, weight in whole.items():
+        assert_close(resumed[name], weight, rtol=0, atol=0)
