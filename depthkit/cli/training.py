@@ -4,6 +4,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError
@@ -12,10 +13,11 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from depthkit.cli.predictions import PredictionWriter
 from depthkit.data import DepthDataModule
-from depthkit.errors import RecipeError
+from depthkit.errors import CheckpointError, RecipeError
 from depthkit.evaluation import table_of
 from depthkit.paradigms import DepthModule
 
+_KEYWORDS = ("last", "best", "hpc", "registry")  # checkpoints that the trainer finds itself
 _NOISE = re.compile(r"does not validate against|^subtypes:|^errors:|^given value|^expected a <class 'nonetype'>", re.IGNORECASE)
 
 
@@ -38,6 +40,18 @@ class DepthCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Where and how ``depthkit predict`` writes: ``--predictions.out`` and its siblings."""
         parser.add_lightning_class_args(PredictionWriter, "predictions")
+
+    def before_instantiate_classes(self) -> None:
+        """A checkpoint that is not there stops the run before anything is built.
+
+        Raises:
+            CheckpointError: names the path.
+        """
+        checkpoint = self.config[self.subcommand].get("ckpt_path")
+        if checkpoint not in (None, *_KEYWORDS) and "://" not in checkpoint and not Path(checkpoint).is_file():
+            raise CheckpointError(
+                f"expected a checkpoint at {checkpoint or '(an empty path)'}; there is none. Give a file or one of {', '.join(_KEYWORDS)}."
+            )
 
     def validate(self, **options: Any) -> None:
         """Score the validation sets; print a line per set."""

@@ -61,6 +61,11 @@ def test_shards_that_are_not_there_are_named(tmp_path: Path, capsys: pytest.Capt
     assert f"{tmp_path}/none" in complaint(["fit", "--config", str(QUICKSTART), *options], capsys)
 
 
+def test_a_checkpoint_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    said = complaint(["test", "--config", str(QUICKSTART), "--ckpt_path", "gone.ckpt"], capsys)
+    assert said.startswith("CheckpointError: expected a checkpoint at gone.ckpt")
+
+
 @pytest.mark.parametrize("command", ["fitt", "shard"])
 def test_an_unknown_command_is_answered_with_those_there_are(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = complaint([command], capsys)
