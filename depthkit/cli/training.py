@@ -50,7 +50,8 @@ class DepthCLI(LightningCLI):
         checkpoint = self.config[self.subcommand].get("ckpt_path")
         if checkpoint not in (None, *_KEYWORDS) and "://" not in checkpoint and not Path(checkpoint).is_file():
             raise CheckpointError(
-                f"expected a checkpoint at {checkpoint or '(an empty path)'}; there is none. Give a file or one of {', '.join(_KEYWORDS)}."
+                f"expected a checkpoint at {checkpoint or '(an empty path)'}; there is none. "
+                f"Give a file, or one of {', '.join(_KEYWORDS)}."
             )
 
     def validate(self, **options: Any) -> None:
