@@ -81,6 +81,16 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
         input=InputResize(rule="native"),
     ),
     Protocol(
+        name="small_affine",
+        source="depthkit: as synthetic_affine, any image shown with as many pixels as 192x256, for networks trained at that size",
+        accepts=_DENSE,
+        metrics=_USUAL,
+        alignment=_DISPARITY_FIT,
+        max_depth=80.0,
+        label_range=(0.0, 80.0),
+        input=InputResize((192 * 256) ** 0.5, rule="area", antialias=True),
+    ),
+    Protocol(
         name="synthetic_metric",
         source="depthkit: unseen scenes, metres as predicted, sky and all beyond 80 m not scored",
         accepts=_METRIC,
