@@ -8,7 +8,7 @@ from rich.console import Console
 
 from depthkit.cli import shards
 from depthkit.cli.evaluate import evaluation_samples
-from depthkit.cli.training import run
+from depthkit.cli.training import last_checkpoint, run
 from depthkit.data.shards import ShardIndex
 from depthkit.errors import RecipeError
 from depthkit.evaluation import PROTOCOLS, Report, best_row_baseline, evaluate, picture_strip
@@ -50,10 +50,10 @@ def demo(
     for option, split in (("sources", "train"), ("val_sources", "val")):
         sources = [{"root": str(out / "shards" / kind), "split": split} for kind in KINDS]
         arguments.append(f"--data.{option}={json.dumps(sources)}")
-    if checkpoint := _last_checkpoint(out):
+    if checkpoint := last_checkpoint(out):
         arguments.append(f"--ckpt_path={checkpoint}")
     run([*arguments, *(fit or [])])
-    predictor = DepthPredictor.from_checkpoint(_last_checkpoint(out) or out / "last.ckpt")
+    predictor = DepthPredictor.from_checkpoint(last_checkpoint(out) or out / "last.ckpt")
     for kind in KINDS:
         train, test = (evaluation_samples(out / "shards" / kind, split) for split in ("train", "test"))
         report = evaluate(predictor.model, test, PROTOCOLS[PROTOCOL], name="trained network")
@@ -61,11 +61,6 @@ def demo(
         console.print(f"\nunseen {kind} scenes\n{report.table()}", markup=False)
         _write(report, out / kind)
     console.print(f"pictures and numbers per image: {', '.join(f'{out / kind}.png, .html and .json' for kind in KINDS)}")
-
-
-def _last_checkpoint(out: Path) -> Path | None:
-    found = sorted(out.glob("lightning_logs/*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    return found[-1] if found else None
 
 
 def _render(root: Path, split: str, count: int, seed: int, kind: str, size: tuple[int, int], workers: int) -> None:

@@ -17,7 +17,7 @@ from depthkit.errors import CheckpointError, RecipeError
 from depthkit.evaluation import table_of
 from depthkit.paradigms import DepthModule
 
-_KEYWORDS = ("last", "best", "hpc", "registry")  # checkpoints that the trainer finds itself
+_KEYWORDS = ("best", "hpc", "registry")  # checkpoints that the trainer finds itself
 _NOISE = re.compile(r"does not validate against|^subtypes:|^errors:|^given value|^expected a <class 'nonetype'>", re.IGNORECASE)
 
 
@@ -47,12 +47,34 @@ class DepthCLI(LightningCLI):
         Raises:
             CheckpointError: names the path.
         """
-        checkpoint = self.config[self.subcommand].get("ckpt_path")
+        config = self.config[self.subcommand]
+        checkpoint = config.get("ckpt_path")
+        if checkpoint == "last":
+            root = Path(config.trainer.default_root_dir or ".")
+            if (newest := last_checkpoint(root)) is None:
+                raise CheckpointError(
+                    f"expected a last.ckpt under {root}/lightning_logs; there is none. Give the checkpoint's path, or "
+                    "trainer.default_root_dir as in the run to go on with."
+                )
+            config["ckpt_path"] = checkpoint = str(newest)
+        elif self.subcommand == "predict" and checkpoint is None:
+            raise CheckpointError("expected a checkpoint to predict with; got none. Give --ckpt_path.")
         if checkpoint not in (None, *_KEYWORDS) and "://" not in checkpoint and not Path(checkpoint).is_file():
             raise CheckpointError(
                 f"expected a checkpoint at {checkpoint or '(an empty path)'}; there is none. "
-                f"Give a file, or one of {', '.join(_KEYWORDS)}."
+                "Give a file, or `last` for the newest of trainer.default_root_dir."
             )
+
+    def instantiate_classes(self) -> None:
+        """As in Lightning, but a mistake that a constructor finds is one sentence.
+
+        Raises:
+            RecipeError: says what the constructor said.
+        """
+        try:
+            super().instantiate_classes()
+        except (ArgumentError, ValueError) as error:
+            raise RecipeError(sentence(str(error))) from error
 
     def validate(self, **options: Any) -> None:
         """Score the validation sets; print a line per set."""
@@ -81,6 +103,12 @@ class DepthCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except ArgumentError as error:
             raise RecipeError(f"{sentence(str(error))} See `depthkit fit --help`.") from error
+
+
+def last_checkpoint(root: Path) -> Path | None:
+    """The newest ``last.ckpt`` of the runs under ``trainer.default_root_dir``."""
+    found = root.glob("lightning_logs/*/checkpoints/last.ckpt")
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def sentence(message: str) -> str:

@@ -82,7 +82,7 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
     ),
     Protocol(
         name="small_affine",
-        source="depthkit: as synthetic_affine, any image shown with as many pixels as 192x256, for networks trained at that size",
+        source="depthkit: as synthetic_affine, any image shown with the pixels of 192x256, for networks of that size",
         accepts=_DENSE,
         metrics=_USUAL,
         alignment=_DISPARITY_FIT,

@@ -10,7 +10,7 @@ from depthkit.losses import GradientMatchingLoss, SSILoss
 from depthkit.models import DepthNet
 from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.labels import DENSE, has_label, labels, mean_over_ranks, mean_per_group, unit_range
-from depthkit.paradigms.pareto import Normalisation, carry_gradient, flat_gradient, min_norm_combination
+from depthkit.paradigms.pareto import Normalisation, carry_gradient, combine, flat_gradient, min_norm_combination
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
 
@@ -72,6 +72,19 @@ class AffineInvariantModule(DepthModule):
         self.batch_norm = batch_norm
         self.train()  # the trainer keeps the modes it finds
 
+    def setup(self, stage: str) -> None:
+        """As in ``DepthModule``.
+
+        Raises:
+            RecipeError: Pareto steps in float16, whose gradients need a loss scale that this combination does not have.
+        """
+        super().setup(stage)
+        if self.combine == "pareto" and "16" in str(self.trainer.precision) and "bf16" not in str(self.trainer.precision):
+            raise RecipeError(
+                f"combine='pareto' takes gradients without a loss scale, so float16 would lose them; got precision "
+                f"{self.trainer.precision}. Use trainer.precision=bf16-mixed."
+            )
+
     def train(self, mode: bool = True) -> "AffineInvariantModule":
         """As in torch, but frozen batch normalisation stays in evaluation mode."""
         super().train(mode)
@@ -101,7 +114,7 @@ class AffineInvariantModule(DepthModule):
             losses, present, total = self._exact_pareto(batch)
         else:
             losses, present = self.dataset_losses(self.model(batch.image), batch)
-            total = (self._weights(losses, present) * losses).sum()
+            total = combine(self._weights(losses, present), losses)
         self.log("train/loss", total.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
         for name, loss, here in zip(self.dataset_names, losses.detach(), present, strict=True):
             self.log(f"train/{name}", loss.where(here, torch.nan), sync_dist=True, batch_size=len(batch))
@@ -124,7 +137,7 @@ class AffineInvariantModule(DepthModule):
             rows, losses, present = self._one_forward_per_dataset(batch, parameters)
         losses = mean_over_ranks(losses.detach())
         weights = self._min_norm(rows, losses, present)
-        return losses, present, carry_gradient((weights * losses).sum(), weights @ rows, parameters)
+        return losses, present, carry_gradient(combine(weights, losses), combine(weights, rows), parameters)
 
     def _one_forward_per_dataset(self, batch: Batch, parameters: list[nn.Parameter]) -> tuple[Tensor, Tensor, Tensor]:
         rows, losses, present = [], [], []

@@ -85,7 +85,7 @@ class DepthModule(LightningModule):
                     )
         part = {"fit": "val", "validate": "val", "test": "test"}.get(stage)
         if part is not None:
-            names = getattr(data, f"{part}_names", None) or ("data",)
+            names = getattr(data, f"{part}_names", ("data",))
             self.scores[part] = nn.ModuleList(ProtocolMetrics(self._protocol(name)) for name in names)
 
     def _protocol(self, dataset: str) -> Protocol:
@@ -126,7 +126,7 @@ class DepthModule(LightningModule):
         self._log_scores("test")
 
     def _log_scores(self, part: str) -> None:
-        names = getattr(getattr(self.trainer, "datamodule", None), f"{part}_names", None) or ("data",)
+        names = getattr(getattr(self.trainer, "datamodule", None), f"{part}_names", ("data",))
         for index, name in enumerate(names):
             metrics = self._metrics(part, index)
             for metric, value in metrics.compute().items():  # already reduced over ranks

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, distributed
 
 from depthkit.masked import masked_count, masked_range, per_image
+from depthkit.precision import in_float32
 from depthkit.representation import convert_rows
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, Representation
 
@@ -53,6 +54,7 @@ def has_label(valid: Tensor) -> Tensor:
     return masked_count(valid) > 0
 
 
+@in_float32
 def mean_per_group(per_image_loss: Tensor, counted: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Mean loss of each group over the counted images of all ranks.
 

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from depthkit.errors import DepthKitError
+from depthkit.masked import per_image
 from depthkit.paradigms.labels import mean_over_ranks
+from depthkit.precision import in_float32
 
 Normalisation = Literal["none", "l2", "loss", "loss+"]
 
@@ -65,6 +67,7 @@ def flat_gradient(loss: Tensor, parameters: Sequence[nn.Parameter], *, retain_gr
     return mean_over_ranks(torch.cat([g.flatten().float() for g in gradients]))
 
 
+@in_float32
 def min_norm_combination(
     gradients: Tensor, losses: Tensor, present: Tensor, normalisation: Normalisation = "none"
 ) -> tuple[Tensor, Tensor]:
@@ -93,6 +96,17 @@ def min_norm_combination(
         chosen = gram[taking_part][:, taking_part] / scale[:, None] / scale
         weights[taking_part] = pareto_weights(chosen).to(weights)
     return weights, taking_part
+
+
+@in_float32
+def combine(weights: Tensor, values: Tensor) -> Tensor:
+    """``sum_k weights_k values_k`` over the first axis; what has weight 0 takes no part, be it NaN or infinite.
+
+    Args:
+        weights: ``(K,)``.
+        values: one per objective, ``(K, ...)``: its loss, or its gradient.
+    """
+    return torch.tensordot(weights, values.where(per_image(weights, values) != 0, 0), 1)
 
 
 class _Carry(torch.autograd.Function):

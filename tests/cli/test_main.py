@@ -48,6 +48,28 @@ def test_a_wrong_key_in_a_recipe_is_named(
     assert culprit in said
 
 
+@pytest.mark.parametrize(
+    ("option", "culprit"),
+    [
+        ("--model.protocols=nope", "unknown protocol 'nope'"),
+        ("--model.batch_norm=per_dataset", "per_dataset"),
+        ("--model.model.init_args.backbone=nosuch", "nosuch"),
+    ],
+)
+def test_what_a_constructor_refuses_is_one_sentence(option: str, culprit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    small = f"--model.model={SMALL}"
+    assert culprit in complaint(["fit", "--config", str(QUICKSTART), small, option], capsys)
+
+
+def test_predict_wants_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--ckpt_path" in complaint(["predict", "--config", str(QUICKSTART)], capsys)
+
+
+def test_there_is_no_last_checkpoint_before_a_first_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--config", str(QUICKSTART), f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=last"]
+    assert f"under {tmp_path}/lightning_logs" in complaint(["fit", *options], capsys)
+
+
 def test_a_recipe_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.yaml" in complaint(["fit", "--config", "nowhere.yaml"], capsys)
 

@@ -144,6 +144,13 @@ def test_labels_it_cannot_learn_from_stop_the_run_before_it_starts(tmp_path: Pat
         trainer(tmp_path).fit(module(), datamodule=Memory([batch(ROWS)], (METRIC_DEPTH, film_depth)))
 
 
+def test_pareto_in_float16_is_refused(tmp_path: Path) -> None:
+    fitting = trainer(tmp_path)
+    fitting.strategy.precision_plugin.precision = "16-mixed"  # what a GPU run with that precision says
+    with pytest.raises(RecipeError, match="bf16-mixed"):
+        fitting.fit(module(combine="pareto"), datamodule=Memory([batch(ROWS)], KINDS))
+
+
 def test_contradicting_settings_are_refused() -> None:
     with pytest.raises(RecipeError, match="outputs disparity; got log_depth"):
         AffineInvariantModule(TinyNet(Representation.LOG_DEPTH))

@@ -58,6 +58,12 @@ def test_an_absent_group_is_said_to_be_absent() -> None:
     assert present.tolist() == [True, False, False]
 
 
+def test_the_mean_loss_is_taken_in_full_precision_under_autocast() -> None:
+    loss, counted, group = torch.tensor([1.2345678, 2.3456789]), torch.tensor([True, True]), torch.tensor([0, 1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_close(mean_per_group(loss, counted, group, 2)[0], loss, rtol=0, atol=0)
+
+
 def rows_of(rank: int, loss: Tensor, counted: Tensor, group: Tensor) -> Tensor:
     rows = slice(0, 1) if rank == 0 else slice(1, None)
     return mean_per_group(loss[rows], counted[rows], group[rows], 3)[0]

@@ -5,7 +5,7 @@ from torch.testing import assert_close
 
 from depthkit.errors import DepthKitError
 from depthkit.paradigms import pareto_weights
-from depthkit.paradigms.pareto import carry_gradient, flat_gradient, min_norm_combination
+from depthkit.paradigms.pareto import carry_gradient, combine, flat_gradient, min_norm_combination
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -77,6 +77,22 @@ def test_absent_and_non_finite_objectives_get_no_weight() -> None:
     assert taking_part.tolist() == [True, True, False, False]
     nothing, _ = min_norm_combination(gradients, torch.ones(4), torch.zeros(4, dtype=torch.bool))
     assert_close(nothing, torch.zeros(4))
+
+
+def test_what_has_no_weight_takes_no_part_however_broken() -> None:
+    rows = torch.tensor([[1.0, 2.0], [torch.nan, torch.inf]])
+    assert_close(combine(torch.tensor([1.0, 0.0]), rows), rows[0])
+    assert_close(combine(torch.tensor([0.5, 0.0]), torch.tensor([4.0, torch.nan])), torch.tensor(2.0))
+
+
+def test_half_precision_networks_leave_the_combination_in_full_precision() -> None:
+    rows, losses = 20 * torch.randn(2, 1000), torch.tensor([1.2345678, 2.3456789])
+    present = torch.ones(2, dtype=torch.bool)
+    expected, _ = min_norm_combination(rows, losses, present)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        weights, _ = min_norm_combination(rows, losses, present)
+        assert_close(combine(weights, rows), combine(expected, rows), rtol=0, atol=0)
+    assert_close(weights, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
