@@ -54,12 +54,21 @@ def demo(
         arguments.append(f"--ckpt_path={checkpoint}")
     run([*arguments, *(fit or [])])
     predictor = DepthPredictor.from_checkpoint(last_checkpoint(out) or out / "last.ckpt")
+    errors: dict[str, list[float]] = {"network": [], "baseline": []}
     for kind in KINDS:
         train, test = (evaluation_samples(out / "shards" / kind, split) for split in ("train", "test"))
         report = evaluate(predictor.model, test, PROTOCOLS[PROTOCOL], name="trained network")
-        report = report.compared_with(best_row_baseline(train, test, PROTOCOLS[PROTOCOL]))
+        baseline = best_row_baseline(train, test, PROTOCOLS[PROTOCOL])
+        for scored, name in ((report, "network"), (baseline, "baseline")):
+            errors[name] += [row["abs_rel"] for row in scored.per_image if not row["left_out"]]
+        report = report.compared_with(baseline)
         console.print(f"\nunseen {kind} scenes\n{report.table()}", markup=False)
         _write(report, out / kind)
+    network, baseline_error = (sum(values) / len(values) for values in errors.values())
+    console.print(
+        f"\nall {len(errors['network'])} unseen scenes: AbsRel {network:.4f}, image-blind baseline {baseline_error:.4f}, "
+        f"ratio {network / baseline_error:.2f}"
+    )
     console.print(f"pictures and numbers per image: {', '.join(f'{out / kind}.png, .html and .json' for kind in KINDS)}")
 
 
