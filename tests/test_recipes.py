@@ -48,7 +48,7 @@ def test_a_shrunk_recipe_learns(recipe: Path, scenes: Path, tmp_path: Path) -> N
     model.update(model=SMALL, protocols="synthetic_affine", schedule=None)
     model["optimizer"]["init_args"]["lr"] = 3e-3
     model.pop("encoder_lr", None)
-    data["sources"] = [{"root": str(scenes)} for _ in data["sources"]]
+    data["sources"] = [{"root": str(scenes), "name": f"set{i}"} for i, _ in enumerate(data["sources"])]
     data["transform"] = {"class_path": "depthkit.data.transforms.Resize", "init_args": {"size": [64, 96]}}
     data.update(val_sources=[{"root": str(scenes), "split": "test"}], size=[64, 96], num_workers=0, epoch_size=6)
     data["batch_size"] = max(len(data["sources"]), 6)

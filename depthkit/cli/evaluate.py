@@ -6,14 +6,14 @@ from rich.console import Console
 
 from depthkit.data import DepthDataModule, ShardSource
 from depthkit.data.stream import Loader
-from depthkit.evaluation import PROTOCOLS, find_protocol
 from depthkit.evaluation import evaluate as score
+from depthkit.evaluation import find_protocol
 from depthkit.inference import read_checkpoint
 
 
 def evaluate(
     checkpoint: Path,
-    shards: list[Path],
+    shards: list[str],
     protocol: str = "synthetic_affine",
     *,
     split: str = "test",
@@ -27,8 +27,8 @@ def evaluate(
 
     Args:
         checkpoint: written by `depthkit fit`.
-        shards: folders of shards, each scored by itself.
-        protocol: name of the protocol; `--protocol list` prints all.
+        shards: folders or URLs of shards, each scored by itself.
+        protocol: name of the protocol; a wrong one is answered with all there are.
         split: of the shards.
         out: folder for one JSON and one HTML file per dataset; none are written without it.
         pictures: images to show in the HTML file, spread evenly over the dataset.
@@ -37,10 +37,6 @@ def evaluate(
         allow: beginnings of further Python names that may be imported to build the checkpoint's network.
     """
     console = Console(soft_wrap=True, highlight=False)
-    if protocol == "list":
-        for each in PROTOCOLS.values():
-            console.print(f"{each.name}: {each.source}")
-        return
     rules = find_protocol(protocol)
     network = read_checkpoint(checkpoint, allow=allow or ())
     for root in shards:
@@ -54,12 +50,12 @@ def evaluate(
         )
         console.print(f"{root} ({split})\n{report.table()}\n", markup=False)
         if out is not None:
-            stem = f"{root.name}.{split}.{protocol}"
+            stem = f"{root.rstrip('/').rpartition('/')[2]}.{split}.{protocol}"
             for file in (report.to_json(out / f"{stem}.json"), report.to_html(out / f"{stem}.html")):
                 console.print(f"wrote {file}", markup=False)
 
 
-def evaluation_samples(root: Path, split: str = "test", *, num_workers: int = 0) -> Loader:
+def evaluation_samples(root: Path | str, split: str = "test", *, num_workers: int = 0) -> Loader:
     """Every sample of a split exactly once, in order, as batches of one in their own size; can be read again and again.
 
     Broken samples are skipped with a warning; more than a few raise a ``ShardError``.

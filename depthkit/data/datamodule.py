@@ -113,7 +113,7 @@ class DepthDataModule(LightningDataModule):
     @property
     def dataset_names(self) -> tuple[str, ...]:
         """Names of the training sources, in the order of ``Batch.dataset``."""
-        return tuple(_name(source) for source in self.sources)
+        return _names(self.sources)
 
     @property
     def label_kinds(self) -> tuple[LabelKind, ...]:
@@ -123,12 +123,12 @@ class DepthDataModule(LightningDataModule):
     @property
     def val_names(self) -> tuple[str, ...]:
         """Names of the validation sources, in the order of their loaders."""
-        return tuple(_name(source) for source in self.val_sources)
+        return _names(self.val_sources)
 
     @property
     def test_names(self) -> tuple[str, ...]:
         """Names of the test sources, in the order of their loaders."""
-        return tuple(_name(source) for source in self.test_sources)
+        return _names(self.test_sources)
 
     def train_dataloader(self) -> Loader:
         """The training stream of this rank."""
@@ -240,6 +240,17 @@ class ImageFiles(TorchDataset[Batch]):
         if not source.exists():
             raise ShardError(f"expected an image or a folder at {source}; there is nothing. Check data.predict_sources.")
         return [source]
+
+
+def _names(sources: Sequence[ShardSource]) -> tuple[str, ...]:
+    names = tuple(_name(source) for source in sources)
+    wrong = sorted({name for name in names if names.count(name) > 1 or "/" in name})
+    if wrong:
+        raise RecipeError(
+            f"expected a name of its own, without '/', for every source of a list; got {', '.join(wrong)}. "
+            "Give each source `name:`."
+        )
+    return names
 
 
 def _name(source: ShardSource) -> str:

@@ -1,6 +1,5 @@
 """The network in a training checkpoint, rebuilt without the paradigm that trained it and without running code from the file."""
 
-import pickle
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -48,7 +47,7 @@ def read_checkpoint(path: str | Path, *, allow: Sequence[str] = ()) -> Checkpoin
         raise CheckpointError(f"expected a checkpoint at {path}; there is no such file.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a file that is none makes the unpickler fail in whatever way its bytes happen to
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"expected a checkpoint of `depthkit fit` at {path}; it cannot be read ({reason}).") from error
     facts = content.get("depthkit") if isinstance(content, Mapping) else None

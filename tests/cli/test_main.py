@@ -88,6 +88,11 @@ def test_a_checkpoint_that_is_not_there_is_named(capsys: pytest.CaptureFixture[s
     assert said.startswith("CheckpointError: expected a checkpoint at gone.ckpt")
 
 
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.ckpt").write_text("energy, and the rest of it")
+    assert "notes.ckpt" in complaint(["evaluate", str(tmp_path / "notes.ckpt"), "[shards]"], capsys)
+
+
 @pytest.mark.parametrize("command", ["fitt", "shard"])
 def test_an_unknown_command_is_answered_with_those_there_are(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = complaint([command], capsys)

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from depthkit.data import DepthDataModule, EqualParts, LabelledUnlabelled, Proportional, ShardSource, ShardWriter, Weighted
+from depthkit.data import (
+    DepthDataModule,
+    EqualParts,
+    LabelledUnlabelled,
+    Proportional,
+    ShardSource,
+    ShardWriter,
+    SyntheticScenes,
+    Weighted,
+)
 from depthkit.data.transforms import CenterCrop, Resize
 from depthkit.errors import RecipeError, ShapeError, ShardError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
@@ -114,3 +123,12 @@ def test_wrong_settings_name_the_setting_and_the_remedy(sources, tmp_path):
         next(iter(DepthDataModule(sources, transform=Resize((9, 9)), size=(8, 8), batch_size=2).train_dataloader()))
     with pytest.raises(RecipeError, match="no images to predict"):
         DepthDataModule().predict_dataloader()
+
+
+def test_sources_of_one_name_are_refused(tmp_path):
+    with ShardWriter(tmp_path, split="train", dataset="twin", samples_per_shard=1) as writer:
+        for sample in SyntheticScenes(2, size=(16, 16), kind="room"):
+            writer.write(sample)
+    module = DepthDataModule([ShardSource(str(tmp_path)), ShardSource(str(tmp_path))])
+    with pytest.raises(RecipeError, match=r"got twin\. Give each source `name:`"):
+        _ = module.dataset_names

@@ -163,7 +163,9 @@ def test_contradicting_settings_are_refused() -> None:
 @pytest.mark.parametrize("options", VARIANTS[:2], ids=str)
 def test_a_run_resumed_mid_epoch_ends_in_the_same_weights_bit_for_bit(options: dict, scenes: Path, tmp_path: Path) -> None:
     def run(**start: Any) -> dict[str, torch.Tensor]:
-        data = DepthDataModule([ShardSource(str(scenes))] * 2, size=(32, 48), batch_size=4, seed=3, epoch_size=12)
+        data = DepthDataModule(
+            [ShardSource(str(scenes), name=name) for name in "ab"], size=(32, 48), batch_size=4, seed=3, epoch_size=12
+        )
         m = module(norm=True, **{**options, "optimizer": partial(torch.optim.AdamW, lr=1e-2)}, schedule=CosineDecay(warmup=2))
         keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1)
         fitting = trainer(tmp_path, max_steps=8, max_epochs=-1, enable_checkpointing=True, callbacks=[keep])
