@@ -1,21 +1,33 @@
-"""Every loss as a function: three ``(B, 1, H, W)`` tensors in, ``(B,)`` out."""
+"""Every loss as a function, ``(B,)`` out, and what losses are made of. Losses on labels take three ``(B, 1, H, W)`` tensors."""
 
 from depthkit.losses.align import align_pair
+from depthkit.losses.feature_alignment import feature_alignment_loss
 from depthkit.losses.gradient_matching import gradient_matching_loss
 from depthkit.losses.pairwise import pairwise_l1_si_loss, pairwise_l1_ssi_loss, pairwise_l2_si_loss
+from depthkit.losses.photometric import feature_l1_error, photometric_error
 from depthkit.losses.pointwise import pointwise_loss
 from depthkit.losses.ranking import ranking_loss
+from depthkit.losses.reprojection import Reprojection, min_reprojection, min_reprojection_loss, source_errors
 from depthkit.losses.silog import silog_loss
+from depthkit.losses.smoothness import edge_aware_smoothness_loss
 from depthkit.losses.ssi import ssi_loss
 
 __all__ = [
+    "Reprojection",
     "align_pair",
+    "edge_aware_smoothness_loss",
+    "feature_alignment_loss",
+    "feature_l1_error",
     "gradient_matching_loss",
+    "min_reprojection",
+    "min_reprojection_loss",
     "pairwise_l1_si_loss",
     "pairwise_l1_ssi_loss",
     "pairwise_l2_si_loss",
+    "photometric_error",
     "pointwise_loss",
     "ranking_loss",
     "silog_loss",
+    "source_errors",
     "ssi_loss",
 ]

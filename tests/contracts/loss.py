@@ -1,4 +1,7 @@
-"""What every loss owes its caller. A new loss adds itself to ``ALL_LOSSES``; its own file holds only its own laws."""
+"""What every loss owes its caller; a loss's own file holds only its own laws.
+
+A new loss on labels adds itself to ``ALL_LOSSES``, one that learns without them to ``UNLABELLED_LOSSES``.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -76,6 +79,60 @@ ALL_LOSSES = [
     LossCase(functional.silog_loss, losses.SILogLoss),
     LossCase(functional.silog_loss, losses.SILogLoss, {"variance_focus": 0.5}),
     LossCase(functional.ranking_loss, losses.RankingLoss),
+]
+
+
+@dataclass(frozen=True)
+class UnlabelledCase:
+    """A loss, or an error per pixel, on images or features: arguments are drawn in float64, one row per image."""
+
+    function: Callable[..., Tensor]
+    module: type[nn.Module]
+    arguments: Callable[[], tuple[Tensor, ...]]
+    options: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)  # to each call
+
+    def __str__(self) -> str:
+        options = (f"{name}={value}" for name, value in (self.options | self.given).items())
+        return "-".join([self.module.__name__, *options])
+
+    def call(self, *arguments: Tensor) -> Tensor:
+        """The function on its arguments."""
+        return self.function(*arguments, **self.options, **self.given)
+
+    def twin(self, *arguments: Tensor) -> Tensor:
+        """The module on its arguments."""
+        return self.module(**self.options)(*arguments, **self.given)
+
+
+def _images(*shape: int) -> Tensor:
+    return torch.rand(3, *shape, 3, 6, 7, dtype=torch.float64)
+
+
+def _maps() -> tuple[Tensor, ...]:
+    return 0.1 + torch.rand(3, 1, 6, 7, dtype=torch.float64), _images()
+
+
+def _two_sources() -> tuple[Tensor, ...]:
+    return _images(), _images(2), _images(2)
+
+
+def _tokens() -> tuple[Tensor, ...]:
+    return torch.randn(3, 6, 4, dtype=torch.float64), torch.randn(3, 6, 4, dtype=torch.float64)
+
+
+PHOTOMETRIC = partial(UnlabelledCase, functional.photometric_error, losses.PhotometricError, lambda: (_images(), _images()))
+REPROJECTION = partial(UnlabelledCase, functional.min_reprojection_loss, losses.MinReprojectionLoss, _two_sources)
+ALIGNMENT = partial(UnlabelledCase, functional.feature_alignment_loss, losses.FeatureAlignmentLoss, _tokens)
+
+UNLABELLED_LOSSES = [
+    PHOTOMETRIC(),
+    PHOTOMETRIC({"ssim_weight": 0}),
+    REPROJECTION({"automask": False}),
+    REPROJECTION({"automask": False, "reduction": "mean"}),
+    UnlabelledCase(functional.edge_aware_smoothness_loss, losses.EdgeAwareSmoothnessLoss, _maps),
+    ALIGNMENT(),
+    ALIGNMENT({"margin": 0.3, "divisor": "all"}),
 ]
 
 
