@@ -10,7 +10,17 @@ from depthkit.models.checkpoints import load_published
 from depthkit.models.encoder import TimmEncoder
 from depthkit.models.heads import LogDisparityHead, MidasHead
 from depthkit.models.midas import MidasDecoder, midas_resnext101, midas_small, midas_timm
+from depthkit.models.monodepth2 import (
+    Monodepth2Decoder,
+    Monodepth2Head,
+    Monodepth2Net,
+    PredictiveMask,
+    monodepth2_resnet18,
+    monodepth2_resnet50,
+    monodepth2_timm,
+)
 from depthkit.models.net import DepthNet
+from depthkit.models.pose import PoseCNN, PoseNet, SharedPoseNet, pose_cnn, pose_resnet18, pose_shared, pose_timm
 from depthkit.models.refinenet_light import (
     LightRefineNetDecoder,
     lrn_efficientnet_b0,
@@ -23,6 +33,7 @@ from depthkit.models.refinenet_light import (
     lrn_mobilenetv2,
     lrn_timm,
 )
+from depthkit.models.vgg import vgg16_relu1_1
 from depthkit.models.weights import read_weights
 from depthkit.models.xian import XianDecoder, XianHead, xian_resnet50
 
@@ -32,6 +43,13 @@ __all__ = [
     "LogDisparityHead",
     "MidasDecoder",
     "MidasHead",
+    "Monodepth2Decoder",
+    "Monodepth2Head",
+    "Monodepth2Net",
+    "PoseCNN",
+    "PoseNet",
+    "PredictiveMask",
+    "SharedPoseNet",
     "TimmEncoder",
     "XianDecoder",
     "XianHead",
@@ -50,6 +68,14 @@ __all__ = [
     "midas_resnext101",
     "midas_small",
     "midas_timm",
+    "monodepth2_resnet18",
+    "monodepth2_resnet50",
+    "monodepth2_timm",
+    "pose_cnn",
+    "pose_resnet18",
+    "pose_shared",
+    "pose_timm",
     "read_weights",
+    "vgg16_relu1_1",
     "xian_resnet50",
 ]

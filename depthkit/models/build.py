@@ -3,20 +3,21 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 from depthkit.errors import CheckpointError
 from depthkit.models.net import DepthNet
 
 P = ParamSpec("P")
+Net = TypeVar("Net", bound=DepthNet)
 _ARCHITECTURES: dict[str, Callable[..., DepthNet]] = {}
 
 
-def architecture(function: Callable[P, DepthNet]) -> Callable[P, DepthNet]:
+def architecture(function: Callable[P, Net]) -> Callable[P, Net]:
     """Mark a function as a named architecture: what it returns remembers in ``config`` how to ``build`` it again."""
 
     @functools.wraps(function)
-    def recorded(*args: P.args, **kwargs: P.kwargs) -> DepthNet:
+    def recorded(*args: P.args, **kwargs: P.kwargs) -> Net:
         model = function(*args, **kwargs)
         arguments = inspect.signature(function).bind(*args, **kwargs).arguments
         plain = {name: str(value) if isinstance(value, str) else value for name, value in arguments.items()}

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from depthkit.errors import CheckpointError
 from depthkit.models.weights import check_fit
 
-Converter = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+Converter = Callable[[Mapping[str, Any]], dict[str, Tensor]]
 Rules = tuple[tuple[str, str], ...]
 
 # layer1 of the released encoders is a sequence that begins with the stem; refinenet4, the coarsest fusion block, is our first.
@@ -51,22 +52,66 @@ def _from_midas(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return _renamed(state, _MIDAS_DECODER + (_MIDAS_EFFICIENTNET if small else _MIDAS_RESNET))
 
 
+# Every file of Monodepth2: its rules, and names in it that are no part of the network.
+_MONODEPTH2_ENCODER: Rules = ((r"encoder\.", "encoder.backbone."),)
+_MONODEPTH2_DECODER: Rules = tuple(
+    (rf"decoder\.{2 * k + j}\.conv\.conv\.", f"decoder.up.{k}.{part}.")
+    for k in range(5)
+    for j, part in ((0, "reduce"), (1, "merge"))
+)
+_MONODEPTH2_POSE: Rules = tuple(
+    (rf"net\.{k}\.", f"decoder.{part}.") for k, part in enumerate(("squeeze", "first", "second", "output"))
+)
+_MONODEPTH2_POSE_CNN: Rules = ((r"net\.", "convs."), (r"pose_conv\.", "output."))
+_MONODEPTH2: Mapping[str, Rules] = {
+    "encoder": _MONODEPTH2_ENCODER,
+    "pose_encoder": _MONODEPTH2_ENCODER,
+    "depth": _MONODEPTH2_DECODER + tuple((rf"decoder\.{10 + s}\.conv\.", f"head.output.{s}.") for s in range(4)),
+    "predictive_mask": _MONODEPTH2_DECODER + tuple((rf"decoder\.{10 + s}\.conv\.", f"output.{s}.") for s in range(4)),
+}
+
+
+def _from_monodepth2(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Monodepth2, several files at once under their names: encoder and depth, pose_encoder and pose, pose, predictive_mask."""
+    converted: dict[str, Tensor] = {}
+    for file, weights in state.items():
+        if not isinstance(weights, Mapping) or file not in ("pose", *_MONODEPTH2):
+            raise CheckpointError(
+                f"expected Monodepth2's files under their names, {', '.join(_MONODEPTH2)}, pose; got {file!r}. "
+                'Pass for example {"encoder": torch.load("encoder.pth"), "depth": torch.load("depth.pth")}.'
+            )
+        pose = _MONODEPTH2_POSE_CNN if "pose_conv.weight" in weights else _MONODEPTH2_POSE
+        converted |= _renamed(_network_of(weights), _MONODEPTH2.get(file, pose))
+    return converted
+
+
+def _network_of(weights: Mapping[str, Any]) -> dict[str, Tensor]:
+    """An encoder's file without the classifier, which is never read, and the training size written beside it."""
+    beside = ("encoder.fc.", "height", "width", "use_stereo")
+    return {key: x for key, x in weights.items() if not key.startswith(beside)}
+
+
 CONVERTERS: Mapping[str, Converter] = {
     "midas": _from_midas,
+    "monodepth2": _from_monodepth2,
 }
 """Who published the checkpoint -> its state dict in the names of our networks."""
 
 
-def load_published(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str = "midas") -> None:
+def load_published(model: nn.Module, state_dict: Mapping[str, Any], *, source: str = "midas") -> None:
     """Load a published checkpoint into ``model``, in place, completely or not at all.
 
     What a checkpoint never holds is kept: the input's normalisation, and the batch counters of BatchNorm if they are missing.
 
     Args:
         model: a network of the same architecture: for "midas" ``midas_resnext101``,
-            ``midas_small``, or ``midas_timm`` on a ResNet.
-        state_dict: the official file's contents, for example ``torch.load(path, weights_only=True)``.
-        source: who published it: "midas" (v2 and v2.1, github.com/isl-org/MiDaS).
+            ``midas_small``, or ``midas_timm`` on a ResNet; for "monodepth2" ``monodepth2_timm`` on a ResNet, a pose network or
+            a ``PredictiveMask``.
+        state_dict: the official file's contents, for example ``torch.load(path, weights_only=True)``; of "monodepth2", those of
+            the network's files by name: ``{"encoder": ..., "depth": ...}``, ``{"pose_encoder": ..., "pose": ...}``,
+            ``{"pose": ...}`` or ``{"predictive_mask": ...}``. Their ImageNet classifier and training size are not read.
+        source: who published it: "midas" (v2 and v2.1, github.com/isl-org/MiDaS) or "monodepth2"
+            (github.com/nianticlabs/monodepth2).
 
     Raises:
         CheckpointError: an unknown source, or weights that do not fit; every name that is missing, unexpected or of another

@@ -25,13 +25,15 @@ class DepthNet(nn.Module):
         encoder: maps a normalised image to feature maps, finest first, and publishes ``channels``, ``strides`` (of those maps),
             ``mean`` and ``std`` (of an input channel).
         decoder: maps them to one map and publishes its ``channels`` and ``stride``; or a callable that builds it from the
-            encoder's ``(channels, strides)``.
+            encoder's ``(channels, strides)``. If it cannot take the smallest image that the encoder can, it publishes
+            ``min_size`` [px].
         head: maps that one to ``(B, 1, H, W)`` and states its ``representation``; or a callable that builds it from the
             decoder's ``(channels, stride)``.
 
     Attributes:
         representation: what the output's numbers are.
         size_multiple: H and W of an input are multiples of this [px].
+        min_size: and no less than this [px].
         config: the plain values that ``build`` makes this network from again; None for one put together from parts.
 
     Raises:
@@ -63,6 +65,7 @@ class DepthNet(nn.Module):
                 "Give it an attribute `representation: Representation`."
             )
         self.size_multiple = math.lcm(*self.encoder.strides)
+        self.min_size: int = getattr(self.decoder, "min_size", self.size_multiple)
         self.register_buffer("mean", torch.tensor(self.encoder.mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(self.encoder.std, dtype=torch.float32).view(1, -1, 1, 1))
 
@@ -85,10 +88,11 @@ class DepthNet(nn.Module):
         check_image("image", image)
         height, width = image.shape[-2:]
         m = self.size_multiple
-        if height % m or width % m or not height * width:
-            legal = [max(-(-side // m), 1) * m for side in (height, width)]
+        if height % m or width % m or min(height, width) < self.min_size:
+            legal = [max(-(-side // m) * m, self.min_size) for side in (height, width)]
+            least = f" of at least {self.min_size}x{self.min_size}" if self.min_size > m else ""
             raise ShapeError(
-                f"expected an image whose height and width are multiples of {m}; got {height}x{width}. "
+                f"expected an image{least} whose height and width are multiples of {m}; got {height}x{width}. "
                 f"Resize or pad it to {legal[0]}x{legal[1]}, the next legal size."
             )
         return self.encoder((image - self.mean) / self.std)

@@ -9,6 +9,7 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from depthkit.errors import CheckpointError, RecipeError
@@ -94,7 +95,8 @@ def load_backbone(name: str, pretrained: bool | str | Path, **options: Any) -> n
         name: timm's name of the model, with or without a tag of its weights.
         pretrained: True downloads timm's weights; False draws random ones; otherwise a file, or ``package:NAME``, with weights
             of the whole classifier in timm's names or in those of ``efficientnet_pytorch``, or of the feature extractor itself.
-            The classification layer's weights are not used, every other one must fit.
+            The classification layer's weights are not used, every other one must fit; those of a first convolution on RGB do so
+            for any ``in_chans``.
         options: further arguments of ``timm.create_model(features_only=True)``.
 
     Raises:
@@ -122,9 +124,13 @@ def load_backbone(name: str, pretrained: bool | str | Path, **options: Any) -> n
     with torch.device("meta"):
         whole: Any = timm.create_model(name, **options)
     expected = whole.state_dict()
+    state = timm_names(state, expected)
+    first = f"{whole.pretrained_cfg.get('first_conv')}.weight"
+    if first in state and options.get("in_chans", 3) != 3 == state[first].shape[1]:
+        state[first] = adapt_input_conv(options["in_chans"], state[first])  # as timm does: repeat, and divide by how often
     classifier = whole.pretrained_cfg.get("classifier") or ()
     heads = tuple(f"{head}." for head in ((classifier,) if isinstance(classifier, str) else classifier))
-    state = _without(timm_names(state, expected), heads)
+    state = _without(state, heads)
     check_fit(state, _without(expected, heads), name)
     wanted = backbone.state_dict().keys()
     if wanted <= state.keys():

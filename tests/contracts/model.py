@@ -16,12 +16,14 @@ from depthkit.models import (
     LogDisparityHead,
     MidasDecoder,
     MidasHead,
+    Monodepth2Net,
     TimmEncoder,
     XianDecoder,
     XianHead,
     build,
     lrn_timm,
     midas_timm,
+    monodepth2_timm,
 )
 from depthkit.types import Representation
 
@@ -46,6 +48,8 @@ ALL_MODELS: Mapping[str, Callable[[], DepthNet]] = {
         LogDisparityHead,
         strides=(2, 4, 8, 16, 32),
     ),
+    "monodepth2": partial(monodepth2_timm, _TINY, pretrained=False),
+    "monodepth2_no_stem": partial(monodepth2_timm, _TINY, pretrained=False, strides=(4, 8, 16, 32), scales=2),
 }
 
 
@@ -77,7 +81,8 @@ class ModelContract:
 
     def test_every_trainable_parameter_receives_a_finite_gradient(self, model, image):
         model.train()
-        model(image).square().sum().backward()
+        outputs = model.multiscale(image) if isinstance(model, Monodepth2Net) else [model(image)]
+        sum(output.square().sum() for output in outputs).backward()
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         assert [name for name, p in trainable.items() if p.grad is None or not p.grad.isfinite().all()] == []
         assert all(p.requires_grad and p.grad.abs().sum() > 0 for p in model.last_layer.parameters())
