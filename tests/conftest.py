@@ -1,4 +1,4 @@
-"""What every test shares: two threads, a fixed seed, the place of the real samples."""
+"""What every test shares: two threads unless OMP_NUM_THREADS says otherwise, a fixed seed, the place of the real samples."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ SAMPLES = Path(os.environ.get("DEPTHKIT_SAMPLES", Path(__file__).parents[2] / "s
 
 @pytest.fixture(autouse=True, scope="session")
 def _threads() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ ROWS = (
 ROW = {room: number for number, row in enumerate(ROWS) for room in row}
 # Rooms (or files) where a third-party package may be imported; packages not named here may be imported anywhere.
 ALLOWED = {
-    "timm": ("models",),
+    "timm": ("models", "paradigms/optimizers"),
     "diffusers": ("models",),
     "webdataset": ("data",),
     "albumentations": ("data",),

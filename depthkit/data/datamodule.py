@@ -116,9 +116,11 @@ class DepthDataModule(LightningDataModule):
         return _names(self.sources)
 
     @property
-    def label_kinds(self) -> tuple[LabelKind, ...]:
-        """What the labels of each training source are."""
-        return tuple(ShardIndex.load(source.root).kind(source.split) for source in self.sources)
+    def label_kinds(self) -> tuple[frozenset[LabelKind], ...]:
+        """What the labels of each training source may be after its transforms."""
+        after = [Compose([t for t in (source.transform, self.transform) if t is not None]) for source in self.sources]
+        stored = [ShardIndex.load(source.root).kind(source.split) for source in self.sources]
+        return tuple(transform.label_kinds(kind) for transform, kind in zip(after, stored, strict=True))
 
     @property
     def val_names(self) -> tuple[str, ...]:
@@ -147,7 +149,7 @@ class DepthDataModule(LightningDataModule):
             accumulate=self.trainer.accumulate_grad_batches if self.trainer else 1,
             epoch_size=self.epoch_size,
         )
-        labelled = [kind.ambiguity is not Ambiguity.UNLABELLED for kind in self.label_kinds]
+        labelled = [any(kind.ambiguity is not Ambiguity.UNLABELLED for kind in kinds) for kinds in self.label_kinds]
         plan = Plan(
             self.mixing.composition(rows, sizes, labelled),
             tuple(d.counts for d in datasets),

@@ -13,7 +13,7 @@ import numpy as np
 
 from depthkit.errors import GeometryError, RecipeError, ShapeError
 from depthkit.geometry import crop_intrinsics, flip_intrinsics, flip_pose, scale_intrinsics
-from depthkit.types import Sample
+from depthkit.types import LabelKind, Sample
 
 
 class Transform(ABC):
@@ -22,6 +22,10 @@ class Transform(ABC):
     @abstractmethod
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """The changed sample; the given one is left as it is."""
+
+    def label_kinds(self, kind: LabelKind) -> frozenset[LabelKind]:
+        """Every kind that a label of this kind may become; itself, unless the transform changes labels."""
+        return frozenset({kind})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
@@ -38,6 +42,13 @@ class Compose(Transform):
         for transform in self.transforms:
             sample = transform(sample, rng)
         return sample
+
+    def label_kinds(self, kind: LabelKind) -> frozenset[LabelKind]:
+        """See ``Transform.label_kinds``."""
+        kinds = frozenset({kind})
+        for transform in self.transforms:
+            kinds = frozenset(after for before in kinds for after in transform.label_kinds(before))
+        return kinds
 
 
 class Resize(Transform):
@@ -111,6 +122,23 @@ class HorizontalFlip(Transform):
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """The sample or its mirror image."""
         return flip(sample) if rng.random() < self.p else sample
+
+
+class RandomRotation(Transform):
+    """The camera rolled about its optical axis, by an angle uniform between plus and minus ``degrees`` (GP2, section 4).
+
+    Args:
+        degrees: largest angle.
+    """
+
+    def __init__(self, degrees: float = 5.0) -> None:
+        if not 0 <= degrees <= 180:
+            raise RecipeError(f"expected RandomRotation degrees between 0 and 180; got {degrees}.")
+        self.degrees = degrees
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """The rotated sample."""
+        return rotate(sample, float(np.deg2rad(rng.uniform(-self.degrees, self.degrees))))
 
 
 class Photometric(Transform):
@@ -225,6 +253,54 @@ def flip(sample: Sample) -> Sample:
     return flipped.replace(
         world_from_camera=None if world is None else flip_pose(world),
         frames_from_camera={name: flip_pose(pose) for name, pose in sample.frames_from_camera.items()},
+    )
+
+
+def rotate(sample: Sample, angle: float) -> Sample:
+    """The sample as its camera, rolled about the optical axis, would see it; the middle of the image stays where it is.
+
+    Depth along the axis and the focal lengths do not change; the principal point and the poses do. What comes in at the
+    corners has the colours of the mirrored border and no label; pairs of which a point leaves the image go.
+
+    Args:
+        sample: any; without intrinsics its pixels are taken as square and its principal point as the image's middle.
+        angle: [rad], positive turns the picture clockwise.
+    """
+    (height, width), cosine, sine = sample.size, np.cos(angle), np.sin(angle)
+    middle = np.array([(width - 1) / 2, (height - 1) / 2, 1])
+    camera = np.array([[1, 0, middle[0]], [0, 1, middle[1]], [0, 0, 1]]) if sample.intrinsics is None else sample.intrinsics
+    roll = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    new_from_old = camera @ roll @ np.linalg.inv(camera)  # pixels; affine, for the axis stays
+    recentred = np.eye(3)
+    recentred[:2, 2] = (middle - new_from_old @ middle)[:2]
+    new_from_old = recentred @ new_from_old
+
+    def moved(array: np.ndarray, how: int, border: int) -> np.ndarray:
+        return cv2.warpAffine(array, new_from_old[:2], (width, height), flags=how, borderMode=border)
+
+    def label(array: np.ndarray) -> np.ndarray:
+        if array.dtype == bool:
+            return label(array.view(np.uint8)).view(bool)
+        return moved(array, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+
+    def pairs(points: np.ndarray) -> np.ndarray:
+        a, b = (np.rint(points[:, ends] @ new_from_old[:2, :2].T + new_from_old[:2, 2]) for ends in ([1, 0], [3, 2]))
+        inside = ((np.concatenate([a, b], 1) >= 0) & (np.concatenate([a, b], 1) < [width, height] * 2)).all(1)
+        return np.concatenate([a[:, ::-1], b[:, ::-1], points[:, 4:]], 1)[inside].astype(np.int32)
+
+    turned = _moved(
+        sample,
+        image=lambda image: moved(image, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101),
+        label=label,
+        intrinsics=lambda k: recentred @ k,
+        pairs=pairs,
+    )
+    camera_from_turned = np.eye(4)
+    camera_from_turned[:3, :3] = roll.T
+    world = sample.world_from_camera
+    return turned.replace(
+        world_from_camera=None if world is None else world @ camera_from_turned,
+        frames_from_camera={n: camera_from_turned.T @ p @ camera_from_turned for n, p in sample.frames_from_camera.items()},
     )
 
 

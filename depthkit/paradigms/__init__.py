@@ -2,7 +2,19 @@
 
 from depthkit.paradigms.affine_invariant import AffineInvariantModule
 from depthkit.paradigms.base import DepthModule
+from depthkit.paradigms.geometry_preserving import GeometryPreservingModule
+from depthkit.paradigms.optimizers import radam_lookahead
 from depthkit.paradigms.pareto import pareto_weights
 from depthkit.paradigms.schedules import CosineDecay, LinearDecay, Schedule, StepDecay
 
-__all__ = ["AffineInvariantModule", "CosineDecay", "DepthModule", "LinearDecay", "Schedule", "StepDecay", "pareto_weights"]
+__all__ = [
+    "AffineInvariantModule",
+    "CosineDecay",
+    "DepthModule",
+    "GeometryPreservingModule",
+    "LinearDecay",
+    "Schedule",
+    "StepDecay",
+    "pareto_weights",
+    "radam_lookahead",
+]

@@ -76,12 +76,12 @@ class DepthModule(LightningModule):
         data: Any = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and hasattr(data, "dataset_names"):
             self.dataset_names = tuple(data.dataset_names)
-            for name, kind in zip(self.dataset_names, data.label_kinds, strict=True):
-                if kind not in self.accepts:
+            for name, kinds in zip(self.dataset_names, data.label_kinds, strict=True):
+                for kind in sorted(kinds - self.accepts):
                     accepted = ", ".join(sorted(map(str, self.accepts)))
                     raise LabelError(
-                        f"dataset {name!r} holds {kind} labels; {type(self).__name__} learns from {accepted}. "
-                        "Leave the dataset out, convert its labels, or choose another paradigm."
+                        f"dataset {name!r} holds {kind} labels; {type(self).__name__} as configured learns from {accepted}. "
+                        "Leave the dataset out, convert its labels, or choose another paradigm or loss."
                     )
         part = {"fit": "val", "validate": "val", "test": "test"}.get(stage)
         if part is not None:
@@ -139,6 +139,20 @@ class DepthModule(LightningModule):
         resize = InputResize((height * width) ** 0.5, "area", antialias=True)
         prediction = self(resize(batch.image, self.model.size_multiple)).float()
         return OutputResize()(prediction, (batch.image.shape[-2], batch.image.shape[-1]))
+
+    def on_validation_start(self) -> None:
+        """Validate with the weights that count; see ``radam_lookahead``."""
+        if not self.trainer.sanity_checking:
+            self._synchronise()
+
+    def on_train_epoch_end(self) -> None:
+        """End the epoch, and its checkpoint, with the weights that count; see ``radam_lookahead``."""
+        self._synchronise()
+
+    def _synchronise(self) -> None:
+        for optimizer in self.trainer.optimizers:
+            if hasattr(optimizer, "sync_lookahead"):
+                optimizer.sync_lookahead()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count the samples that could not be read."""

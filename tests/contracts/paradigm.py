@@ -74,7 +74,7 @@ class Memory(LightningDataModule):
     def __init__(self, batches: Sequence[Batch], kinds: Sequence[LabelKind], split: Sequence[int] | None = None) -> None:
         super().__init__()
         self.batches, self.split = list(batches), split
-        self.label_kinds = tuple(kinds)
+        self.label_kinds = tuple(frozenset({kind}) for kind in kinds)
         self.dataset_names = tuple(f"set{i}" for i in range(len(kinds)))
         self.size = tuple(batches[0].image.shape[-2:])
 

@@ -43,7 +43,8 @@ def sources(tmp_path_factory):
 def test_a_batch_says_for_each_row_where_it_comes_from_and_what_its_label_is(sources):
     data = DepthDataModule(sources, batch_size=7, size=(16, 16))
     assert data.dataset_names == ("a", "b", "c")
-    assert [str(kind) for kind in data.label_kinds] == ["metric depth", "shift_scale disparity", "unlabelled depth"]
+    kinds = [str(kind) for kinds in data.label_kinds for kind in kinds]
+    assert kinds == ["metric depth", "shift_scale disparity", "unlabelled depth"]
     for batch in data.train_dataloader():
         assert batch.image.shape == (7, 3, 16, 16)
         assert batch.image.dtype == torch.float32

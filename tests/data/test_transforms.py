@@ -11,10 +11,12 @@ from depthkit.data.transforms import (
     HorizontalFlip,
     Photometric,
     RandomResizedCrop,
+    RandomRotation,
     Resize,
     crop,
     flip,
     resize,
+    rotate,
 )
 from depthkit.errors import GeometryError, RecipeError, ShapeError
 from depthkit.types import Ambiguity, Sample
@@ -192,3 +194,56 @@ def test_impossible_geometry_is_refused(sample):
         RandomResizedCrop((8, 8), scale=(0.5, 2.0))
     with pytest.raises(RecipeError, match="height, width"):
         Resize((8, 0))
+
+
+def world(sample: Sample, valid: np.ndarray) -> np.ndarray:
+    """World coordinates of some pixels."""
+    pose = sample.world_from_camera
+    return points(sample)[valid] @ pose[:3, :3].T + pose[:3, 3]
+
+
+@pytest.mark.parametrize("angle", [0.3, -1.2])
+def test_a_rotated_camera_sees_the_same_world(sample, angle):
+    turned = rotate(sample.replace(valid=np.ones(sample.size, bool)), angle)
+    assert 0.3 < turned.valid.mean() < 1
+    seen, plane = world(turned, turned.valid), world(sample, np.ones(sample.size, bool))
+    nearest = np.linalg.norm(seen[:, None] - plane[None], axis=-1).min(1)
+    assert np.median(nearest) < 0.05  # a pixel is 0.08 wide there
+    centre = sample.replace(label=None, valid=None, sky=None)
+    middle = np.array([(WIDTH - 1) / 2, (HEIGHT - 1) / 2, 1])
+    ray, turned_ray = (np.linalg.inv(s.intrinsics) @ middle for s in (sample, rotate(centre, angle)))
+    pose, turned_pose = sample.world_from_camera[:3, :3], turned.world_from_camera[:3, :3]
+    np.testing.assert_allclose(turned_pose @ turned_ray, pose @ ray, atol=1e-9)
+
+
+def test_rotating_there_and_back_restores_camera_and_poses(sample):
+    back = rotate(rotate(sample, 0.4), -0.4)
+    np.testing.assert_allclose(back.intrinsics, sample.intrinsics, atol=1e-9)
+    np.testing.assert_allclose(back.world_from_camera, sample.world_from_camera, atol=1e-12)
+    np.testing.assert_allclose(back.frames_from_camera["next"], sample.frames_from_camera["next"], atol=1e-12)
+
+
+def test_rotation_by_half_a_turn_reverses_every_map(sample):
+    turned = rotate(sample, np.pi)
+    for name in ("image", "label", "valid", "sky"):
+        np.testing.assert_allclose(getattr(turned, name), getattr(sample, name)[::-1, ::-1], err_msg=name)
+    np.testing.assert_array_equal(turned.frames["next"], sample.frames["next"][::-1, ::-1])
+    np.testing.assert_array_equal(turned.pairs[:, :4], np.array([HEIGHT - 1, WIDTH - 1] * 2) - sample.pairs[:, :4])
+    np.testing.assert_array_equal(turned.pairs[:, 4], sample.pairs[:, 4])
+
+
+def test_rotation_keeps_what_one_camera_sees_of_the_other(sample):
+    turned = rotate(sample, 0.5)
+    point = np.array([0.3, -0.2, 4.0, 1.0])
+    to_turned = np.linalg.inv(turned.world_from_camera) @ sample.world_from_camera
+    before, after = sample.frames_from_camera["next"], turned.frames_from_camera["next"]
+    np.testing.assert_allclose(after @ (to_turned @ point), to_turned @ (before @ point), atol=1e-12)
+
+
+def test_corners_that_come_in_have_no_label(sample):
+    full = sample.replace(valid=np.ones(sample.size, bool), label=np.full(sample.size, 2.0, np.float32), sky=None, pairs=None)
+    turned = RandomRotation(45)(full, np.random.default_rng(1))
+    assert not turned.valid[0, 0]
+    assert (turned.label[turned.valid] == 2).all()
+    with pytest.raises(RecipeError, match="degrees"):
+        RandomRotation(-1)

@@ -140,7 +140,9 @@ def test_encoder_and_rest_have_their_own_learning_rates(tmp_path: Path) -> None:
 
 def test_labels_it_cannot_learn_from_stop_the_run_before_it_starts(tmp_path: Path) -> None:
     film_depth = LabelKind(Ambiguity.SHIFT_SCALE, Representation.DEPTH)
-    with pytest.raises(LabelError, match=r"dataset 'set1' holds shift_scale depth labels; AffineInvariantModule learns from"):
+    with pytest.raises(
+        LabelError, match=r"dataset 'set1' holds shift_scale depth labels; AffineInvariantModule as configured learns from"
+    ):
         trainer(tmp_path).fit(module(), datamodule=Memory([batch(ROWS)], (METRIC_DEPTH, film_depth)))
 
 
