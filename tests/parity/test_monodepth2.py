@@ -1,0 +1,148 @@
+"""Ours against the published package ``monodepth2``, with the same weights and random inputs: at most 1e-6 apart.
+
+The package is no dependency. Unpack it with ``pip install --no-deps --target FOLDER monodepth2`` and point
+``DEPTHKIT_MONODEPTH2`` at the folder; an installed one is found too.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from depthkit.errors import CheckpointError
+from depthkit.geometry import invert_pose, pose_from_axis_angle, warp
+from depthkit.losses import functional
+from depthkit.models import (
+    PredictiveMask,
+    load_published,
+    monodepth2_resnet18,
+    monodepth2_resnet50,
+    pose_cnn,
+    pose_resnet18,
+    pose_shared,
+)
+from depthkit.representation import sigmoid_to_disparity
+
+TOLERANCE = 1e-6
+
+
+def _folder() -> Path | None:
+    if "DEPTHKIT_MONODEPTH2" in os.environ:
+        return Path(os.environ["DEPTHKIT_MONODEPTH2"])
+    spec = importlib.util.find_spec("monodepth2")  # the top-level module is not run
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    folder = _folder()
+    if folder is None or not (folder / "networks" / "depth_decoder.py").is_file():
+        pytest.skip("no package monodepth2; unpack it and point DEPTHKIT_MONODEPTH2 at its folder")
+    output = tmp_path_factory.mktemp("oracle") / "monodepth2.pt"
+    program = Path(__file__).with_name("monodepth2_oracle.py")
+    command = [sys.executable, str(program), str(folder), str(output), str(torch.get_num_threads())]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return torch.load(output, weights_only=False)
+
+
+def assert_same(found, expected, name: str, record) -> None:
+    """Every tensor within the tolerance; the greatest difference becomes a property of the test."""
+    difference = max((a.double() - b.double()).abs().max().item() for a, b in zip(found, expected, strict=True))
+    assert all(a.shape == b.shape for a, b in zip(found, expected, strict=True))
+    record(name, difference)
+    assert difference <= TOLERANCE, f"{name}: {difference:.1e}"
+
+
+def _loaded(model: nn.Module, state: dict) -> nn.Module:
+    load_published(model, state, source="monodepth2")
+    return model.eval()
+
+
+@pytest.mark.parametrize(("name", "build"), [("resnet18", monodepth2_resnet18), ("resnet50", monodepth2_resnet50)])
+@torch.no_grad()
+def test_depth_networks(oracle, record_property, name, build):
+    reference = oracle[name]
+    model = _loaded(build(pretrained=False), {key: reference[key] for key in ("encoder", "depth")})
+    features = model.encode(reference["image"])
+    assert_same(features, reference["features"], "features", record_property)
+    assert_same(model.multiscale_of(features), reference["sigmoids"], "sigmoids", record_property)
+    disparity = sigmoid_to_disparity(reference["sigmoids"][0], min_depth=0.1, max_depth=100.0)
+    assert (model(reference["image"]) / disparity - 1).abs().max() <= TOLERANCE
+    mask = PredictiveMask(model.encoder.channels, model.encoder.strides, sources=2)
+    _loaded(mask, {"predictive_mask": reference["predictive_mask"]})
+    assert_same(mask(features), reference["masks"], "masks", record_property)
+
+
+@pytest.mark.parametrize("frames", [2, 3])
+@torch.no_grad()
+def test_pose_networks(oracle, record_property, frames):
+    reference = oracle["poses"][frames]
+    nets = {
+        "separate": _loaded(
+            pose_resnet18(pretrained=False, frames=frames), {k: reference[k] for k in ("pose_encoder", "pose")}
+        ),
+        "shared": _loaded(pose_shared(frames=frames), {"pose": reference["shared_pose"]}),
+        "cnn": _loaded(pose_cnn(frames=frames), {"pose": reference["cnn_pose"]}),
+    }
+    for name, net in nets.items():
+        found = net(reference["maps"] if name == "shared" else reference["frames"])
+        expected = [motion[:, : frames - 1, 0] for motion in reference[name]]
+        assert max(x.abs().max() for x in expected) > 1e-4
+        assert_same(found, expected, name, record_property)
+
+
+def test_poses_and_warps(oracle, record_property):
+    reference = oracle["geometry"]
+    pose = pose_from_axis_angle(reference["axis_angle"], reference["translation"])
+    assert_same([pose], [reference["pose"]], "pose", record_property)
+    inverted = pose_from_axis_angle(reference["axis_angle"], reference["translation"], invert=True)
+    assert_same([inverted, invert_pose(pose)], [reference["inverted"]] * 2, "inverted pose", record_property)
+    disparity = sigmoid_to_disparity(reference["sigmoid"], min_depth=0.1, max_depth=100.0)
+    assert_same([disparity], [reference["disparity"]], "disparity", record_property)
+    warped = warp(reference["image"], reference["depth"], reference["intrinsics"], reference["pose"])
+    assert (reference["warped"] - reference["image"]).abs().mean() > 0.01
+    assert_same([warped], [reference["warped"]], "warp", record_property)
+
+
+def test_losses(oracle, record_property):
+    reference = oracle["losses"]
+    target, warped, sources = (reference[key] for key in ("target", "warped", "sources"))
+    ssim = functional.photometric_error(warped[:, 0], target, ssim_weight=1.0)
+    assert_same([ssim], [reference["ssim"].mean(1, True)], "SSIM", record_property)
+    assert_same([functional.photometric_error(warped[:, 0], target)], [reference["error"]], "error", record_property)
+
+    def loss(**options):
+        generator = torch.Generator().manual_seed(7)
+        return functional.min_reprojection(target, warped, sources, generator=generator, **options)
+
+    rows = {
+        "full": loss(),
+        "averages": loss(reduction="mean"),
+        "min_only": loss(automask=False),
+        "mean_only": loss(automask=False, reduction="mean"),
+        "predictive": loss(automask=False, predictive_mask=reference["mask"]),
+    }
+    for name, row in rows.items():
+        assert_same([row.loss.mean()], [reference[name]], name, record_property)
+    assert torch.equal(rows["full"].selected[:, 0] >= 0, reference["identity_selection"])
+    assert 0.1 < reference["identity_selection"].float().mean() < 0.9
+    smoothness = functional.edge_aware_smoothness_loss(reference["sigmoid"], target).mean()
+    assert_same([smoothness], [reference["smoothness"]], "smoothness", record_property)
+
+
+def test_files_that_do_not_fit_are_refused_with_every_name(oracle):
+    reference = oracle["resnet18"]
+    model = monodepth2_resnet18(pretrained=False)
+    with pytest.raises(CheckpointError, match=r"28 missing: decoder\.up\.0\.reduce\.weight, "):
+        load_published(model, {"encoder": reference["encoder"]}, source="monodepth2")
+    with pytest.raises(CheckpointError, match=r"expected Monodepth2's files under their names.*got 'conv1.weight'"):
+        load_published(model, {"conv1.weight": torch.zeros(1)}, source="monodepth2")
+    both = {"encoder": oracle["resnet50"]["encoder"], "depth": reference["depth"]}
+    with pytest.raises(CheckpointError, match="of another shape: "):
+        load_published(model, both, source="monodepth2")
