@@ -40,7 +40,7 @@ from depthkit.losses import PairwiseL2SILoss, PointwiseLoss
 
 # from depthkit.metrics.functional import plane_residual
 from depthkit.models import DepthNet, lrn_timm
-from depthkit.paradigms import CosineDecay, GeometryPreservingModule, radam_lookahead
+from depthkit.paradigms import CosineDecay, GeometryPreservingModule, LookaheadRAdam
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
@@ -128,7 +128,7 @@ def train(run: Run, seed: int, out: Path, steps: int) -> None:
     )
     module = GeometryPreservingModule(
         lrn_timm(**ENCODER),
-        optimizer=partial(radam_lookahead, lr=1e-3),
+        optimizer=partial(LookaheadRAdam, lr=1e-3),
         schedule=CosineDecay(flat=0.72),
         channels_last=True,
         **run.module,

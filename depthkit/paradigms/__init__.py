@@ -3,7 +3,7 @@
 from depthkit.paradigms.affine_invariant import AffineInvariantModule
 from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.geometry_preserving import GeometryPreservingModule
-from depthkit.paradigms.optimizers import radam_lookahead
+from depthkit.paradigms.optimizers import LookaheadRAdam
 from depthkit.paradigms.pareto import pareto_weights
 from depthkit.paradigms.schedules import CosineDecay, LinearDecay, Schedule, StepDecay
 
@@ -13,8 +13,8 @@ __all__ = [
     "DepthModule",
     "GeometryPreservingModule",
     "LinearDecay",
+    "LookaheadRAdam",
     "Schedule",
     "StepDecay",
     "pareto_weights",
-    "radam_lookahead",
 ]

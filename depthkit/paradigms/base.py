@@ -141,12 +141,12 @@ class DepthModule(LightningModule):
         return OutputResize()(prediction, (batch.image.shape[-2], batch.image.shape[-1]))
 
     def on_validation_start(self) -> None:
-        """Validate with the weights that count; see ``radam_lookahead``."""
+        """Validate with the weights that count; see ``LookaheadRAdam``."""
         if not self.trainer.sanity_checking:
             self._synchronise()
 
     def on_train_epoch_end(self) -> None:
-        """End the epoch, and its checkpoint, with the weights that count; see ``radam_lookahead``."""
+        """End the epoch, and its checkpoint, with the weights that count; see ``LookaheadRAdam``."""
         self._synchronise()
 
     def _synchronise(self) -> None:

@@ -5,29 +5,9 @@ from typing import Any
 
 import torch
 from timm.optim import Lookahead
-from torch.optim import Optimizer
 
 
-class _Lookahead(Lookahead):
-    @torch.no_grad()
-    def update_slow(self, group: dict[str, Any]) -> None:
-        """As timm's, but also between steps, when there are no gradients."""
-        for parameter in group["params"]:
-            if state := self._base_optimizer.state.get(parameter):  # it has been stepped
-                slow = state.setdefault("lookahead_slow_buff", parameter.detach().clone())
-                parameter.copy_(slow.lerp_(parameter, group["lookahead_alpha"]))
-
-
-def radam_lookahead(
-    parameters: Iterable[Any],
-    lr: float = 1e-3,
-    *,
-    betas: tuple[float, float] = (0.95, 0.999),
-    eps: float = 1e-5,
-    weight_decay: float = 0.0,
-    alpha: float = 0.5,
-    k: int = 6,
-) -> Optimizer:
+class LookaheadRAdam(Lookahead):
     """RAdam inside Lookahead, the optimizer of GP2 (Romanov et al. 2020, section 4), with the reference's betas and eps.
 
     The weights that count are Lookahead's slow ones. ``DepthModule`` brings the fast ones to them before each validation and at
@@ -35,7 +15,7 @@ def radam_lookahead(
     (``every_n_train_steps`` no multiple of ``k``) holds fast ones.
 
     Args:
-        parameters: parameters or groups of them.
+        params: parameters or groups of them.
         lr: learning rate.
         betas: as in ``torch.optim.RAdam``.
         eps: likewise.
@@ -43,8 +23,25 @@ def radam_lookahead(
         alpha: how far slow weights move towards the fast ones.
         k: steps between such moves.
     """
-    inner = torch.optim.RAdam(
-        parameters, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, decoupled_weight_decay=True
-    )
-    optimizer: Optimizer = _Lookahead(inner, alpha=alpha, k=k)
-    return optimizer
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.95, 0.999),
+        eps: float = 1e-5,
+        weight_decay: float = 0.0,
+        alpha: float = 0.5,
+        k: int = 6,
+    ) -> None:
+        decay: dict[str, Any] = {"weight_decay": weight_decay, "decoupled_weight_decay": True}
+        super().__init__(torch.optim.RAdam(params, lr=lr, betas=(betas[0], betas[1]), eps=eps, **decay), alpha=alpha, k=k)
+
+    @torch.no_grad()
+    def update_slow(self, group: dict[str, Any]) -> None:
+        """As timm's, but also between steps, when there are no gradients."""
+        for parameter in group["params"]:
+            if state := self._base_optimizer.state.get(parameter):  # it has been stepped
+                slow = state.setdefault("lookahead_slow_buff", parameter.detach().clone())
+                parameter.copy_(slow.lerp_(parameter, group["lookahead_alpha"]))

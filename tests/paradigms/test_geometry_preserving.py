@@ -16,7 +16,7 @@ from depthkit.inference import DepthPredictor
 from depthkit.losses import PairwiseL2SILoss, PointwiseLoss
 from depthkit.losses.functional import pairwise_l1_si_loss, pairwise_l1_ssi_loss
 from depthkit.models import lrn_timm
-from depthkit.paradigms import CosineDecay, GeometryPreservingModule, radam_lookahead
+from depthkit.paradigms import CosineDecay, GeometryPreservingModule, LookaheadRAdam
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation
 from tests.contracts.paradigm import FILM, METRIC_DEPTH, Memory, TinyNet, batch, sgd, trainer, weights_after
 from tests.contracts.ranks import on_ranks
@@ -192,7 +192,7 @@ def test_a_light_refinenet_learns_two_images(scenes: Path, tmp_path: Path) -> No
     torch.manual_seed(0)
     b = next(iter(DepthDataModule([ShardSource(str(scenes))], size=(32, 64), batch_size=2).train_dataloader()))
     m = GeometryPreservingModule(
-        lrn_timm("mobilenetv2_035", pretrained=False), optimizer=partial(radam_lookahead, lr=1e-2, k=2)
+        lrn_timm("mobilenetv2_035", pretrained=False), optimizer=partial(LookaheadRAdam, lr=1e-2, k=2)
     )
 
     @torch.no_grad()
@@ -211,7 +211,7 @@ def test_validated_and_saved_weights_are_lookaheads_slow_ones(scenes: Path, tmp_
         def validation_step(self, *args: Any) -> None:
             seen.append(self.model.head.weight.detach().clone())
 
-    m = Watch(LogNet(Representation.LOG_DISPARITY), optimizer=partial(radam_lookahead, lr=1e-2, k=5))
+    m = Watch(LogNet(Representation.LOG_DISPARITY), optimizer=partial(LookaheadRAdam, lr=1e-2, k=5))
     keep = ModelCheckpoint(tmp_path, save_last=True)
     batches = [batch(ROWS, seed=seed) for seed in range(8)]
     fitting = trainer(tmp_path, max_steps=8, limit_val_batches=1, enable_checkpointing=True, callbacks=[keep])
@@ -226,7 +226,7 @@ def test_a_run_resumed_mid_epoch_ends_in_the_same_weights_bit_for_bit(scenes: Pa
     def run(**start: Any) -> dict[str, Tensor]:
         source = ShardSource(str(scenes), transform=DegradeLabel(0.5))
         data = DepthDataModule([source], size=(32, 48), batch_size=4, seed=3, epoch_size=12)
-        m = module(optimizer=partial(radam_lookahead, lr=1e-2, k=3), schedule=CosineDecay(flat=0.5))
+        m = module(optimizer=partial(LookaheadRAdam, lr=1e-2, k=3), schedule=CosineDecay(flat=0.5))
         keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1)
         fitting = trainer(tmp_path, max_steps=8, max_epochs=-1, enable_checkpointing=True, callbacks=[keep])
         fitting.fit(m, datamodule=data, **start)
