@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.losses import FeatureL1Error, PhotometricError
 from depthkit.losses.functional import feature_l1_error, photometric_error
+from depthkit.losses.photometric import _window_mean
 
 
 def test_equal_images_have_no_error_and_any_two_at_most_one():
@@ -98,3 +100,11 @@ def test_images_that_cannot_be_compared_are_refused():
         FeatureL1Error(nn.MaxPool2d(2))(a, a)
     with pytest.raises(ShapeError, match="expected two feature maps of one shape"):
         feature_l1_error(a, a[:, 1:])
+
+
+def test_window_means_are_those_of_pooling_to_the_last_bit_with_its_gradient():
+    x, upstream = torch.rand(2, 3, 9, 11, requires_grad=True), torch.randn(2, 3, 7, 9)
+    found, pooled = _window_mean(x), F.avg_pool2d(x, 3, 1)
+    assert_close(found, pooled, rtol=0, atol=0)
+    gradients = [torch.autograd.grad(y, x, upstream)[0] for y in (found, pooled)]
+    assert_close(*gradients)
