@@ -62,3 +62,6 @@ FULL = Crop("none", "the whole image", (0.0, 1.0), (0.0, 1.0))
 GARG = Crop("garg", "Garg et al. 2016; KITTI", (0.40810811, 0.99189189), (0.03594771, 0.96405229))
 EIGEN_KITTI = Crop("eigen_kitti", "Eigen et al. 2014; KITTI", (0.3324324, 0.91351351), (0.0359477, 0.96405229))
 EIGEN_NYU = Crop("eigen_nyu", "Eigen et al. 2014; NYUv2 at 480x640", (45, 471), (41, 601), (480, 640))
+BORDER_NYU = Crop(
+    "border_nyu", "Romanov et al. 2020: NYUv2 at 480x640 without its white frame of 8 px", (8, 472), (8, 632), (480, 640)
+)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from depthkit.alignment import apply_scale_shift
@@ -64,7 +65,8 @@ class Protocol:
             becomes it.
         label_range: labels between these depths are scored, both excluded [m].
         crop: rectangle that is scored.
-        input: how the image is resized for the network.
+        shown: rectangle of the image that the network sees; the rest of the image has no prediction and is not scored.
+        input: how what is shown is resized for the network.
         output: how the prediction is resized to the label.
         order: order of the operations, each of ``STEPS`` once. A fit sees the pixels and values that the steps before it left.
         reduction: ``"image"``: mean over images of per-image values; ``"pixel"``: pixels of all images pooled.
@@ -86,6 +88,7 @@ class Protocol:
     max_depth: float = torch.inf
     label_range: tuple[float, float] = (0.0, torch.inf)
     crop: Crop = FULL
+    shown: Crop = FULL
     input: InputResize = field(default_factory=InputResize)
     output: OutputResize = field(default_factory=OutputResize)
     order: tuple[Step, ...] = STEPS
@@ -126,11 +129,13 @@ class Protocol:
 
     def input_size(self, height: int, width: int, multiple: int = 1) -> tuple[int, int]:
         """(height, width) [px] of the network's input for an image of this size; ``multiple`` as in ``InputResize.size``."""
-        return self.input.size(height, width, multiple)
+        top, bottom, left, right = self.shown.box(height, width)
+        return self.input.size(bottom - top, right - left, multiple)
 
     def resize_input(self, image: Tensor, multiple: int = 1) -> Tensor:
-        """Images ``(B, 3, H, W)`` in [0, 1] at the size the protocol feeds to a network with this ``size_multiple``."""
-        return self.input(image, multiple)
+        """What is shown of images ``(B, 3, H, W)`` in [0, 1], at the size fed to a network with this ``size_multiple``."""
+        top, bottom, left, right = self.shown.box(image.shape[-2], image.shape[-1])
+        return self.input(image[..., top:bottom, left:right], multiple)
 
     def check_prediction(self, representation: Representation, ambiguity: Ambiguity | None) -> None:
         """A model that leaves this much undetermined can be scored.
@@ -232,7 +237,8 @@ class Protocol:
         for step in self.order if not self.ordinal else ("resize",):
             if step == "resize":
                 x, space = _express(x, space, self.output.space or space, None), self.output.space or space
-                x = self.output(x, (target.shape[-2], target.shape[-1]))
+                x, shown = self._place(x, target.shape[-2], target.shape[-1])
+                valid = valid & shown
             elif step == "mask":
                 low, high = self._bounds(self.space, *self.label_range)
                 valid = valid & (target > low) & (target < high)
@@ -248,6 +254,14 @@ class Protocol:
         valid = valid & per_image(masked_count(valid) >= self.min_valid, valid)
         degenerate = degenerate & (masked_count(valid) > 0)
         return Comparison(_express(x, space, self.space, valid), target, valid, pairs, degenerate)
+
+    def _place(self, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """The prediction at the label's size, its border repeated over what was not shown, and what was, bool ``(H, W)``."""
+        top, bottom, left, right = self.shown.box(height, width)
+        x = self.output(x, (bottom - top, right - left))
+        if (bottom - top, right - left) != (height, width):
+            x = F.pad(x, (left, width - right, top, height - bottom), mode="replicate")
+        return x, self.shown.mask(height, width, device=x.device)
 
     @staticmethod
     def _bounds(space: Representation, near: float, far: float) -> tuple[float, float]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from depthkit.errors import RecipeError
 from depthkit.evaluation.protocol import Protocol, kinds
+from depthkit.evaluation.protocols_gp2 import GP2_PROTOCOLS, LOG_RESIZE, UTS_FIT
 from depthkit.evaluation.resize import InputResize
-from depthkit.metrics import RMSE, WHDR, AbsRel, Alignment, DeltaAccuracy, DeltaError, Formula, RMSELog, SILog
+from depthkit.metrics import RMSE, WHDR, AbsRel, Alignment, DeltaAccuracy, DeltaError, Formula, Log10, RMSELog, SILog
 from depthkit.types import Ambiguity, Representation
 
 _DENSE = kinds(Ambiguity.METRIC, Ambiguity.SCALE)
@@ -70,6 +71,7 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
     _midas("kitti", 3, "delta1_error", DeltaError(1.25).formula, max_depth=80.0, input=InputResize(384, "lower_bound")),
     _midas("nyu", 4, "delta1_error", DeltaError(1.25).formula, max_depth=10.0),
     _midas("tum", 5, "delta1_error", DeltaError(1.25).formula, max_depth=10.0),
+    *GP2_PROTOCOLS,
     Protocol(
         name="synthetic_affine",
         source="depthkit: unseen scenes, scale and shift in disparity fitted per image, sky and all beyond 80 m not scored",
@@ -89,6 +91,26 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
         max_depth=80.0,
         label_range=(0.0, 80.0),
         input=InputResize((192 * 256) ** 0.5, rule="area", antialias=True),
+    ),
+    Protocol(
+        name="synthetic_scale",
+        source="depthkit: unseen scenes, one factor per image fitted as in GP2's UTS tests, sky and all beyond 80 m not scored",
+        accepts=_DENSE,
+        metrics={**_USUAL, "log10": Log10().formula},
+        alignment=UTS_FIT,
+        label_range=(0.0, 80.0),
+        input=InputResize(rule="native"),
+        output=LOG_RESIZE,
+    ),
+    Protocol(
+        name="small_scale",
+        source="depthkit: as synthetic_scale, any image shown with the pixels of 192x256, for networks of that size",
+        accepts=_DENSE,
+        metrics={**_USUAL, "log10": Log10().formula},
+        alignment=UTS_FIT,
+        label_range=(0.0, 80.0),
+        input=InputResize((192 * 256) ** 0.5, rule="area", antialias=True),
+        output=LOG_RESIZE,
     ),
     Protocol(
         name="synthetic_metric",

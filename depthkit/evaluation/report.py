@@ -13,6 +13,7 @@ import numpy as np
 
 from depthkit import __version__
 from depthkit.errors import RecipeError
+from depthkit.evaluation.crops import Crop
 from depthkit.evaluation.protocol import Protocol
 from depthkit.evaluation.render import picture_strip, png
 
@@ -162,10 +163,8 @@ def table_of(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 def describe(protocol: Protocol) -> dict[str, str]:
     """A protocol in words, the facts without which its numbers cannot be compared."""
-    fit, crop = protocol.alignment, protocol.crop
+    fit = protocol.alignment
     low, high = protocol.label_range
-    rows, columns = (f"{edges[0]:g} to {edges[1]:g}" for edges in (crop.rows, crop.columns))
-    unit = "px" if crop.size else "of the image"
     if protocol.ordinal:
         return {
             "protocol": protocol.name,
@@ -179,13 +178,19 @@ def describe(protocol: Protocol) -> dict[str, str]:
         "source": protocol.source,
         "alignment": f"{fit.degrees.replace('_', ' and ')} per image by {fit.method}, in {fit.space}" if fit else "none",
         "scored": f"{protocol.space} where the label is between {low:g} and {high:g} m",
-        "crop": f"{crop.name}: rows {rows}, columns {columns} {unit} ({crop.source})",
+        "crop": _rectangle(protocol.crop),
+        "shown to the network": _rectangle(protocol.shown),
         "prediction clamped to": f"{protocol.min_depth:g} to {protocol.max_depth:g} m",
         "resize of the image": str(protocol.input),
         "resize of the prediction": str(protocol.output),
         "order": ", ".join(protocol.order),
         "averaged over": {"image": "images", "pixel": "pixels of all images"}[protocol.reduction],
     }
+
+
+def _rectangle(crop: Crop) -> str:
+    rows, columns = (f"{edges[0]:g} to {edges[1]:g}" for edges in (crop.rows, crop.columns))
+    return f"{crop.name}: rows {rows}, columns {columns} {'px' if crop.size else 'of the image'} ({crop.source})"
 
 
 def _figure(value: float | None) -> str:

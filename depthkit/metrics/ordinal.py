@@ -1,7 +1,7 @@
 """WHDR: how often the predicted order of two points contradicts people."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,11 +23,14 @@ class WHDRFormula(Formula):
     n_sums: ClassVar[int] = 2
     representation: Representation = Representation.DEPTH
     equal_ratio: float | None = None
+    tie: Literal[-1, 0, 1] = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "representation", Representation(self.representation))
         if self.equal_ratio is not None and not self.equal_ratio >= 1:
             raise RecipeError(f"WHDR: expected equal_ratio of at least 1, such as 1.1, or None; got {self.equal_ratio}.")
+        if self.tie not in (-1, 0, 1):
+            raise RecipeError(f"WHDR: expected tie of -1, 0 or 1, the order that equal values stand for; got {self.tie}.")
 
     @in_float32
     def sums(
@@ -39,7 +42,7 @@ class WHDRFormula(Formula):
         row_a, column_a, row_b, column_b = pairs[..., :4].unbind(-1)
         a, b = _read(pred, row_a, column_a), _read(pred, row_b, column_b)
         sign = 1 if self.representation in _CLOSER_IS_LARGER else -1
-        predicted = sign * ((a > b).long() - (a < b).long())
+        predicted = (sign * ((a > b).long() - (a < b).long())).where(a != b, self.tie)
         known = ~(a.isnan() | b.isnan())
         scored = row_a >= 0
         if self.equal_ratio is None:
@@ -90,6 +93,7 @@ def whdr(
     *,
     representation: Representation = Representation.DEPTH,
     equal_ratio: float | None = None,
+    tie: Literal[-1, 0, 1] = 0,
 ) -> Tensor:
     """Weighted human disagreement rate of each image [1], lower is better (Bell et al. 2014; on DIW, Chen et al. 2016).
 
@@ -105,14 +109,16 @@ def whdr(
         representation: of ``pred``: depth grows away from the camera, disparity towards it.
         equal_ratio: two points are predicted to be the same where the larger value is at most this many times the smaller
             (1.1 is customary; values must then be positive, others give NaN). None never predicts "the same" but for exact
-            ties, and leaves out pairs labelled 0: DIW has none. A tie contradicts any order, so a constant map scores 1.
+            ties, and leaves out pairs labelled 0: DIW has none.
+        tie: the order that an exact tie stands for. 0 contradicts any other order, so a constant map scores 1; GP2's code takes
+            +1, which gives a constant map the share of pairs whose second point is closer.
 
     Returns:
         float64 ``(B,)``; NaN for an image without a scored pair.
 
     Raises:
         ShapeError: shapes do not fit together, or there is no order.
-        RecipeError: ``equal_ratio`` below 1.
+        RecipeError: ``equal_ratio`` below 1, or another ``tie``.
 
     Example:
         >>> depth = torch.tensor([1.0, 2.0]).view(1, 1, 1, 2)
@@ -120,16 +126,21 @@ def whdr(
         >>> whdr(depth, pairs)
         tensor([0.5000], dtype=torch.float64)
     """
-    return WHDRFormula(representation, equal_ratio)(pred, pairs, order, weights)
+    return WHDRFormula(representation, equal_ratio, tie)(pred, pairs, order, weights)
 
 
 class WHDR(FormulaMetric):
     """Weighted human disagreement rate [1]; see ``whdr``. ``reduction="pixel"`` pools the pairs of all images."""
 
     def __init__(
-        self, *, representation: Representation = Representation.DEPTH, equal_ratio: float | None = None, **kwargs: Any
+        self,
+        *,
+        representation: Representation = Representation.DEPTH,
+        equal_ratio: float | None = None,
+        tie: Literal[-1, 0, 1] = 0,
+        **kwargs: Any,
     ):
-        super().__init__(WHDRFormula(representation, equal_ratio), **kwargs)
+        super().__init__(WHDRFormula(representation, equal_ratio, tie), **kwargs)
 
     def update(self, preds: Tensor, pairs: Tensor, order: Tensor | None = None, weights: Tensor | None = None) -> None:
         """Add a batch; arguments as in ``whdr``."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from depthkit.errors import ShapeError
+from depthkit.errors import RecipeError, ShapeError
 from depthkit.metrics import WHDR
 from depthkit.metrics.functional import whdr
 from depthkit.types import Representation
@@ -54,6 +54,17 @@ def test_collapsed_map_scores_one_unless_the_points_are_the_same(truth):
     order = order.where(order != 0, 1)
     assert whdr(torch.ones_like(depth), pairs, order).tolist() == [1, 1, 1, 1]
     assert whdr(torch.ones_like(depth), pairs, 0 * order, equal_ratio=1.1).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("tie", [-1, 0, 1])
+def test_a_tie_stands_for_the_order_it_is_said_to(truth, tie):
+    depth, pairs, order = truth
+    order = order.where(order != 0, 1)
+    share = (order != tie).double().mean(1)
+    assert_close(whdr(torch.ones_like(depth), pairs, order, tie=tie), share)
+    distinct = torch.arange(depth.numel()).view_as(depth).float()
+    assert_close(whdr(distinct, pairs, order, tie=tie), whdr(distinct, pairs, order))
+    assert_close(run(WHDR(tie=tie), (torch.ones_like(depth), pairs, order), (4,)).compute(), share.mean())
 
 
 def test_points_within_the_ratio_are_the_same():
@@ -129,3 +140,5 @@ def test_pairs_that_do_not_fit_are_refused():
         whdr(depth, pairs.float(), pairs[..., 0])
     with pytest.raises(ShapeError, match=r"expected pred of shape \(B, 1, H, W\)"):
         whdr(depth[:, 0], pairs, pairs[..., 0])
+    with pytest.raises(RecipeError, match="expected tie of -1, 0 or 1"):
+        whdr(depth, pairs, pairs[..., 0], tie=2)
