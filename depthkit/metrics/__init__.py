@@ -15,6 +15,8 @@ from depthkit.metrics.linear import MAE, RMSE, AbsRel, SqRel
 from depthkit.metrics.logarithmic import Log10, LogMAE, RMSELog, SILog
 from depthkit.metrics.metric import DepthMetric, FormulaMetric
 from depthkit.metrics.ordinal import WHDR
+from depthkit.metrics.planes import PlanarityError, PlaneOrientationError
+from depthkit.metrics.point_cloud import PointCloudFScore
 
 __all__ = [
     "IMAE",
@@ -34,6 +36,9 @@ __all__ = [
     "Log10",
     "LogMAE",
     "PixelMean",
+    "PlanarityError",
+    "PlaneOrientationError",
+    "PointCloudFScore",
     "RMSELog",
     "RootPixelMean",
     "SILog",

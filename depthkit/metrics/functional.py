@@ -6,6 +6,8 @@ from depthkit.metrics.inverse import imae, irmse
 from depthkit.metrics.linear import abs_rel, mae, rmse, sq_rel
 from depthkit.metrics.logarithmic import log10, log_mae, rmse_log, silog
 from depthkit.metrics.ordinal import whdr
+from depthkit.metrics.planes import planarity_error, plane_orientation_error
+from depthkit.metrics.point_cloud import point_cloud_fscore
 
 __all__ = [
     "abs_rel",
@@ -17,6 +19,9 @@ __all__ = [
     "log10",
     "log_mae",
     "mae",
+    "planarity_error",
+    "plane_orientation_error",
+    "point_cloud_fscore",
     "rmse",
     "rmse_log",
     "silog",
