@@ -178,7 +178,7 @@ def test_what_is_no_projective_map_of_space_bends_planes(views):
     depth, near, planes, camera = views
     bends = [f.planarity_error(depth**power, planes, near, camera) for power in (1.0, 1.1, 1.5, 2.0)]
     assert (bends[0] < 1e-5).all()
-    assert all((bend > 2e-3).all() for bend in bends[1:])
+    assert all((bend > 100 * bends[0]).all() for bend in bends[1:])
 
 
 def test_turning_or_mirroring_the_camera_changes_neither(views):
