@@ -4,7 +4,7 @@ Rooms and streets are rendered once with metric depth, then labels are degraded:
 a factor), the rest becomes disparity up to shift and scale (UTSS). One network per row of the tables and seed, same
 initialisation, same order of the scenes, same number of steps:
 
-    mixture p   geometric loss on the p % UTS, affine loss on everything (the paper's method)
+    mixture p   geometric loss on the p % UTS, affine loss on everything, half of each batch from either (the paper's method)
     alone p     the same two losses on the p % UTS only (its baseline)
     affine      affine loss on everything, no geometry anywhere
     losses      one geometric loss on 100 % labels of known geometry, nothing else
@@ -40,7 +40,7 @@ from depthkit.losses import PairwiseL2SILoss, PointwiseLoss
 
 # from depthkit.metrics.functional import plane_residual
 from depthkit.models import DepthNet, lrn_timm
-from depthkit.paradigms import CosineDecay, GeometryPreservingModule, LookaheadRAdam
+from depthkit.paradigms import CosineDecay, GeometryPreservingModule
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
@@ -78,12 +78,12 @@ def runs(shares: Sequence[int]) -> list[Run]:
     ]
 
 
-class Kept(Sequence[Sample]):
-    """The scenes whose labels keep their geometry at a share of p %."""
+class Part(Sequence[Sample]):
+    """The scenes whose labels keep their geometry at a share of p %, or all others."""
 
-    def __init__(self, scenes: SyntheticScenes, share: int) -> None:
-        keeps = [degrade(share).ambiguity(f"{('room', 'street')[i % 2]}-{scenes.seed}-{i:06d}") for i in range(len(scenes))]
-        self.scenes, self.indices = scenes, [i for i, kind in enumerate(keeps) if kind is Ambiguity.SCALE]
+    def __init__(self, scenes: SyntheticScenes, share: int, ambiguity: Ambiguity) -> None:
+        kinds = [degrade(share).ambiguity(f"{('room', 'street')[i % 2]}-{scenes.seed}-{i:06d}") for i in range(len(scenes))]
+        self.scenes, self.indices = scenes, [i for i, kind in enumerate(kinds) if kind is ambiguity]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -98,10 +98,11 @@ def degrade(share: int) -> DegradeLabel:
 
 
 def prepare(out: Path, scenes: int, shares: Sequence[int], jobs: int) -> None:
-    """Render what is missing: all scenes once, and those with geometry at each share once more."""
+    """Render what is missing: all scenes, and for each share those that keep their geometry and those that do not."""
     drawn = SyntheticScenes(scenes, size=SIZE, seed=0)
     wanted: dict[str, Sequence[Sample]] = {"all": drawn}  # type: ignore[dict-item]
-    wanted |= {f"alone-{share}": Kept(drawn, share) for share in shares if share < 100}
+    for share in (share for share in shares if share < 100):
+        wanted |= {f"{kind}-{share}": Part(drawn, share, kind) for kind in (Ambiguity.SCALE, Ambiguity.SHIFT_SCALE)}
     for name, samples in wanted.items():
         root = out / "shards" / name
         if (root / "index.json").exists() and ShardIndex.load(root).splits["train"].complete:
@@ -114,12 +115,12 @@ def train(run: Run, seed: int, out: Path, steps: int) -> None:
     target = weights_file(out, run, seed)
     torch.set_num_threads(1)
     seed_everything(seed, verbose=False)
-    source = ShardSource(
-        str(out / "shards" / (f"alone-{run.share}" if run.alone else "all")),
-        transform=None if run.share is None else degrade(run.share),
+    names = (
+        [f"{Ambiguity.SCALE}-{run.share}", f"{Ambiguity.SHIFT_SCALE}-{run.share}"] if 0 < (run.share or 0) < 100 else ["all"]
     )
+    transform = None if run.share is None else degrade(run.share)
     data = DepthDataModule(
-        [source],
+        [ShardSource(str(out / "shards" / name), transform=transform) for name in names[: 1 if run.alone else None]],
         batch_size=BATCH,
         size=SIZE,
         seed=seed,
@@ -128,8 +129,8 @@ def train(run: Run, seed: int, out: Path, steps: int) -> None:
     )
     module = GeometryPreservingModule(
         lrn_timm(**ENCODER),
-        optimizer=partial(LookaheadRAdam, lr=1e-3),
-        schedule=CosineDecay(flat=0.72),
+        optimizer=partial(torch.optim.AdamW, lr=2e-3, weight_decay=1e-2),
+        schedule=CosineDecay(warmup=50),
         channels_last=True,
         **run.module,
     )
@@ -240,8 +241,8 @@ def main() -> None:
     """Render, train what is not trained, score, and write table, plot and numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/geometry_preserving"), help="folder; what is finished is kept")
-    parser.add_argument("--scenes", type=int, default=2000, help="training scenes, half rooms, half streets")
-    parser.add_argument("--steps", type=int, default=800, help=f"optimizer steps of {BATCH} images per network")
+    parser.add_argument("--scenes", type=int, default=400, help="training scenes, half rooms, half streets")
+    parser.add_argument("--steps", type=int, default=600, help=f"optimizer steps of {BATCH} images per network")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--shares", type=int, nargs="+", default=[10, 20, 50, 100], help="shares of UTS labels [%%]")
     parser.add_argument("--jobs", type=int, default=2, help="networks trained at a time, one thread each")

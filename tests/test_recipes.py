@@ -13,9 +13,21 @@ from depthkit.cli.training import run
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 SMALL = {
-    "class_path": "depthkit.models.midas_timm",
-    "init_args": {"backbone": "mobilenetv3_small_050", "features": 16, "pretrained": False},
+    "AffineInvariantModule": {
+        "model": {
+            "class_path": "depthkit.models.midas_timm",
+            "init_args": {"backbone": "mobilenetv3_small_050", "features": 16, "pretrained": False},
+        },
+        "protocols": "synthetic_affine",
+    },
+    "GeometryPreservingModule": {
+        "model": {"class_path": "depthkit.models.lrn_timm", "init_args": {"backbone": "mobilenetv2_035", "pretrained": False}},
+        "protocols": "synthetic_scale",
+    },
 }
+"""What shrinks a recipe of each paradigm."""
+FAST = {"LookaheadRAdam": {"lr": 1e-2, "alpha": 1.0}}
+"""Settings of optimizers that are slow in their first steps."""
 
 
 class Losses(Callback):
@@ -45,10 +57,11 @@ def test_a_recipe_says_what_it_claims_and_how_it_is_run(recipe: Path) -> None:
 def test_a_shrunk_recipe_learns(recipe: Path, scenes: Path, tmp_path: Path) -> None:
     config: Any = OmegaConf.to_container(OmegaConf.load(recipe), resolve=True)
     model, data = config["model"]["init_args"], config["data"]["init_args"]
-    model.update(model=SMALL, protocols="synthetic_affine", schedule=None)
-    model["optimizer"]["init_args"]["lr"] = 3e-3
+    paradigm = config["model"]["class_path"].rpartition(".")[2]
+    model.update(SMALL[paradigm], schedule=None)
+    model["optimizer"]["init_args"].update(FAST.get(model["optimizer"]["class_path"].rpartition(".")[2], {"lr": 3e-3}))
     model.pop("encoder_lr", None)
-    data["sources"] = [{"root": str(scenes), "name": f"set{i}"} for i, _ in enumerate(data["sources"])]
+    data["sources"] = [{**source, "root": str(scenes), "name": f"set{i}"} for i, source in enumerate(data["sources"])]
     data["transform"] = {"class_path": "depthkit.data.transforms.Resize", "init_args": {"size": [64, 96]}}
     data.update(val_sources=[{"root": str(scenes), "split": "test"}], size=[64, 96], num_workers=0, epoch_size=6)
     data["batch_size"] = max(len(data["sources"]), 6)

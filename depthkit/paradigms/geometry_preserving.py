@@ -10,7 +10,7 @@ from depthkit.losses import PairwiseL1SILoss, PairwiseL1SSILoss
 from depthkit.masked import masked_range, per_image
 from depthkit.models import DepthNet
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.labels import DENSE, has_label, labels, mean_per_group
+from depthkit.paradigms.labels import DENSE, has_label, labels, mean_over_images
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
@@ -104,7 +104,6 @@ class GeometryPreservingModule(DepthModule):
         return self._log_mean("loss", loss, counted, prog_bar=True)
 
     def _log_mean(self, name: str, per_image_loss: Tensor, counted: Tensor, **options: Any) -> Tensor:
-        mean, some = mean_per_group(per_image_loss, counted, torch.zeros_like(counted, dtype=torch.int64), 1)
-        logged = mean.detach().where(some, torch.nan)[0]
-        self.log(f"train/{name}", logged, sync_dist=True, batch_size=len(counted), **options)
-        return mean[0]
+        mean, some = mean_over_images(per_image_loss, counted)
+        self.log(f"train/{name}", mean.detach().where(some, torch.nan), sync_dist=True, batch_size=len(counted), **options)
+        return mean

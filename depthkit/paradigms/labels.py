@@ -74,6 +74,12 @@ def mean_per_group(per_image_loss: Tensor, counted: Tensor, group: Tensor, group
     return per_image_loss.where(counted, 0) @ member / count.where(count > 0, 1), count > 0
 
 
+def mean_over_images(per_image_loss: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of ``(B,)`` over the counted images of all ranks, as ``mean_per_group``, and whether there is one: ``()`` each."""
+    mean, some = mean_per_group(per_image_loss, counted, torch.zeros_like(counted, dtype=torch.int64), 1)
+    return mean[0], some[0]
+
+
 def mean_over_ranks(x: Tensor) -> Tensor:
     """The average of a tensor without gradient over all ranks, on every rank; itself on one."""
     if not (distributed.is_available() and distributed.is_initialized()):
