@@ -1,4 +1,4 @@
-"""What ``depthkit predict`` leaves behind: one file per image, and a picture of it."""
+"""What ``depthkit predict`` leaves behind: one file per image, and on request a picture and a point cloud of it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +9,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
+from depthkit.errors import LabelError
+from depthkit.geometry import intrinsics_from_field_of_view
 from depthkit.inference import Prediction
 from depthkit.paradigms import DepthModule
-from depthkit.types import Batch
+from depthkit.types import Ambiguity, Batch
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -21,11 +23,34 @@ class PredictionWriter(BasePredictionWriter):
         out: folder to write to; folders among the sources are kept.
         suffix: ``.png`` (16 bits, the encoding in the file) or ``.npy`` (float32), see ``Prediction.save``.
         colour: also write ``<name>.colour.png``.
+        point_cloud: also write the coloured points, see ``Prediction.save_point_cloud``.
+        field_of_view: of the images from left to right [degrees], for the points of images whose intrinsics are not known.
     """
 
-    def __init__(self, out: Path = Path("predictions"), suffix: Literal[".png", ".npy"] = ".png", colour: bool = True) -> None:
+    def __init__(
+        self,
+        out: Path = Path("predictions"),
+        suffix: Literal[".png", ".npy"] = ".png",
+        colour: bool = True,
+        point_cloud: Literal[".ply", ".glb"] | None = None,
+        field_of_view: float = 60.0,
+    ) -> None:
         super().__init__("batch")
         self.out, self.suffix, self.colour = out, suffix, colour
+        self.point_cloud, self.field_of_view = point_cloud, field_of_view
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse point clouds of predictions that have none before the first is computed.
+
+        Raises:
+            LabelError: the model predicts up to scale and shift.
+        """
+        if self.point_cloud and cast(DepthModule, pl_module).ambiguity == Ambiguity.SHIFT_SCALE:
+            raise LabelError(
+                "expected a model that predicts depth, or depth up to scale, for --predictions.point_cloud; this one predicts "
+                "disparity up to scale and shift, and the shift is not known. Leave out the point clouds, or train with "
+                "GeometryPreservingModule."
+            )
 
     def write_on_batch_end(
         self,
@@ -39,7 +64,8 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Write one batch."""
         module, root = cast(DepthModule, pl_module), cast(Any, trainer.predict_dataloaders).dataset.root
-        for key, depth_map, image in zip(cast(Batch, batch).keys, cast(Tensor, prediction), batch.image, strict=True):
+        rows = zip(cast(Batch, batch).keys, cast(Tensor, prediction), batch.image, batch.intrinsics.cpu().numpy(), strict=True)
+        for key, depth_map, image, camera in rows:
             picture = (image.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
             values = depth_map[0].float().cpu().numpy().astype(np.float32)
             found = Prediction(values, module.model.representation, module.ambiguity, picture, name=key)
@@ -47,3 +73,7 @@ class PredictionWriter(BasePredictionWriter):
             found.save(file.with_name(file.name + self.suffix))
             if self.colour:
                 found.save_colour(file.with_name(file.name + ".colour.png"))
+            if self.point_cloud:
+                known = np.isfinite(camera).all()
+                camera = camera if known else intrinsics_from_field_of_view(values.shape, self.field_of_view)
+                found.save_point_cloud(file.with_name(file.name + self.point_cloud), camera)

@@ -5,7 +5,7 @@ depth along z, and poses ``a_from_b``.
 """
 
 from depthkit.geometry.camera import depth_to_points, project, unproject
-from depthkit.geometry.intrinsics import crop_intrinsics, flip_intrinsics, scale_intrinsics
+from depthkit.geometry.intrinsics import crop_intrinsics, flip_intrinsics, intrinsics_from_field_of_view, scale_intrinsics
 from depthkit.geometry.normals import depth_to_normals
 from depthkit.geometry.pose import axis_angle_to_matrix, flip_pose, invert_pose, pose_from_axis_angle
 from depthkit.geometry.warp import inside_image, reproject, sample_pixels, warp
@@ -18,6 +18,7 @@ __all__ = [
     "flip_intrinsics",
     "flip_pose",
     "inside_image",
+    "intrinsics_from_field_of_view",
     "invert_pose",
     "pose_from_axis_angle",
     "project",

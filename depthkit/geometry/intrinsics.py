@@ -1,18 +1,42 @@
-"""Intrinsics of a resized, cropped or mirrored image, as arrays or tensors.
+"""Intrinsics of an image whose field of view is known, and of a resized, cropped or mirrored one, as arrays or tensors.
 
 Each change of the image is an affine map of its pixels, a 3x3 matrix, that multiplies the intrinsics from the left. Pixel
 centres are integers, so the image reaches from -0.5 to W - 0.5 and a resize moves the principal point by half pixels.
 """
 
+import math
 from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
 
-from depthkit.errors import ShapeError
+from depthkit.errors import GeometryError, ShapeError
 from depthkit.precision import in_float32
 
 Matrices = TypeVar("Matrices", Tensor, np.ndarray)
+
+
+def intrinsics_from_field_of_view(size: tuple[int, int], degrees: float) -> np.ndarray:
+    """Intrinsics of a camera with square pixels that looks through the middle of the image, float64 ``(3, 3)`` [px].
+
+    Args:
+        size: (height, width) of the image [px].
+        degrees: angle from the left to the right border; about 65 for a phone's main camera, 55 for a laptop's.
+
+    Raises:
+        GeometryError: an angle that is not between 0 and 180 degrees.
+
+    Example:
+        >>> intrinsics_from_field_of_view((60, 100), 90.0)
+        array([[50. ,  0. , 49.5],
+               [ 0. , 50. , 29.5],
+               [ 0. ,  0. ,  1. ]])
+    """
+    if not 0 < degrees < 180:
+        raise GeometryError(f"expected a field of view between 0 and 180 degrees; got {degrees}.")
+    height, width = size
+    focal = width / 2 / math.tan(math.radians(degrees) / 2)
+    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
 
 
 @in_float32

@@ -13,6 +13,7 @@ from torch import Tensor
 from depthkit.errors import GeometryError, LabelError, PredictionError, ShapeError
 from depthkit.evaluation.render import colourise, png
 from depthkit.geometry import depth_to_points
+from depthkit.inference.clouds import across_edges, write_point_cloud
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Representation
 
@@ -100,7 +101,7 @@ class Prediction:
         """
         if self.ambiguity == Ambiguity.SHIFT_SCALE and shift is None:
             raise LabelError(
-                f"a {self.representation} known up to scale and shift has no depth: with a wrong shift planes come out bent. "
+                f"a {self.representation} known up to scale and shift has no depth: a wrong shift turns walls and floors. "
                 "Pass scale= and shift=, fitted to known depth with depthkit.alignment.fit_scale_shift, or use a model that "
                 "predicts up to scale."
             )
@@ -111,7 +112,12 @@ class Prediction:
         return depth
 
     def to_point_cloud(
-        self, intrinsics: np.ndarray | Tensor | None = None, *, scale: float = 1.0, shift: float | None = None
+        self,
+        intrinsics: np.ndarray | Tensor | None = None,
+        *,
+        scale: float = 1.0,
+        shift: float | None = None,
+        max_edge: float | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """The scene as points in the camera's frame: x right, y down, z forward.
 
@@ -119,13 +125,15 @@ class Prediction:
             intrinsics: ``(3, 3)`` [px] of the image; default those of the prediction.
             scale: as in ``depth``.
             shift: as in ``depth``.
+            max_edge: drop the points of pixels that are more than this many times as far as a neighbour, or as near: they hang
+                in the air between two surfaces. About 1.1; None drops none. Floors near the horizon thin out, too.
 
         Returns:
             Points, float32 ``(N, 3)`` [m, or up to a factor], and their colours, uint8 ``(N, 3)``, None without an image.
             Pixels without a positive depth have no point.
 
         Raises:
-            GeometryError: no intrinsics.
+            GeometryError: no intrinsics, or ``max_edge`` not above 1.
             LabelError: the prediction is known up to scale and shift, and no shift is given.
         """
         depth = self.depth(scale=scale, shift=shift)
@@ -133,10 +141,27 @@ class Prediction:
         if camera is None:
             raise GeometryError("expected intrinsics for a point cloud; got none. Pass fx, fy, cx, cy [px] as a 3x3 matrix.")
         valid = np.isfinite(depth)
+        if max_edge is not None:
+            valid &= ~across_edges(depth, max_edge)
         z = torch.from_numpy(np.where(valid, depth, 1))[None, None]
         camera = torch.as_tensor(np.asarray(camera), dtype=torch.float32)[None]
         points = depth_to_points(z, camera, torch.from_numpy(valid)[None, None])[0]
         return points.numpy(), None if self.image is None else self.image[valid]
+
+    def save_point_cloud(
+        self,
+        path: str | Path,
+        intrinsics: np.ndarray | Tensor | None = None,
+        *,
+        scale: float = 1.0,
+        shift: float | None = None,
+        max_edge: float | None = None,
+    ) -> Path:
+        """Write the scene as coloured points, ``.ply`` (camera axes) or ``.glb`` (y up, z backward).
+
+        Args and errors as ``to_point_cloud`` and ``depthkit.inference.write_point_cloud``.
+        """
+        return write_point_cloud(path, *self.to_point_cloud(intrinsics, scale=scale, shift=shift, max_edge=max_edge))
 
 
 def load_prediction(path: str | Path) -> Prediction:

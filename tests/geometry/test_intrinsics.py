@@ -4,8 +4,8 @@ import torch
 from torch.nn.functional import interpolate
 from torch.testing import assert_close
 
-from depthkit.errors import ShapeError
-from depthkit.geometry import crop_intrinsics, flip_intrinsics, scale_intrinsics, unproject
+from depthkit.errors import GeometryError, ShapeError
+from depthkit.geometry import crop_intrinsics, flip_intrinsics, intrinsics_from_field_of_view, scale_intrinsics, unproject
 
 K = torch.tensor([[[40.0, 0.5, 15.2], [0, 44.0, 10.9], [0, 0, 1]], [[30.0, 0, 16.0], [0, 30.0, 12.0], [0, 0, 1]]])
 
@@ -66,3 +66,18 @@ def test_integer_arrays_are_not_truncated():
 def test_another_shape_is_an_error_that_shows_the_right_one():
     with pytest.raises(ShapeError, match=r"\(\.\.\., 3, 3\); got \(4,\)"):
         flip_intrinsics(torch.ones(4), 32)
+
+
+@pytest.mark.parametrize("degrees", [20.0, 60.0, 120.0])
+def test_a_field_of_view_is_the_angle_between_the_borders(degrees):
+    camera = intrinsics_from_field_of_view((48, 64), degrees)
+    left, right = (np.linalg.solve(camera, [column, 23.5, 1]) for column in (-0.5, 63.5))  # borders of the outer pixels
+    assert np.degrees(np.arccos(left @ right / np.linalg.norm(left) / np.linalg.norm(right))) == pytest.approx(degrees)
+    assert_close(intrinsics_from_field_of_view((96, 128), degrees), scale_intrinsics(camera, 2, 2))
+    assert_close(flip_intrinsics(camera, 64), camera)
+
+
+@pytest.mark.parametrize("degrees", [0.0, -60.0, 180.0, float("nan")])
+def test_an_impossible_field_of_view_is_refused(degrees):
+    with pytest.raises(GeometryError, match="expected a field of view between 0 and 180 degrees"):
+        intrinsics_from_field_of_view((48, 64), degrees)

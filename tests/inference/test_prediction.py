@@ -77,7 +77,7 @@ def test_depth_of_a_metric_map_is_its_conversion(representation):
 def test_an_affine_map_has_no_points_without_a_shift_and_the_true_ones_with_it():
     depth = 1 + 8 * torch.rand(12, 16)
     affine = prediction(map=((1 / depth - 0.3) / 2.0).numpy(), intrinsics=CAMERA)
-    with pytest.raises(LabelError, match="known up to scale and shift has no depth: with a wrong shift planes come out bent"):
+    with pytest.raises(LabelError, match="known up to scale and shift has no depth: a wrong shift turns walls and floors"):
         affine.to_point_cloud()
     points, colours = affine.to_point_cloud(scale=2.0, shift=0.3)
     truth, _ = prediction(Representation.DEPTH, Ambiguity.METRIC, map=depth.numpy()).to_point_cloud(CAMERA)

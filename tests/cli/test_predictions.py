@@ -1,0 +1,54 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from depthkit.cli.predictions import PredictionWriter
+from depthkit.data.collate import collate, finished
+from depthkit.errors import LabelError
+from depthkit.geometry import intrinsics_from_field_of_view
+from depthkit.types import Ambiguity, Representation, Sample
+
+SIZE = (12, 16)
+
+
+def module(ambiguity: Ambiguity) -> Any:
+    return SimpleNamespace(ambiguity=ambiguity, model=SimpleNamespace(representation=Representation.LOG_DISPARITY))
+
+
+def write(folder: Path, **options: Any) -> None:
+    """One batch of two photos at 2 m, of which the second has a camera."""
+    grey = np.full((*SIZE, 3), 127, np.uint8)
+    known = intrinsics_from_field_of_view(SIZE, 20.0)
+    samples = [Sample(str(folder / "photos" / "a.png"), grey), Sample(str(folder / "photos" / "b.png"), grey, intrinsics=known)]
+    trainer = SimpleNamespace(predict_dataloaders=SimpleNamespace(dataset=SimpleNamespace(root=folder / "photos")))
+    writer = PredictionWriter(folder / "maps", **options)
+    batch, maps = finished(collate(samples, [0, 0])), torch.full((2, 1, *SIZE), -np.log(2))
+    writer.write_on_batch_end(cast(Any, trainer), module(Ambiguity.SCALE), maps, None, batch, 0, 0)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".glb"])
+def test_point_clouds_have_the_camera_of_the_image_or_the_angle_given(suffix: str, tmp_path: Path) -> None:
+    write(tmp_path, point_cloud=suffix, field_of_view=90.0)
+    for name, degrees in (("a", 90.0), ("b", 20.0)):
+        cloud = trimesh.load(tmp_path / "maps" / f"{name}.png{suffix}")
+        low, high = cloud.bounds
+        assert high[0] - low[0] == pytest.approx(2 * 2 * np.tan(np.radians(degrees / 2)) * 15 / 16, rel=1e-5)
+
+
+def test_there_is_no_cloud_without_asking(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert sorted(file.name for file in (tmp_path / "maps").iterdir()) == [
+        "a.png.colour.png", "a.png.png", "b.png.colour.png", "b.png.png",
+    ]  # fmt: skip
+
+
+def test_clouds_of_a_model_with_an_unknown_shift_are_refused_before_it_runs() -> None:
+    with pytest.raises(LabelError, match="this one predicts disparity up to scale and shift, and the shift is not known"):
+        PredictionWriter(point_cloud=".ply").on_predict_start(cast(Any, None), module(Ambiguity.SHIFT_SCALE))
+    PredictionWriter().on_predict_start(cast(Any, None), module(Ambiguity.SHIFT_SCALE))
+    PredictionWriter(point_cloud=".ply").on_predict_start(cast(Any, None), module(Ambiguity.SCALE))
