@@ -20,7 +20,7 @@ class _Fit(NamedTuple):
     """Total-least-squares planes of G groups of points."""
 
     normal: Tensor
-    """Unit, away from the camera, ``(G, 3)``."""
+    """Unit, either way, ``(G, 3)``."""
     flatness: Tensor
     """RMS distance from the plane over RMS distance from the mean, ``(G,)``."""
 
@@ -49,14 +49,12 @@ class _Faces(NamedTuple):
         """NaN for a plane on which a depth is not finite and positive."""
         z = depth.where(self.on, 1).double()
         points = unproject(z.where(z.isfinite() & (z > 0), torch.nan), intrinsics.double()).movedim(1, -1)[self.on[:, 0]]
-        mean = self._total(points) / self.size[:, None]
-        centred = points - mean[self.group]
+        centred = points - (self._total(points) / self.size[:, None])[self.group]
         scatter = self._total(centred[:, :, None] * centred[:, None, :])
         known = scatter.isfinite().all(2).all(1)
         values, vectors = torch.linalg.eigh(scatter.where(known[:, None, None], torch.eye(3).to(scatter)))
-        normal = vectors[:, :, 0] * (vectors[:, :, 0] * mean).sum(1, keepdim=True).sign()
         flatness = (values[:, 0].clamp_min(0) / values.sum(1)).sqrt()
-        return _Fit(normal.where(known[:, None], torch.nan), flatness.where(known, torch.nan))
+        return _Fit(vectors[:, :, 0].where(known[:, None], torch.nan), flatness.where(known, torch.nan))
 
     def sums(self, value: Tensor, min_share: float) -> tuple[Tensor, Tensor]:
         """Sum over the planes of each image that are large enough, ``(B, 1)``, and their number, ``(B,)``."""
@@ -109,7 +107,7 @@ class PlaneOrientationErrorFormula(_PlaneFormula):
         _check_planes(planes, pred)
         faces = _Faces.find(planes, valid)
         a, b = (faces.fit(depth, intrinsics).normal for depth in (pred, target))
-        angle = torch.atan2(torch.linalg.cross(a, b).norm(dim=1), (a * b).sum(1))
+        angle = torch.atan2(torch.linalg.cross(a, b).norm(dim=1), (a * b).sum(1).abs())
         return faces.sums(angle.rad2deg(), self.min_share)
 
 
@@ -182,7 +180,7 @@ def plane_orientation_error(
         min_share: as in ``planarity_error``.
 
     Returns:
-        Mean over the planes of an image, in [0, 180], float64 ``(B,)``; NaN for an image without one.
+        Mean over the planes of an image, in [0, 90], float64 ``(B,)``; NaN for an image without one.
 
     Raises:
         ShapeError: shapes do not fit together, or planes are no integers.

@@ -74,9 +74,11 @@ def test_negative_prediction_has_no_logarithm():
 def test_label_that_is_no_depth_but_called_valid_is_never_scored_silently(label):
     pred, target, valid = depth_maps()
     everywhere = torch.ones_like(valid)
-    for name in f.__all__:
-        if name != "whdr":
-            assert getattr(f, name)(pred, target.where(valid, label), everywhere).isnan().all(), name
+    camera = torch.eye(3).expand(4, 3, 3)
+    further = {"point_cloud_fscore": [camera], "plane_orientation_error": [everywhere.int(), camera]}
+    for name in set(f.__all__) - {"whdr", "planarity_error"}:  # these read no labelled depth
+        spoilt = target.where(valid, label)
+        assert getattr(f, name)(pred, spoilt, everywhere, *further.get(name, [])).isnan().all(), name
 
 
 @pytest.mark.parametrize("function", [f.rmse, f.mae])
@@ -177,9 +179,9 @@ def test_equal_metrics_do_share_one_state():
     assert sorted(map(sorted, together.compute_groups.values())) == [["a", "b"], ["c"]]
 
 
-def test_only_accuracy_and_boundary_f1_are_better_when_higher():
+def test_only_accuracy_and_f_scores_are_better_when_higher():
     higher = {name for name in m.__all__ if getattr(getattr(m, name), "higher_is_better", False)}
-    assert higher == {"DeltaAccuracy", "BoundaryF1"}
+    assert higher == {"DeltaAccuracy", "BoundaryF1", "PointCloudFScore"}
 
 
 def test_user_adds_a_metric_with_one_formula():
