@@ -9,6 +9,7 @@ from depthkit.data.stream import Loader
 from depthkit.evaluation import evaluate as score
 from depthkit.evaluation import find_protocol
 from depthkit.inference import read_checkpoint
+from depthkit.models import FlipAverage
 
 
 def evaluate(
@@ -22,6 +23,7 @@ def evaluate(
     num_workers: int = 0,
     device: str = "cpu",
     allow: list[str] | None = None,
+    flip: bool = False,
 ) -> None:
     """Score a checkpoint on shards under a published protocol; print the table, and write it with pictures.
 
@@ -35,22 +37,24 @@ def evaluate(
         num_workers: processes that read and decode.
         device: where the network runs, such as `cuda`.
         allow: beginnings of further Python names that may be imported to build the checkpoint's network.
+        flip: also predict each mirrored image and average the two, as Monodepth2's post-processing does.
     """
     console = Console(soft_wrap=True, highlight=False)
     rules = find_protocol(protocol)
     network = read_checkpoint(checkpoint, allow=allow or ())
+    model = FlipAverage(network.model) if flip else network.model
     for root in shards:
         report = score(
-            network.model.to(device),
+            model.to(device),
             evaluation_samples(root, split, num_workers=num_workers),
             rules,
             ambiguity=network.ambiguity,
-            name=checkpoint.stem,
+            name=f"{checkpoint.stem} + flip" if flip else checkpoint.stem,
             pictures=pictures if out else 0,
         )
         console.print(f"{root} ({split})\n{report.table()}\n", markup=False)
         if out is not None:
-            stem = f"{root.rstrip('/').rpartition('/')[2]}.{split}.{protocol}"
+            stem = f"{root.rstrip('/').rpartition('/')[2]}.{split}.{protocol}{'.flip' * flip}"
             for file in (report.to_json(out / f"{stem}.json"), report.to_html(out / f"{stem}.html")):
                 console.print(f"wrote {file}", markup=False)
 

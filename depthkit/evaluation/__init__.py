@@ -5,7 +5,7 @@ in a ``validation_step``. To add a benchmark, add an entry to ``depthkit.evaluat
 """
 
 from depthkit.evaluation.baselines import RowBaseline, best_row_baseline
-from depthkit.evaluation.crops import BORDER_NYU, EIGEN_KITTI, EIGEN_NYU, FULL, GARG, Crop
+from depthkit.evaluation.crops import BORDER_NYU, CENTRE_MAKE3D, EIGEN_KITTI, EIGEN_NYU, FULL, GARG, Crop
 from depthkit.evaluation.protocol import Comparison, Protocol, kinds
 from depthkit.evaluation.protocols import PROTOCOLS, find_protocol
 from depthkit.evaluation.render import batch_strip, colourise, picture_strip
@@ -16,6 +16,7 @@ from depthkit.evaluation.scores import ProtocolMetrics
 
 __all__ = [
     "BORDER_NYU",
+    "CENTRE_MAKE3D",
     "EIGEN_KITTI",
     "EIGEN_NYU",
     "FULL",

@@ -4,6 +4,7 @@ The field writes "eigen crop" for three different rectangles; a name here is one
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,9 +19,10 @@ class Crop:
     Attributes:
         name: how reports call it.
         source: where the numbers come from.
-        rows: first and last row; [px] if ``size`` is given, else fractions of the height, each truncated to a pixel.
+        rows: first and last row; [px] if ``size`` is given, else fractions of the height.
         columns: the same for columns.
         size: (height, width) [px] of the only image size the pixel numbers are meant for; None for fractions.
+        rounding: of fractions of a size to a pixel: ``"down"`` or to the ``"nearest"``.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Crop:
     rows: tuple[float, float]
     columns: tuple[float, float]
     size: tuple[int, int] | None = None
+    rounding: Literal["down", "nearest"] = "down"
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
         """First and last row, first and last column [px] in an image of this size; the last ones are excluded.
@@ -40,7 +43,8 @@ class Crop:
             ((153, 371, 44, 1197), (45, 471, 41, 601))
         """
         if self.size is None:
-            edges = [*(int(f * height) for f in self.rows), *(int(f * width) for f in self.columns)]
+            whole = int if self.rounding == "down" else round
+            edges = [*(whole(f * height) for f in self.rows), *(whole(f * width) for f in self.columns)]
         elif self.size == (height, width):
             edges = [int(edge) for edge in (*self.rows, *self.columns)]
         else:
@@ -62,6 +66,13 @@ FULL = Crop("none", "the whole image", (0.0, 1.0), (0.0, 1.0))
 GARG = Crop("garg", "Garg et al. 2016; KITTI", (0.40810811, 0.99189189), (0.03594771, 0.96405229))
 EIGEN_KITTI = Crop("eigen_kitti", "Eigen et al. 2014; KITTI", (0.3324324, 0.91351351), (0.0359477, 0.96405229))
 EIGEN_NYU = Crop("eigen_nyu", "Eigen et al. 2014; NYUv2 at 480x640", (45, 471), (41, 601), (480, 640))
+CENTRE_MAKE3D = Crop(
+    "centre_make3d",
+    "central 852 of 2272 rows, 2:1, and rows 17 to 38 of the 55 labelled",
+    (0.3125, 0.6875),
+    (0.0, 1.0),
+    rounding="nearest",
+)
 BORDER_NYU = Crop(
     "border_nyu", "Romanov et al. 2020: NYUv2 at 480x640 without its white frame of 8 px", (8, 472), (8, 632), (480, 640)
 )

@@ -39,6 +39,7 @@ class Comparison(NamedTuple):
         valid: pixels that are scored, bool ``(B, 1, H, W)``; all False in an image that is left out.
         pairs: ordinal label, ``(B, P, 5)``.
         degenerate: the alignment found no scale, bool ``(B,)``: the image is scored as its best constant map, or NaN.
+        scale: the factor that fits each image, float64 ``(B,)``; 1 if the protocol fits none, NaN where none exists.
     """
 
     pred: Tensor
@@ -46,6 +47,7 @@ class Comparison(NamedTuple):
     valid: Tensor
     pairs: Tensor
     degenerate: Tensor
+    scale: Tensor
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Protocol:
         metrics: formula of each number, by name. Those of depth read ``space``; that of point pairs reads ``pairs``.
         alignment: what may be wrong with a prediction, fitted per image in ``alignment.space``; None: nothing may.
             Its caps become the protocol's.
+        scale_of: ``"image"``: each image is scored with its own fit; ``"set"``: with the median of the scales of all images,
+            which ``evaluate`` finds in a pass of its own before it scores.
         space: what predictions and labels are when they are compared.
         min_depth: predictions are raised to it [m]; 0 does not.
         max_depth: predictions are lowered to it [m]; an aligned disparity below ``1 / max_depth``, also a negative one,
@@ -70,6 +74,7 @@ class Protocol:
         output: how the prediction is resized to the label.
         order: order of the operations, each of ``STEPS`` once. A fit sees the pixels and values that the steps before it left.
         reduction: ``"image"``: mean over images of per-image values; ``"pixel"``: pixels of all images pooled.
+        coarse_labels: labels may have fewer pixels than their images; else both must be of one size.
         min_valid: images with fewer scored pixels are left out and counted, as are those without a scored point pair.
         published: figures of the source by model, for printing beside; same units as ``metrics``.
 
@@ -83,6 +88,7 @@ class Protocol:
     accepts: frozenset[LabelKind]
     metrics: Mapping[str, Formula]
     alignment: Alignment | None = None
+    scale_of: Literal["image", "set"] = "image"
     space: Representation = Representation.DEPTH
     min_depth: float = 0.0
     max_depth: float = torch.inf
@@ -93,6 +99,7 @@ class Protocol:
     output: OutputResize = field(default_factory=OutputResize)
     order: tuple[Step, ...] = STEPS
     reduction: Literal["image", "pixel"] = "image"
+    coarse_labels: bool = False
     min_valid: int = 10
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
@@ -109,6 +116,11 @@ class Protocol:
             raise RecipeError(
                 f"protocol {self.name!r}: expected 0 <= min_depth < max_depth; got {self.min_depth}, {self.max_depth}."
             )
+        if self.scale_of == "set" and (self.alignment is None or self.alignment.degrees != "scale" or self._without_unit()):
+            raise RecipeError(
+                f"protocol {self.name!r}: expected an alignment of scale, and metric labels alone, for scale_of='set'; labels "
+                "of unknown scale have no factor in common."
+            )
         for kind in self.accepts:
             if kind.ambiguity != Ambiguity.ORDINAL:
                 check_convertible(kind, self.space)
@@ -121,6 +133,9 @@ class Protocol:
             )
         far = None if self.max_depth == torch.inf else self.max_depth  # the alignment alone shall be right, too
         object.__setattr__(self, "alignment", replace(self.alignment, min_depth=self.min_depth or None, max_depth=far))
+
+    def _without_unit(self) -> bool:
+        return any(kind.ambiguity != Ambiguity.METRIC for kind in self.accepts)
 
     @property
     def ordinal(self) -> bool:
@@ -164,7 +179,14 @@ class Protocol:
         )
 
     def score(
-        self, pred: Tensor, representation: Representation, target: Tensor, valid: Tensor, *, kind: LabelKind
+        self,
+        pred: Tensor,
+        representation: Representation,
+        target: Tensor,
+        valid: Tensor,
+        *,
+        kind: LabelKind,
+        scale: float | None = None,
     ) -> dict[str, Tensor]:
         """Every metric of each image, and what became of it.
 
@@ -174,32 +196,38 @@ class Protocol:
             target: dense label, ``(B, 1, H, W)``; any value where not valid.
             valid: bool, ``(B, 1, H, W)``.
             kind: what the label leaves undetermined and what its numbers are.
+            scale: of the whole set, for ``scale_of="set"``; None for every other protocol.
 
         Returns:
-            The values by the names of ``metrics``, float64 ``(B,)``, NaN in an image left out; and bool ``left_out`` and
-            ``degenerate`` ``(B,)``.
+            The values by the names of ``metrics``, float64 ``(B,)``, NaN in an image left out; ``scale``, the factor that fits
+            the image, float64 ``(B,)``; and bool ``left_out`` and ``degenerate`` ``(B,)``.
 
         Raises:
             LabelError: the protocol does not score such labels.
             PredictionError: the prediction is not finite, or not positive where depth and disparity convert.
+            RecipeError: ``scale`` is missing, or given to a protocol that fits each image.
             ShapeError: shapes do not fit together.
         """
         self.check_label(kind)
+        self.check_scale(scale)
         check_map("target", target)
         check_valid(valid, target)
         target, valid = convert_label(target, valid, kind.representation, self.space)
-        comparison = self._compare(pred, representation, target, valid, torch.zeros(len(pred), 0, 5, dtype=torch.int64))
+        pairs = torch.zeros(len(pred), 0, 5, dtype=torch.int64)
+        comparison = self._compare(pred, representation, target, valid, pairs, scale)
         sums = self.sums(comparison)
         values = {name: self.metrics[name].value(*parts) for name, parts in sums.items()}
-        return {**values, "left_out": ~_scored(sums), "degenerate": comparison.degenerate}
+        found = {"scale": comparison.scale, "left_out": ~_scored(sums), "degenerate": comparison.degenerate}
+        return values | found
 
-    def compare(self, pred: Tensor, representation: Representation, batch: Batch) -> Comparison:
-        """Prediction ``(B, 1, h, w)`` and label of every row of a batch, after all steps; raises as ``score``."""
+    def compare(self, pred: Tensor, representation: Representation, batch: Batch, *, scale: float | None = None) -> Comparison:
+        """Prediction ``(B, 1, h, w)`` and label of every row of a batch, after all steps; ``scale`` and errors as ``score``."""
+        self.check_scale(scale)
         codes = zip(batch.keys, batch.ambiguity.tolist(), batch.representation.tolist(), strict=True)
         for key, ambiguity, stored in codes:
             self.check_label(LabelKind(AMBIGUITIES[ambiguity], REPRESENTATIONS[stored]), key)
         target, valid = convert_rows(batch.target, batch.valid, batch.representation, self.space)
-        return self._compare(pred, representation, target, valid, batch.pairs)
+        return self._compare(pred, representation, target, valid, batch.pairs, scale)
 
     def sums(self, comparison: Comparison) -> dict[str, tuple[Tensor, Tensor]]:
         """The additive sums and the count of each metric, as ``depthkit.metrics.Formula.sums``."""
@@ -220,10 +248,31 @@ class Protocol:
                 "Choose a protocol for such labels or leave the sample out."
             )
 
+    def check_scale(self, scale: float | None) -> None:
+        """The scale of the set is known exactly if the protocol needs it.
+
+        Raises:
+            RecipeError: it is not.
+        """
+        if self.scale_of == "set" and scale is None:
+            raise RecipeError(
+                f"protocol {self.name!r} has one scale for the whole set, which is not known before every image was seen. "
+                "Score with `depthkit evaluate` or depthkit.evaluation.evaluate, or validate under a protocol with a scale per "
+                "image."
+            )
+        if self.scale_of == "image" and scale is not None:
+            raise RecipeError(f"protocol {self.name!r} fits each image; got scale={scale}. Leave it out.")
+
     @in_float32
     @torch.no_grad()
     def _compare(
-        self, pred: Tensor, representation: Representation, target: Tensor, valid: Tensor, pairs: Tensor
+        self,
+        pred: Tensor,
+        representation: Representation,
+        target: Tensor,
+        valid: Tensor,
+        pairs: Tensor,
+        scale_of_set: float | None,
     ) -> Comparison:
         check_map("pred", pred)
         if not pred.isfinite().all():
@@ -234,6 +283,7 @@ class Protocol:
             )
         x, space = pred, Representation(representation)
         degenerate = torch.zeros(len(pred), dtype=torch.bool, device=pred.device)
+        scale = torch.ones(len(pred), dtype=torch.float64, device=pred.device)
         for step in self.order if not self.ordinal else ("resize",):
             if step == "resize":
                 x, space = _express(x, space, self.output.space or space, None), self.output.space or space
@@ -247,13 +297,13 @@ class Protocol:
             elif step == "align" and self.alignment is not None:
                 x, space = _express(x, space, self.alignment.space, valid), self.alignment.space
                 fit = self.alignment.fit(x, convert(target, self.space, space), valid)
-                degenerate = fit.degenerate
-                x = apply_scale_shift(x, fit.scale, fit.shift)
+                degenerate, scale = fit.degenerate, fit.scale
+                x = apply_scale_shift(x, scale if scale_of_set is None else torch.full_like(scale, scale_of_set), fit.shift)
             elif step == "clamp":
                 x = x.clamp(*self._bounds(space, self.min_depth, self.max_depth))
         valid = valid & per_image(masked_count(valid) >= self.min_valid, valid)
         degenerate = degenerate & (masked_count(valid) > 0)
-        return Comparison(_express(x, space, self.space, valid), target, valid, pairs, degenerate)
+        return Comparison(_express(x, space, self.space, valid), target, valid, pairs, degenerate, scale)
 
     def _place(self, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """The prediction at the label's size, its border repeated over what was not shown, and what was, bool ``(H, W)``."""

@@ -7,8 +7,9 @@ from typing import Any
 from depthkit.errors import RecipeError
 from depthkit.evaluation.protocol import Protocol, kinds
 from depthkit.evaluation.protocols_gp2 import GP2_PROTOCOLS, LOG_RESIZE, UTS_FIT
-from depthkit.evaluation.resize import InputResize
-from depthkit.metrics import RMSE, WHDR, AbsRel, Alignment, DeltaAccuracy, DeltaError, Formula, Log10, RMSELog, SILog
+from depthkit.evaluation.protocols_monodepth2 import MEDIAN_FIT, MONODEPTH2_PROTOCOLS
+from depthkit.evaluation.resize import InputResize, OutputResize
+from depthkit.metrics import RMSE, WHDR, AbsRel, Alignment, DeltaAccuracy, DeltaError, Formula, Log10, RMSELog, SILog, SqRel
 from depthkit.types import Ambiguity, Representation
 
 _DENSE = kinds(Ambiguity.METRIC, Ambiguity.SCALE)
@@ -72,6 +73,7 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
     _midas("nyu", 4, "delta1_error", DeltaError(1.25).formula, max_depth=10.0),
     _midas("tum", 5, "delta1_error", DeltaError(1.25).formula, max_depth=10.0),
     *GP2_PROTOCOLS,
+    *MONODEPTH2_PROTOCOLS,
     Protocol(
         name="synthetic_affine",
         source="depthkit: unseen scenes, scale and shift in disparity fitted per image, sky and all beyond 80 m not scored",
@@ -111,6 +113,30 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
         label_range=(0.0, 80.0),
         input=InputResize((192 * 256) ** 0.5, rule="area", antialias=True),
         output=LOG_RESIZE,
+    ),
+    Protocol(
+        name="synthetic_median",
+        source="depthkit: unseen scenes, ratio of medians per image as Monodepth2's, sky and all beyond 80 m not scored",
+        accepts=_DENSE,
+        metrics={**_USUAL, "sq_rel": SqRel().formula},
+        alignment=MEDIAN_FIT,
+        min_depth=0.001,
+        max_depth=80.0,
+        label_range=(0.0, 80.0),
+        input=InputResize(rule="native"),
+        output=OutputResize(Representation.DISPARITY),
+    ),
+    Protocol(
+        name="small_median",
+        source="depthkit: as synthetic_median, any image shown with the pixels of 192x256, for networks of that size",
+        accepts=_DENSE,
+        metrics={**_USUAL, "sq_rel": SqRel().formula},
+        alignment=MEDIAN_FIT,
+        min_depth=0.001,
+        max_depth=80.0,
+        label_range=(0.0, 80.0),
+        input=InputResize((192 * 256) ** 0.5, rule="area", antialias=True),
+        output=OutputResize(Representation.DISPARITY),
     ),
     Protocol(
         name="synthetic_metric",

@@ -27,7 +27,7 @@ class Report:
         model: name of what was evaluated.
         summary: each metric over all scored images.
         per_image: one row per image: ``key``, ``input`` (height x width of the network's input), every metric (NaN if
-            left out), ``left_out``, ``degenerate``.
+            left out), ``scale`` if the protocol fits one alone (what the image itself asks for), ``left_out``, ``degenerate``.
         pictures: image, prediction and label of some images, by key, uint8 ``(H, W, 3)`` each.
         beside: further results under the same protocol, such as baselines, by name.
     """
@@ -55,6 +55,20 @@ class Report:
         return sum(row["degenerate"] for row in self.per_image)
 
     @property
+    def scale(self) -> tuple[float, float] | None:
+        """Median over images of the factor that a prediction lacks, and the standard deviation of the factors over that median.
+
+        The second is 0 for a model whose predictions all have the same unit. None if the protocol fits no factor alone, or no
+        image has one.
+        """
+        scales = np.array([row.get("scale", np.nan) for row in self.per_image])
+        scales = scales[np.isfinite(scales)]
+        if not scales.size:
+            return None
+        median = float(np.median(scales))
+        return median, float((scales / median).std())
+
+    @property
     def inputs(self) -> list[str]:
         """Sizes of the network's input, height x width, in order of appearance."""
         return list(dict.fromkeys(row["input"] for row in self.per_image))
@@ -71,7 +85,10 @@ class Report:
         inputs = self.inputs
         counts = f"{self.n_images} scored, {self.left_out} left out, {self.degenerate} without a scale"
         sizes = ", ".join(inputs[:3]) + (f" and {len(inputs) - 3} more" if len(inputs) > 3 else "")
-        return {**describe(self.protocol), "images": counts, "network input": sizes}
+        facts = {**describe(self.protocol), "images": counts, "network input": sizes}
+        if self.scale is not None:
+            facts["scale"] = "median {:.4g} over images, standard deviation {:.4f} of it".format(*self.scale)
+        return facts
 
     def compared_with(self, *others: "Report") -> "Report":
         """The same report with other models' numbers beside it.
@@ -109,6 +126,7 @@ class Report:
             "n_images": self.n_images,
             "left_out": self.left_out,
             "degenerate": self.degenerate,
+            "scale": None if self.scale is None else dict(zip(("median", "deviation"), self.scale, strict=True)),
             "per_image": [_finite(row) for row in self.per_image],
         }
         return _write(path, json.dumps(content, indent=1, default=dict, allow_nan=False))
@@ -165,6 +183,7 @@ def describe(protocol: Protocol) -> dict[str, str]:
     """A protocol in words, the facts without which its numbers cannot be compared."""
     fit = protocol.alignment
     low, high = protocol.label_range
+    per = {"image": "per image", "set": "of the set, the median of those per image"}[protocol.scale_of]
     if protocol.ordinal:
         return {
             "protocol": protocol.name,
@@ -176,7 +195,7 @@ def describe(protocol: Protocol) -> dict[str, str]:
     return {
         "protocol": protocol.name,
         "source": protocol.source,
-        "alignment": f"{fit.degrees.replace('_', ' and ')} per image by {fit.method}, in {fit.space}" if fit else "none",
+        "alignment": f"{fit.degrees.replace('_', ' and ')} {per} by {fit.method}, in {fit.space}" if fit else "none",
         "scored": f"{protocol.space} where the label is between {low:g} and {high:g} m",
         "crop": _rectangle(protocol.crop),
         "shown to the network": _rectangle(protocol.shown),

@@ -2,20 +2,21 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from depthkit.errors import RecipeError
 from depthkit.types import Representation
 
-InputRule = Literal["upper_bound", "lower_bound", "minimal", "area", "native"]
+InputRule = Literal["upper_bound", "lower_bound", "minimal", "area", "native", "stretch"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area"]
 
 
 @dataclass(frozen=True)
 class InputResize:
-    """The size of the network's input: one scale for both sides, then each side to the nearest multiple.
+    """The size of the network's input: a scale, then each side to the nearest multiple.
 
     ==============  ==========================================================================================
     rule            scale
@@ -25,10 +26,11 @@ class InputResize:
     minimal         whichever of the two is nearer to 1 (DPT)
     area            the number of pixels becomes ``side`` squared
     native          1
+    stretch         each side has its own: both become ``side``, whatever the image's aspect (Monodepth2)
     ==============  ==========================================================================================
 
     Attributes:
-        side: side [px]; unused by ``native``.
+        side: side [px], for ``stretch`` (height, width); unused by ``native``.
         rule: a row of the table.
         multiple: each side becomes a multiple of it [px], unless the network asks for one that does not divide it.
         interpolation: as in ``torch.nn.functional.interpolate``, corners not aligned.
@@ -39,13 +41,25 @@ class InputResize:
         ((288, 384), (128, 384))
         >>> InputResize(384, "lower_bound").size(375, 1242), InputResize(384, "minimal").size(240, 320)
         ((384, 1280), (288, 384))
+        >>> InputResize((192, 640), "stretch").size(375, 1242)
+        (192, 640)
+
+    Raises:
+        RecipeError: two sides without ``stretch``, or one with it.
     """
 
-    side: float = 384
+    side: float | tuple[int, int] = 384
     rule: InputRule = "upper_bound"
     multiple: int = 32
     interpolation: Interpolation = "bicubic"
     antialias: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.side, tuple) != (self.rule == "stretch"):
+            raise RecipeError(
+                f"expected side to be (height, width) for the rule 'stretch' and one number for any other; got "
+                f"{self.side!r} for {self.rule!r}."
+            )
 
     def size(self, height: int, width: int, multiple: int = 1) -> tuple[int, int]:
         """(height, width) [px] of the network's input for an image of this size.
@@ -56,6 +70,8 @@ class InputResize:
             multiple: what the network can take; it wins over the protocol's unless it divides that one.
         """
         step = self.multiple if self.multiple % multiple == 0 else multiple
+        if isinstance(self.side, tuple):
+            return self._round(self.side[0], step), self._round(self.side[1], step)
         fit_height, fit_width = self.side / height, self.side / width
         scale = {
             "upper_bound": min(fit_height, fit_width),
@@ -68,10 +84,10 @@ class InputResize:
 
     def _round(self, length: float, step: int) -> int:
         count = round(length / step)
-        if self.rule == "upper_bound" and count * step > self.side:
-            count = math.floor(self.side / step)
-        if self.rule == "lower_bound" and count * step < self.side:
-            count = math.ceil(self.side / step)
+        if self.rule == "upper_bound" and count * step > cast(float, self.side):
+            count = math.floor(cast(float, self.side) / step)
+        if self.rule == "lower_bound" and count * step < cast(float, self.side):
+            count = math.ceil(cast(float, self.side) / step)
         return max(count, 1) * step
 
     def __call__(self, image: Tensor, multiple: int = 1) -> Tensor:
@@ -89,7 +105,10 @@ class InputResize:
             "minimal": "nearer side",
             "area": "square root of area",
         }
-        to = f"{side[self.rule]} {self.side:g}" if self.rule in side else "native size"
+        if isinstance(self.side, tuple):
+            to = f"stretched to {self.side[0]}x{self.side[1]}"
+        else:
+            to = f"{side[self.rule]} {self.side:g}" if self.rule in side else "native size"
         return f"{to}, nearest multiple of {self.multiple}, {self.interpolation}{' antialiased' * self.antialias}"
 
 

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from depthkit.data.collate import collate, finished
-from depthkit.errors import LabelError, ShapeError
+from depthkit.errors import LabelError, RecipeError, ShapeError
 from depthkit.evaluation.protocol import Protocol
 from depthkit.evaluation.render import colourise, shown
 from depthkit.evaluation.report import Report
@@ -38,7 +40,8 @@ def evaluate(
 
     Args:
         predict: called on each image, resized as the protocol says; a network is put in evaluation mode for the time.
-        samples: labelled samples, or batches of an evaluation loader (then ``predict`` gets ``(B, 3, H, W)``).
+        samples: labelled samples, or batches of an evaluation loader (then ``predict`` gets ``(B, 3, H, W)``). Under a
+            protocol with one scale for the set they are read, and predicted, twice.
         protocol: how to score.
         representation: what the predicted numbers are; default ``predict.representation``.
         ambiguity: what the prediction leaves undetermined, to refuse protocols that do not fit it; default
@@ -51,6 +54,7 @@ def evaluate(
 
     Raises:
         LabelError: the representation is unknown, or protocol, labels and prediction do not fit each other.
+        RecipeError: one scale for the set, and samples that can be read only once or give no scale.
         PredictionError: a prediction is not finite, or not positive where depth and disparity convert.
         ShapeError: a prediction is not one map per image, or there are no samples.
 
@@ -68,13 +72,28 @@ def evaluate(
     protocol.check_prediction(representation, ambiguity)
     multiple = int(getattr(predict, "size_multiple", 1) if size_multiple is None else size_multiple)
     place = torch.device(device) if device is not None else _device_of(predict)
-    metrics, kept, rows = ProtocolMetrics(protocol).to(place), _Kept(pictures), []
-    with torch.inference_mode(), _evaluation_mode(predict):
-        for batch in batches(_progress(samples, protocol.name, progress)):
+    kept, rows, scale = _Kept(pictures), [], None
+
+    def score(metrics: ProtocolMetrics, title: str) -> Iterator[tuple[Batch, str]]:
+        for batch in batches(_progress(samples, title, progress), coarse_labels=protocol.coarse_labels):
             batch = batch.to(place)
             image = protocol.resize_input(batch.image, multiple)
             metrics.update(_as_maps(predict(image), batch.keys, place), representation, batch)
-            rows += _rows(metrics, batch.keys, f"{image.shape[-2]}x{image.shape[-1]}")
+            yield batch, f"{image.shape[-2]}x{image.shape[-1]}"
+
+    with torch.inference_mode(), _evaluation_mode(predict):
+        if protocol.scale_of == "set":
+            if iter(samples) is samples:
+                raise RecipeError(
+                    f"protocol {protocol.name!r} has one scale for the whole set and reads it twice; got an iterator, which is "
+                    "read only once. Pass a list or a loader."
+                )
+            fitted = ProtocolMetrics(replace(protocol, scale_of="image")).to(place)
+            found = (fitted.last.scale[~fitted.last_left_out] for _ in score(fitted, f"{protocol.name}: scale"))
+            scale = median_of_ranks([x for scales in found for x in scales.tolist()], protocol)
+        metrics = ProtocolMetrics(protocol, scale=scale).to(place)
+        for batch, size in score(metrics, protocol.name):
+            rows += _rows(metrics, batch.keys, size)
             for index, key in enumerate(batch.keys):
                 if kept.wants():
                     kept.pictures[key] = _pictures(batch, metrics, index)
@@ -84,16 +103,40 @@ def evaluate(
     return Report(protocol, name or _name_of(predict), summary, rows, kept.pictures)
 
 
-def batches(samples: Iterable[Sample | Batch]) -> Iterator[Batch]:
+def median_of_ranks(scales: list[float], protocol: Protocol) -> float:
+    """The scale of a set whose images are spread over the processes: the median of those of all images.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if dist.is_available() and dist.is_initialized():
+        parts: list[list[float]] = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(parts, scales)
+        scales = [scale for part in parts for scale in part]
+    exist = [scale for scale in scales if scale == scale]
+    if not exist:
+        raise RecipeError(
+            f"protocol {protocol.name!r}: expected at least one image that determines a scale; got none of {len(scales)}. "
+            "Check that the labels have valid pixels within the protocol's range and crop."
+        )
+    return float(np.median(exist))
+
+
+def batches(samples: Iterable[Sample | Batch], *, coarse_labels: bool = False) -> Iterator[Batch]:
     """Samples as batches of one, at the size they have, and batches without the rows that only pad them.
 
     Raises:
-        ShapeError: image and label differ in size.
+        ShapeError: image and label differ in size, and labels may not be coarse.
     """
     for item in samples:
         if isinstance(item, Batch):
             if item.real.any():
                 yield item if item.real.all() else item.rows(item.real)
+            continue
+        if coarse_labels and item.label is not None and item.valid is not None:
+            batch = finished(collate([item.replace(label=None, valid=None, sky=None)], [0]))
+            target, valid = (torch.from_numpy(np.ascontiguousarray(x))[None, None] for x in (item.label, item.valid))
+            yield replace(batch, target=target, valid=valid, sky=torch.zeros_like(valid))
             continue
         if item.label is not None and item.label.shape != item.size:
             raise ShapeError(
@@ -152,6 +195,9 @@ def _as_maps(output: Any, keys: tuple[str, ...], device: torch.device) -> Tensor
 def _rows(metrics: ProtocolMetrics, keys: tuple[str, ...], size: str) -> list[dict[str, Any]]:
     values = {name: x.tolist() for name, x in metrics.last_values.items()}
     left_out, degenerate = metrics.last_left_out.tolist(), metrics.last.degenerate.tolist()
+    fit = metrics.protocol.alignment
+    if fit is not None and fit.degrees == "scale":
+        values["scale"] = metrics.last.scale.where(~metrics.last_left_out, torch.nan).tolist()
     return [
         {"key": key, "input": size, **{name: x[i] for name, x in values.items()}}
         | {"left_out": left_out[i], "degenerate": degenerate[i]}

@@ -21,6 +21,10 @@ class ProtocolMetrics(Metric):
     Args:
         protocol: how to score.
         prefix: of the names that ``compute`` returns, such as ``"val/"``.
+        scale: of the whole set, for a protocol with ``scale_of="set"``; None for every other.
+
+    Raises:
+        RecipeError: ``scale`` is missing, or given to a protocol that fits each image.
 
     Attributes:
         last: what the metrics read in the latest ``update``; of this process.
@@ -39,9 +43,10 @@ class ProtocolMetrics(Metric):
     left_out: Tensor
     degenerate: Tensor
 
-    def __init__(self, protocol: Protocol, prefix: str = "", **kwargs: Any):
+    def __init__(self, protocol: Protocol, prefix: str = "", *, scale: float | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.protocol, self.prefix = protocol, prefix
+        protocol.check_scale(scale)
+        self.protocol, self.prefix, self.scale = protocol, prefix, scale
         for name, formula in protocol.metrics.items():
             width = 1 if protocol.reduction == "image" else formula.n_sums
             self.add_state(f"sum_{name}", torch.zeros(width, dtype=torch.float64), dist_reduce_fx="sum")
@@ -64,7 +69,7 @@ class ProtocolMetrics(Metric):
         """
         if len(pred) != len(batch):
             raise ShapeError(f"expected one prediction per row of the batch, {len(batch)}; got {len(pred)}.")
-        self.last = self.protocol.compare(pred[batch.real], representation, batch.rows(batch.real))
+        self.last = self.protocol.compare(pred[batch.real], representation, batch.rows(batch.real), scale=self.scale)
         self.last_values = {}
         for name, (sums, count) in self.protocol.sums(self.last).items():
             formula, scored = self.protocol.metrics[name], count > 0

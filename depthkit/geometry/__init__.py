@@ -7,11 +7,12 @@ depth along z, and poses ``a_from_b``.
 from depthkit.geometry.camera import depth_to_points, project, unproject
 from depthkit.geometry.intrinsics import crop_intrinsics, flip_intrinsics, intrinsics_from_field_of_view, scale_intrinsics
 from depthkit.geometry.normals import depth_to_normals
-from depthkit.geometry.pose import axis_angle_to_matrix, flip_pose, invert_pose, pose_from_axis_angle
+from depthkit.geometry.pose import axis_angle_to_matrix, chain_poses, flip_pose, invert_pose, pose_from_axis_angle
 from depthkit.geometry.warp import inside_image, reproject, sample_pixels, warp
 
 __all__ = [
     "axis_angle_to_matrix",
+    "chain_poses",
     "crop_intrinsics",
     "depth_to_normals",
     "depth_to_points",

@@ -72,6 +72,35 @@ def invert_pose(pose: Tensor) -> Tensor:
 
 
 @in_float32
+def chain_poses(current_from_next: Tensor) -> Tensor:
+    """The pose of every frame of a sequence in the first one's: ``first_from_k = 0_from_1 @ 1_from_2 @ .. @ (k - 1)_from_k``.
+
+    With the first camera as the world this is its path, camera to world. A pose network fed ``(frame, next frame)`` predicts
+    ``next_from_current``: invert that first, for the motions do not commute.
+
+    Args:
+        current_from_next: motions between successive frames, ``(..., N, 4, 4)``.
+
+    Returns:
+        ``first_from_current`` of the N + 1 frames, the first the identity, ``(..., N + 1, 4, 4)``.
+
+    Example:
+        >>> next_from_current = torch.eye(4).repeat(3, 1, 1)
+        >>> next_from_current[:, 2, 3] = -1.0  # points come nearer as the camera drives forward
+        >>> chain_poses(invert_pose(next_from_current))[:, 2, 3]
+        tensor([0., 1., 2., 3.])
+    """
+    _check_poses(current_from_next)
+    if current_from_next.ndim < 3:
+        raise ShapeError(f"expected motions of shape (..., N, 4, 4); got {tuple(current_from_next.shape)}.")
+    identity = torch.eye(4, dtype=current_from_next.dtype, device=current_from_next.device)
+    chained = [identity.expand(*current_from_next.shape[:-3], 4, 4)]
+    for motion in current_from_next.unbind(-3):
+        chained.append(chained[-1] @ motion)
+    return torch.stack(chained, -3)
+
+
+@in_float32
 def flip_pose(pose: Matrices) -> Matrices:
     """The pose between two mirrored images, whose x axes point the other way; ``(..., 4, 4)``, tensor or array."""
     _check_poses(pose)

@@ -16,6 +16,7 @@ from depthkit.evaluation.resize import interpolate
 from depthkit.inference.checkpoint import read_checkpoint
 from depthkit.inference.images import as_image, find_images, read_image
 from depthkit.inference.prediction import Prediction
+from depthkit.models import FlipAverage
 from depthkit.types import REPRESENTATIONS, Ambiguity, Representation
 
 Source = str | Path | np.ndarray | Tensor
@@ -94,6 +95,7 @@ class DepthPredictor:
         resize: InputResize | None = None,
         device: torch.device | str | None = None,
         precision: Precision = "32",
+        flip: bool = False,
     ) -> Self:
         """The predictor of a checkpoint written by ``depthkit fit``.
 
@@ -103,6 +105,7 @@ class DepthPredictor:
             resize: default: as many pixels as the training images had, in the image's own aspect.
             device: default the CPU.
             precision: of the network.
+            flip: also predict the mirror image and average, see ``depthkit.models.FlipAverage``.
 
         Raises:
             CheckpointError: the file is missing, unreadable, or does not fit the network it describes.
@@ -110,6 +113,7 @@ class DepthPredictor:
         model, ambiguity, size = read_checkpoint(path, allow=allow)
         if resize is None and size is not None:
             resize = InputResize((size[0] * size[1]) ** 0.5, "area", antialias=True)
+        model = FlipAverage(model) if flip else model
         return cls(model, ambiguity=ambiguity, resize=resize, device=device, precision=precision)
 
     def __call__(

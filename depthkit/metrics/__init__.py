@@ -12,11 +12,12 @@ from depthkit.metrics.delta import DeltaAccuracy, DeltaError
 from depthkit.metrics.formula import Formula, PixelMean, RootPixelMean
 from depthkit.metrics.inverse import IMAE, IRMSE
 from depthkit.metrics.linear import MAE, RMSE, AbsRel, SqRel
-from depthkit.metrics.logarithmic import Log10, LogMAE, RMSELog, SILog
+from depthkit.metrics.logarithmic import Log10, LogMAE, RMSELog, RMSELog10, SILog
 from depthkit.metrics.metric import DepthMetric, FormulaMetric
 from depthkit.metrics.ordinal import WHDR
 from depthkit.metrics.planes import PlanarityError, PlaneOrientationError
 from depthkit.metrics.point_cloud import PointCloudFScore
+from depthkit.metrics.trajectory import TrajectoryError
 
 __all__ = [
     "IMAE",
@@ -40,9 +41,11 @@ __all__ = [
     "PlaneOrientationError",
     "PointCloudFScore",
     "RMSELog",
+    "RMSELog10",
     "RootPixelMean",
     "SILog",
     "SqRel",
+    "TrajectoryError",
     "depth_metrics",
     "functional",
 ]

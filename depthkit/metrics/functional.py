@@ -4,10 +4,11 @@ from depthkit.metrics.boundary import boundary_f1
 from depthkit.metrics.delta import delta_accuracy, delta_error
 from depthkit.metrics.inverse import imae, irmse
 from depthkit.metrics.linear import abs_rel, mae, rmse, sq_rel
-from depthkit.metrics.logarithmic import log10, log_mae, rmse_log, silog
+from depthkit.metrics.logarithmic import log10, log_mae, rmse_log, rmse_log10, silog
 from depthkit.metrics.ordinal import whdr
 from depthkit.metrics.planes import planarity_error, plane_orientation_error
 from depthkit.metrics.point_cloud import point_cloud_fscore
+from depthkit.metrics.trajectory import trajectory_error
 
 __all__ = [
     "abs_rel",
@@ -24,7 +25,9 @@ __all__ = [
     "point_cloud_fscore",
     "rmse",
     "rmse_log",
+    "rmse_log10",
     "silog",
     "sq_rel",
+    "trajectory_error",
     "whdr",
 ]

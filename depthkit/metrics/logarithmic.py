@@ -55,6 +55,30 @@ class Log10(DepthMetric):
         super().__init__(Log10Formula(), **kwargs)
 
 
+class RMSELog10Formula(RootPixelMean):
+    """Root of the mean squared difference of the decimal logarithms."""
+
+    def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return ((pred.log10() - target.log10()) ** 2,)
+
+
+def rmse_log10(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    r"""Root mean squared error of the decimal logarithm [1]: :math:`\sqrt{\frac1n\sum(\log_{10} p - \log_{10} g)^2}`.
+
+    Monodepth2's figures on Make3D are of this one and call it "log10"; it is ``rmse_log`` over ln 10, not ``log10``.
+
+    Args and returns as ``abs_rel``.
+    """
+    return RMSELog10Formula()(pred, target, valid)
+
+
+class RMSELog10(DepthMetric):
+    """Root mean squared error of the decimal logarithm of depth [1]; see ``rmse_log10``."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(RMSELog10Formula(), **kwargs)
+
+
 @dataclass(frozen=True)
 class LogMAEFormula(PixelMean):
     """``factor`` times the mean of ``|ln d - ln g|``."""

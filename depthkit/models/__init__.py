@@ -8,6 +8,7 @@
 from depthkit.models.build import architecture, build
 from depthkit.models.checkpoints import load_published
 from depthkit.models.encoder import TimmEncoder
+from depthkit.models.flip import FlipAverage
 from depthkit.models.heads import LogDisparityHead, MidasHead
 from depthkit.models.midas import MidasDecoder, midas_resnext101, midas_small, midas_timm
 from depthkit.models.monodepth2 import (
@@ -39,6 +40,7 @@ from depthkit.models.xian import XianDecoder, XianHead, xian_resnet50
 
 __all__ = [
     "DepthNet",
+    "FlipAverage",
     "LightRefineNetDecoder",
     "LogDisparityHead",
     "MidasDecoder",

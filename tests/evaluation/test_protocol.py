@@ -14,7 +14,7 @@ from depthkit.types import REPRESENTATIONS, Ambiguity, LabelKind, Representation
 DEPTH, DISPARITY = Representation.DEPTH, Representation.DISPARITY
 METRIC_DEPTH = LabelKind(Ambiguity.METRIC, DEPTH)
 AFFINE, METRIC = PROTOCOLS["synthetic_affine"], PROTOCOLS["synthetic_metric"]
-DENSE = [p for p in PROTOCOLS.values() if not p.ordinal]
+DENSE = [p for p in PROTOCOLS.values() if not p.ordinal and p.scale_of == "image"]
 MEDIAN = Protocol(
     "median",
     "a test",

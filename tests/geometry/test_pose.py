@@ -4,7 +4,7 @@ import torch
 from torch.testing import assert_close
 
 from depthkit.errors import ShapeError
-from depthkit.geometry import axis_angle_to_matrix, flip_pose, invert_pose, pose_from_axis_angle
+from depthkit.geometry import axis_angle_to_matrix, chain_poses, flip_pose, invert_pose, pose_from_axis_angle
 
 ANGLES = [0.0, 1e-9, 1e-5, 1e-3, 9.9e-3, 1.01e-2, 0.3, 3.0, 7.0]
 
@@ -80,3 +80,18 @@ def test_wrong_shapes_are_named():
         pose_from_axis_angle(torch.ones(2, 3), torch.ones(3))
     with pytest.raises(ShapeError, match=r"poses of shape \(\.\.\., 4, 4\); got \(3, 4\)"):
         invert_pose(torch.ones(3, 4))
+
+
+def test_a_chain_of_motions_is_undone_by_the_motions_between_its_poses():
+    motions = pose_from_axis_angle(*motion(3, 6))
+    chain = chain_poses(motions)
+    assert chain.shape == (3, 7, 4, 4)
+    assert_close(chain[:, 0], torch.eye(4, dtype=chain.dtype).expand(3, 4, 4))
+    assert_close(invert_pose(chain[:, :-1]) @ chain[:, 1:], motions)
+    assert_close(chain[:, 2], motions[:, 0] @ motions[:, 1])
+    assert not torch.allclose(chain[:, 2], motions[:, 1] @ motions[:, 0])
+
+
+def test_a_chain_of_one_pose_is_refused():
+    with pytest.raises(ShapeError, match=r"expected motions of shape \(\.\.\., N, 4, 4\); got \(4, 4\)"):
+        chain_poses(torch.eye(4))

@@ -85,6 +85,7 @@ ALL_METRICS = [
     case("mae", m.MAE, f.mae, lambda p, g: mean(abs(p - g))),
     case("rmse", m.RMSE, f.rmse, lambda p, g: mean((p - g) ** 2) ** 0.5),
     case("rmse_log", m.RMSELog, f.rmse_log, lambda p, g: mean(np.log(p / g) ** 2) ** 0.5),
+    case("rmse_log10", m.RMSELog10, f.rmse_log10, lambda p, g: mean(np.log10(p / g) ** 2) ** 0.5),
     case("log10", m.Log10, f.log10, lambda p, g: mean(abs(np.log10(p / g)))),
     case("log_mae", m.LogMAE, f.log_mae, lambda p, g: mean(abs(np.log(p / g)))),
     case("log_mae-x100", m.LogMAE, f.log_mae, lambda p, g: 100 * mean(abs(np.log(p / g))), factor=100.0),
