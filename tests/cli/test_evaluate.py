@@ -7,7 +7,10 @@ import torch
 from depthkit.cli.evaluate import evaluate, evaluation_samples
 from depthkit.data import ShardWriter
 from depthkit.errors import CheckpointError, RecipeError, ShardError
-from depthkit.models import midas_timm
+from depthkit.evaluation import PROTOCOLS
+from depthkit.evaluation import evaluate as score
+from depthkit.inference import read_checkpoint
+from depthkit.models import FlipAverage, midas_timm
 from depthkit.types import Ambiguity, Representation, Sample
 
 
@@ -54,3 +57,14 @@ def test_mistakes_end_in_one_sentence(shards, checkpoint, tmp_path):
         evaluate(tmp_path / "no.ckpt", [shards])
     with pytest.raises(ShardError, match="expected a split of"):
         evaluate(checkpoint, [str(shards)], split="val")
+
+
+def test_flip_scores_the_average_with_the_mirrored_map(shards, checkpoint, tmp_path):
+    for flip in (False, True):
+        evaluate(checkpoint, [str(shards)], "midas_nyu", out=tmp_path, pictures=0, flip=flip)
+    plain, flipped = (json.loads((tmp_path / f"boxes.test.midas_nyu{name}.json").read_text()) for name in ("", ".flip"))
+    assert (plain["model"], flipped["model"]) == ("last", "last + flip")
+    network = read_checkpoint(checkpoint)
+    averaged = score(FlipAverage(network.model), evaluation_samples(shards), PROTOCOLS["midas_nyu"], pictures=0, progress=False)
+    assert flipped["summary"] == pytest.approx(averaged.summary)
+    assert flipped["per_image"] != plain["per_image"]

@@ -4,7 +4,7 @@ from torch import nn
 
 from depthkit.errors import CheckpointError
 from depthkit.inference import DepthPredictor, read_checkpoint
-from depthkit.models import midas_timm
+from depthkit.models import FlipAverage, midas_timm
 from depthkit.types import Ambiguity, Representation
 
 NETWORK = {"architecture": "midas_timm", "backbone": "mobilenetv2_035", "features": 8}
@@ -34,6 +34,16 @@ def test_a_checkpoint_predicts_as_the_network_it_was_made_of(write, model):
     assert predictor.representation == Representation.DISPARITY
     assert predictor.ambiguity == Ambiguity.SHIFT_SCALE
     assert predictor.resize.size(480, 720) == (64, 96)
+
+
+def test_flip_averages_with_the_mirrored_map_of_the_mirrored_image(write, model):
+    predictor = DepthPredictor.from_checkpoint(write(), flip=True)
+    image = torch.rand(3, 64, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(torch.from_numpy(predictor(image).map), FlipAverage(model)(image[None])[0, 0])
+    plain = DepthPredictor.from_checkpoint(write())
+    assert abs(plain(image).map - predictor(image).map).max() > 0
+    assert (predictor.representation, predictor.ambiguity) == (plain.representation, plain.ambiguity)
 
 
 def test_a_network_remembers_how_it_was_built(write, model):
