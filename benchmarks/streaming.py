@@ -24,8 +24,12 @@ from depthkit.data import DepthDataModule, ShardIndex, ShardSource, ShardWriter
 from depthkit.data.plan import generator
 from depthkit.data.reading import read_shard
 from depthkit.data.shards import decode_sample
-from depthkit.data.stream import one_view
 from depthkit.types import Ambiguity, Sample
+
+
+def one_view(member: str) -> bool:
+    """Whether a member belongs to the image itself, not to another view."""
+    return not member.startswith(("prev.", "next.", "stereo.", "frame-"))
 
 
 def photograph(i: int, height: int, width: int) -> Sample:

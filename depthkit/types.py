@@ -60,6 +60,12 @@ class Views(StrEnum):
     STEREO = "stereo"
     VIDEO_STEREO = "video_stereo"
 
+    @property
+    def frames(self) -> tuple[str, ...]:
+        """Names of the views beside the image, in the order of ``Batch.frames``."""
+        video, stereo = ("prev", "next"), ("stereo",)
+        return {Views.SINGLE: (), Views.VIDEO: video, Views.STEREO: stereo, Views.VIDEO_STEREO: video + stereo}[self]
+
 
 AMBIGUITIES = tuple(Ambiguity)
 """Position of an ambiguity in this tuple is its code in ``Batch.ambiguity``."""
@@ -129,6 +135,9 @@ class Sample:
         return replace(self, **changes)
 
 
+_NOT_GIVEN = torch.empty(0)  # views of no batch: what a batch without any holds has the batch's rows, size and device
+
+
 @dataclass(frozen=True)
 class Batch:
     """Samples of one size, stacked.
@@ -145,6 +154,10 @@ class Batch:
         real: bool ``(B,)``; False in rows that only pad an evaluation to equal steps on every rank.
         keys: names of the samples.
         pairs: int64 ``(B, P, 5)`` as in ``Sample.pairs``; rows of -1 pad. P is 0 without ordinal labels.
+        frames: further views, float32 RGB in [0, 1], ``(B, S, 3, H, W)``; S is 0 for images alone, as by default.
+        frames_from_camera: pose ``frame_from_camera`` [m] of each, float32 ``(B, S, 4, 4)``; NaN where it is unknown, as by
+            default.
+        frame_names: what the S views are, such as ``("prev", "next")``; the same in every row.
         broken: samples that could not be read since the previous batch of the same worker, one sentence each.
     """
 
@@ -159,7 +172,18 @@ class Batch:
     real: Tensor
     keys: tuple[str, ...]
     pairs: Tensor
+    frames: Tensor = _NOT_GIVEN
+    frames_from_camera: Tensor = _NOT_GIVEN
+    frame_names: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        rows, (height, width) = len(self.image), self.image.shape[-2:]
+        if self.frames is _NOT_GIVEN:
+            object.__setattr__(self, "frames", self.image.new_zeros(rows, 0, 3, height, width))
+        if self.frames_from_camera is _NOT_GIVEN:
+            unknown = torch.full((rows, self.frames.shape[1], 4, 4), torch.nan, device=self.image.device)
+            object.__setattr__(self, "frames_from_camera", unknown)
 
     def __len__(self) -> int:
         return len(self.image)

@@ -10,23 +10,25 @@ import torch
 from torch import Tensor
 
 from depthkit.errors import ShapeError
-from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Batch, Sample
+from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Batch, Sample, Views
 
 
 class Maps(NamedTuple):
-    """The large parts of a batch on their way from a worker to the main process: those of ``Batch``, the image in 8 bits."""
+    """The large parts of a batch on their way from a worker to the main process: those of ``Batch``, images in 8 bits."""
 
     image: Tensor
+    frames: Tensor
     target: Tensor
     valid: Tensor
     sky: Tensor
 
     @classmethod
-    def blank(cls, rows: int, height: int, width: int) -> Self:
-        """Room for so many rows."""
+    def blank(cls, rows: int, height: int, width: int, views: int = 0) -> Self:
+        """Room for so many rows with so many further views each."""
         masks = (torch.zeros(rows, 1, height, width, dtype=torch.bool) for _ in range(2))
         image = torch.zeros(rows, 3, height, width, dtype=torch.uint8)
-        return cls(image, torch.zeros(rows, 1, height, width), *masks)
+        frames = torch.zeros(rows, views, 3, height, width, dtype=torch.uint8)
+        return cls(image, frames, torch.zeros(rows, 1, height, width), *masks)
 
     def rows(self, number: int) -> Self:
         """The first ones."""
@@ -41,32 +43,42 @@ def collate(
     broken: Sequence[str] = (),
     room: Maps | None = None,
 ) -> Batch:
-    """Stack samples of one size, with the image still in 8 bits; ``finished`` makes it what a ``Batch`` promises.
+    """Stack samples of one size, with images still in 8 bits; ``finished`` makes it what a ``Batch`` promises.
 
     Args:
         samples: at least one.
         datasets: position of each sample's source.
         real: False where a row only pads; None where all are real.
         broken: what could not be read on the way to this batch, one sentence each.
-        room: memory to write to, for at least so many rows of this size; None to ask for some.
+        room: memory to write to, for at least so many rows of this size and views; None to ask for some.
 
     Raises:
-        ShapeError: the images differ in size.
+        ShapeError: the samples differ in size or in the names of their further views.
     """
     height, width = samples[0].size
+    names = frame_names(samples[0])
     for sample in samples:
         if sample.size != (height, width):
             raise ShapeError(
                 f"expected images of one size in a batch; got {samples[0].size} ({samples[0].key}) and {sample.size} "
                 f"({sample.key}). Resize them with a transform, or use a batch size of 1."
             )
+        if frame_names(sample) != names:
+            raise ShapeError(
+                f"expected the same further views in a batch; got {_listed(names)} ({samples[0].key}) and "
+                f"{_listed(frame_names(sample))} ({sample.key}). Read only the views that all samples hold."
+            )
     rows = len(samples)
-    maps = (room or Maps.blank(rows, height, width)).rows(rows)
+    maps = (room or Maps.blank(rows, height, width, len(names))).rows(rows)
     intrinsics = torch.full((rows, 3, 3), torch.nan)
+    poses = torch.full((rows, len(names), 4, 4), torch.nan)
     pairs = torch.full((rows, max((len(s.pairs) for s in samples if s.pairs is not None), default=0), 5), -1)
     for row, sample in enumerate(samples):
-        for channel, plane in enumerate(cv2.split(sample.image)):
-            maps.image[row, channel].copy_(torch.from_numpy(plane))
+        _write(maps.image[row], sample.image)
+        for view, name in enumerate(names):
+            _write(maps.frames[row, view], sample.frames[name])
+            if name in sample.frames_from_camera:
+                poses[row, view] = torch.from_numpy(sample.frames_from_camera[name])
         for part, array in ((maps.target, sample.label), (maps.valid, sample.valid), (maps.sky, sample.sky)):
             if array is None:
                 part[row] = 0
@@ -85,12 +97,30 @@ def collate(
         real=torch.ones(rows, dtype=torch.bool) if real is None else torch.tensor(list(real)),
         keys=tuple(s.key for s in samples),
         pairs=pairs,
+        frames_from_camera=poses,
+        frame_names=names,
         broken=tuple(broken),
     )
 
 
+def frame_names(sample: Sample) -> tuple[str, ...]:
+    """Names of the sample's further views in the order of ``Batch.frames``: prev, next, stereo, others by name."""
+    first = Views.VIDEO_STEREO.frames
+    return tuple(name for name in first if name in sample.frames) + tuple(sorted(sample.frames.keys() - set(first)))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _write(planes: Tensor, image: np.ndarray) -> None:
+    """Pixels ``(H, W, 3)`` to planes ``(3, H, W)``."""
+    for plane, values in zip(planes, cv2.split(image), strict=True):
+        plane.copy_(torch.from_numpy(values))
+
+
 def finished(batch: Batch, maps: Maps | None = None, *, pin_memory: bool = False) -> Batch:
-    """The batch with its image in float32, in [0, 1].
+    """The batch with its images in float32, in [0, 1].
 
     Args:
         batch: from ``collate``.
@@ -98,12 +128,13 @@ def finished(batch: Batch, maps: Maps | None = None, *, pin_memory: bool = False
         pin_memory: whether what is made here lies in page-locked memory.
     """
     if maps is not None:
-        target, valid, sky = (torch.empty(part.shape, dtype=part.dtype, pin_memory=pin_memory).copy_(part) for part in maps[1:])
-        batch = replace(batch, image=maps.image, target=target, valid=valid, sky=sky)
-    image = torch.empty(batch.image.shape, pin_memory=pin_memory)
-    return replace(batch, image=torch.div(batch.image, 255, out=image))
+        target, valid, sky = (torch.empty(part.shape, dtype=part.dtype, pin_memory=pin_memory).copy_(part) for part in maps[2:])
+        batch = replace(batch, image=maps.image, frames=maps.frames, target=target, valid=valid, sky=sky)
+    image, frames = (torch.div(x, 255, out=torch.empty(x.shape, pin_memory=pin_memory)) for x in (batch.image, batch.frames))
+    return replace(batch, image=image, frames=frames)
 
 
 def padding(sample: Sample) -> Sample:
-    """A row that only pads: the sample's size, nothing to learn or score."""
-    return Sample(key=sample.key, image=np.zeros_like(sample.image))
+    """A row that only pads: the sample's size and views, nothing to learn or score."""
+    black = np.zeros_like(sample.image)
+    return Sample(key=sample.key, image=black, frames=dict.fromkeys(sample.frames, black))

@@ -138,7 +138,7 @@ class DepthDataModule(LightningDataModule):
             raise RecipeError("no training data: data.sources is empty. Give at least one ShardSource (root, split).")
         rank, world = self._rank_and_world()
         workers = max(self.num_workers, 1)
-        datasets = tuple(_dataset(source, self.transform, self.size) for source in self.sources)
+        datasets = tuple(self._training_dataset(source) for source in self.sources)
         check_shards([d.name for d in datasets], [d.counts for d in datasets], world=world, workers=workers)
         sizes = [sum(d.counts) for d in datasets]
         rows = training_rows(
@@ -175,6 +175,9 @@ class DepthDataModule(LightningDataModule):
         """Image files one by one, in their own size; the key of a row is its path."""
         files = ImageFiles(self.predict_sources)
         return DataLoader(files, batch_size=None, num_workers=self.num_workers, multiprocessing_context=self._context)
+
+    def _training_dataset(self, source: ShardSource) -> Dataset:
+        return _dataset(source, self.transform, self.size)
 
     def _evaluation_loader(self, source: ShardSource) -> Loader:
         rank, world = self._rank_and_world()

@@ -18,9 +18,10 @@ from depthkit.data.collate import Maps, collate, finished, padding
 from depthkit.data.plan import AUGMENTATION, Plan, generator
 from depthkit.data.reading import Raw, read_shard
 from depthkit.data.shards import decode_sample
+from depthkit.data.shards.codec import VIEW
 from depthkit.data.transforms import Transform
 from depthkit.errors import DepthKitError, ShapeError, ShardError
-from depthkit.types import Batch, Sample
+from depthkit.types import Batch, Sample, Views
 
 TRIES = 100
 """Samples in a row that may be broken before a dataset is given up."""
@@ -37,6 +38,7 @@ class Dataset:
         transform: what happens to each sample after decoding; None for nothing.
         digest: changes when the shards do.
         size: (height, width) that every sample must have then; None if any will do.
+        views: which further views are read; every sample must hold them.
     """
 
     name: str
@@ -45,15 +47,16 @@ class Dataset:
     transform: Transform | None = None
     digest: str = ""
     size: tuple[int, int] | None = None
+    views: Views = Views.SINGLE
+
+    def wants(self, member: str) -> bool:
+        """Whether a member belongs to the image itself or to a view that is read."""
+        view = member.rpartition(".")[0]
+        return view in self.views.frames or not VIEW.fullmatch(view)
 
 
 PREFETCH = 2
 """Batches that each worker is asked for ahead of time."""
-
-
-def one_view(member: str) -> bool:
-    """Whether a member belongs to the image itself, not to a neighbouring frame or the other camera."""
-    return not member.startswith(("prev.", "next.", "stereo.", "frame-"))
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,12 @@ class Stream:
         Two batches wait to be collected or are being made (``DataLoader`` asks each worker for two ahead), a third is
         being copied. Memory that is used again costs nothing; fresh shared memory costs a page fault per 4 kB, at both ends.
         """
-        sizes = {dataset.size for dataset in self.datasets}
-        size = sizes.pop() if len(sizes) == 1 else None
+        kinds = {(dataset.size, dataset.views) for dataset in self.datasets}
+        size, views = kinds.pop() if len(kinds) == 1 else (None, Views.SINGLE)
         if size is None:
             return ()
-        rows = int(self.plan.composition[:, self.rank].sum(-1).max())
-        return tuple(Maps(*(part.share_memory_() for part in Maps.blank(rows, *size))) for _ in range(PREFETCH + 1))
+        rows, count = int(self.plan.composition[:, self.rank].sum(-1).max()), len(views.frames)
+        return tuple(Maps(*(part.share_memory_() for part in Maps.blank(rows, *size, count))) for _ in range(PREFETCH + 1))
 
     def batches(self, epoch: int, worker: int, first: int, rooms: Sequence[Maps] = ()) -> Iterator[Batch]:
         """Batches of the steps of ``worker`` from step ``first`` on, written to ``rooms`` in turn."""
@@ -146,7 +149,7 @@ class Stream:
     def _raw(self, d: int, start: int, stop: int) -> Iterator[Raw]:
         dataset = self.datasets[d]
         for shard, first, last in self.plan.spans(d, start, stop):
-            yield from read_shard(dataset.urls[shard], first, last, total=dataset.counts[shard], wanted=one_view)
+            yield from read_shard(dataset.urls[shard], first, last, total=dataset.counts[shard], wanted=dataset.wants)
 
     def _decoded(self, d: int, candidates: Iterator[Raw], broken: list[str]) -> Sample | None:
         """The first candidate that can be decoded, or None where broken samples are not replaced."""
@@ -154,7 +157,13 @@ class Stream:
             try:
                 if raw.problem:
                     raise ShardError(f"{raw.shard}, sample '{raw.key}': {raw.problem}")
-                return decode_sample(raw.key, raw.members, where=raw.shard)
+                sample = decode_sample(raw.key, raw.members, where=raw.shard)
+                if missing := [name for name in self.datasets[d].views.frames if name not in sample.frames]:
+                    raise ShardError(
+                        f"{raw.shard}, sample '{raw.key}': expected views {', '.join(self.datasets[d].views.frames)}; "
+                        f"{', '.join(missing)} is missing. Write the sample with its views."
+                    )
+                return sample
             except DepthKitError as error:
                 broken.append(str(error))
         if not self.replace:

@@ -6,6 +6,7 @@
 """
 
 from depthkit.models.build import architecture, build
+from depthkit.models.camera import LearnedCamera
 from depthkit.models.checkpoints import load_published
 from depthkit.models.encoder import TimmEncoder
 from depthkit.models.flip import FlipAverage
@@ -41,6 +42,7 @@ from depthkit.models.xian import XianDecoder, XianHead, xian_resnet50
 __all__ = [
     "DepthNet",
     "FlipAverage",
+    "LearnedCamera",
     "LightRefineNetDecoder",
     "LogDisparityHead",
     "MidasDecoder",

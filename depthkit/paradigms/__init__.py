@@ -6,6 +6,7 @@ from depthkit.paradigms.geometry_preserving import GeometryPreservingModule
 from depthkit.paradigms.optimizers import LookaheadRAdam
 from depthkit.paradigms.pareto import pareto_weights
 from depthkit.paradigms.schedules import CosineDecay, LinearDecay, Schedule, StepDecay
+from depthkit.paradigms.self_supervised_video import SelfSupervisedVideoModule
 
 __all__ = [
     "AffineInvariantModule",
@@ -15,6 +16,7 @@ __all__ = [
     "LinearDecay",
     "LookaheadRAdam",
     "Schedule",
+    "SelfSupervisedVideoModule",
     "StepDecay",
     "pareto_weights",
 ]

@@ -6,7 +6,8 @@ import torch
 from torch.testing import assert_close
 
 from depthkit.errors import CheckpointError, ShapeError
-from depthkit.models import PoseNet, pose_cnn, pose_resnet18, pose_shared, pose_timm
+from depthkit.geometry import scale_intrinsics
+from depthkit.models import LearnedCamera, PoseNet, pose_cnn, pose_resnet18, pose_shared, pose_timm
 
 
 def _size(module: torch.nn.Module) -> int:
@@ -96,3 +97,13 @@ def test_frames_are_normalised_as_released():
     net.eval()(frames)
     assert isinstance(net, PoseNet)
     assert_close(seen[0], ((frames - 0.45) / 0.225).flatten(1, 2))
+
+
+def test_a_learned_camera_fits_every_resolution_and_starts_with_square_pixels():
+    camera = LearnedCamera(2, focal_length=0.6, aspect=0.5)
+    small, large = (camera(torch.tensor([1, 0]), size) for size in ((64, 128), (128, 256)))
+    assert torch.allclose(small[:, 0, 0], small[:, 1, 1])
+    assert torch.allclose(scale_intrinsics(small, 2.0, 2.0), large)
+    small[0, 0, 0].backward()
+    assert camera.log_focal.grad[1, 0] > 0
+    assert (camera.log_focal.grad[0] == 0).all()

@@ -191,9 +191,7 @@ def test_it_learns_a_mixture(options: dict, tmp_path: Path) -> None:
 def test_a_light_refinenet_learns_two_images(scenes: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     b = next(iter(DepthDataModule([ShardSource(str(scenes))], size=(32, 64), batch_size=2).train_dataloader()))
-    m = GeometryPreservingModule(
-        lrn_timm("mobilenetv2_035", pretrained=False), optimizer=partial(LookaheadRAdam, lr=1e-2, k=2)
-    )
+    m = GeometryPreservingModule(lrn_timm("mobilenetv2_035", pretrained=False), optimizer=partial(LookaheadRAdam, lr=1e-2, k=2))
 
     @torch.no_grad()
     def error() -> Tensor:

@@ -1,0 +1,244 @@
+"""Monodepth2: depth and motion from video and stereo without labels (Godard et al. 2019, arXiv 1806.01260)."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from depthkit.errors import GeometryError, RecipeError
+from depthkit.geometry import pose_from_axis_angle, scale_intrinsics, warp
+from depthkit.losses import MinReprojectionLoss
+from depthkit.losses.functional import edge_aware_smoothness_loss
+from depthkit.masked import masked_mean
+from depthkit.models.monodepth2 import Monodepth2Net
+from depthkit.paradigms.base import DepthModule
+from depthkit.paradigms.labels import mean_over_images
+from depthkit.types import AMBIGUITIES, Ambiguity, Batch, LabelKind, Representation
+
+STEREO = "stereo"
+"""Name of the view whose pose is always the known one."""
+STEPS = {"prev": -1, "next": 1}
+"""When a neighbour in time was taken, in frames after the target."""
+
+
+class Reconstruction(NamedTuple):
+    """What one step believes about a batch.
+
+    Attributes:
+        sigmoids: of each scale, ``(B, 1, H / 2^s, W / 2^s)``, finest first.
+        source_from_target: pose of each source view, ``(B, S, 4, 4)``.
+        warped: sources seen from the target at the finest scale, ``(B, S, 3, H, W)``.
+        selected: source each pixel learns from at that scale, ``(B, 1, H, W)``; -1 where it learns from none.
+        loss: per image, ``(B,)``.
+    """
+
+    sigmoids: list[Tensor]
+    source_from_target: Tensor
+    warped: Tensor
+    selected: Tensor
+    loss: Tensor
+
+
+class SelfSupervisedVideoModule(DepthModule):
+    """Reproject neighbouring views with predicted depth and pose; the photometric error that is left trains both.
+
+    Per scale ``s`` the loss of an image is ``reprojection + smoothness / 2^s * smoothness term``, and the mean over scales is
+    minimised (section 3). Neighbours in time get their pose from ``pose_net``; the stereo partner its own from the batch.
+    Every row of the paper's ablation (table 2) is an argument here, of ``MinReprojectionLoss`` or of the networks.
+
+    Args:
+        model: network with sigmoids at several scales, such as ``depthkit.models.monodepth2_resnet18()``.
+        pose_net: ``PoseNet``, ``SharedPoseNet`` or ``PoseCNN``; None takes every pose from the batch, as for stereo alone or
+            video with known motion.
+        reprojection: photometric loss over sources; default ``MinReprojectionLoss()``.
+        smoothness: weight of the edge-aware smoothness at the finest scale.
+        full_resolution: compare every scale at the input's resolution; else each at its own, as before Monodepth2.
+        augment: changes colours, ``(N, 3, H, W)`` to the same; views of a sample lie below each other in one image, so that
+            one draw changes all. Networks see the result, losses do not. Default: jitter of half of the samples.
+        mask_decoder: ``PredictiveMask``, the baseline that the automask replaced; needs a loss with ``automask=False``.
+        camera: gives intrinsics for videos without: from ``Batch.dataset`` and the image's (height, width) to ``(B, 3, 3)``,
+            such as ``depthkit.models.LearnedCamera``; None takes those of the batch.
+        motion_weight: weight of the difference between predicted and known length of the camera's motion, where it is known
+            (Guizilini et al. 2020, eq. 6): it makes the scale metric.
+        stereo: batches hold a stereo partner, whose known baseline makes the scale metric.
+        kwargs: see ``DepthModule``.
+
+    Raises:
+        RecipeError: the parts do not fit each other.
+    """
+
+    model: Any
+    accepts: ClassVar = frozenset(LabelKind(a, r) for a in AMBIGUITIES for r in Representation)
+
+    def __init__(
+        self,
+        model: Monodepth2Net,
+        pose_net: nn.Module | None = None,
+        *,
+        reprojection: MinReprojectionLoss | None = None,
+        smoothness: float = 1e-3,
+        full_resolution: bool = True,
+        augment: nn.Module | None = None,
+        mask_decoder: nn.Module | None = None,
+        camera: nn.Module | None = None,
+        motion_weight: float = 0.0,
+        stereo: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, **kwargs)
+        if not hasattr(model, "multiscale_of"):
+            raise RecipeError(
+                f"expected a model with sigmoids at several scales; got {type(model).__name__}. Use monodepth2_timm."
+            )
+        self.pose_net: Any = pose_net
+        self.reprojection = reprojection or MinReprojectionLoss()
+        if mask_decoder is not None and self.reprojection.automask:
+            raise RecipeError("expected either automask or mask_decoder; set automask to False in reprojection.")
+        if motion_weight and pose_net is None:
+            raise RecipeError("motion_weight supervises a pose_net; got none. Give one, or set motion_weight to 0.")
+        self.smoothness, self.full_resolution = smoothness, full_resolution
+        self.augment: Any = _colour_jitter() if augment is None else augment
+        self.mask_decoder: Any = mask_decoder
+        self.camera: Any = camera
+        self.motion_weight, self.stereo = motion_weight, stereo
+
+    @property
+    def ambiguity(self) -> Ambiguity:  # type: ignore[override]
+        """What a trained model leaves undetermined."""
+        known = self.stereo or self.motion_weight or self.pose_net is None
+        return Ambiguity.METRIC if known else Ambiguity.SCALE
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step on the mean over the images of all ranks."""
+        with self._repeatable():
+            found = self.reconstruct(batch)
+        loss = found.loss
+        if self.motion_weight:
+            loss = loss + self.motion_weight * self._motion_error(found.source_from_target, batch)
+        total, _ = mean_over_images(loss, torch.ones_like(batch.real))
+        self.log("train/loss", total.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
+        moving = (found.selected >= 0).float().mean()
+        self.log("train/unmasked", moving, sync_dist=True, batch_size=len(batch))
+        return total
+
+    def reconstruct(self, batch: Batch) -> Reconstruction:
+        """Depth, motion and what is left unexplained.
+
+        Raises:
+            GeometryError: no neighbouring view, an unknown one, or a camera or pose that is not known.
+        """
+        views = self.augmented(batch)
+        features = self.model.encode(views[:, 0])
+        sigmoids = self.model.multiscale_of(features)
+        poses = self.poses(batch, views, features, self.model.to_disparity(sigmoids[0]))
+        intrinsics = self.intrinsics(batch)
+        masks = None if self.mask_decoder is None else self.mask_decoder(features)
+        identity = None
+        if self.full_resolution and self.reprojection.automask:
+            identity = self.reprojection.identity(batch.image, batch.frames)
+        losses, finest = [], None
+        for scale, sigmoid in enumerate(sigmoids):
+            image, frames = (_shrunk(x, sigmoid) for x in (batch.image, batch.frames))
+            smooth = self.smoothness / 2**scale * edge_aware_smoothness_loss(sigmoid, image)
+            if self.full_resolution:
+                image, frames, camera = batch.image, batch.frames, intrinsics
+                sigmoid = interpolate(sigmoid, image.shape[-2:], mode="bilinear", align_corners=False)
+            else:
+                camera = scale_intrinsics(intrinsics, 0.5**scale, 0.5**scale)
+            depth = 1 / self.model.to_disparity(sigmoid)
+            warped = torch.stack([warp(frames[:, i], depth, camera, poses[:, i]) for i in range(frames.shape[1])], 1)
+            mask = None if masks is None else interpolate(masks[scale], image.shape[-2:], mode="bilinear", align_corners=False)
+            found = self.reprojection.maps(image, warped, frames, identity=identity, predictive_mask=mask)
+            finest = finest or (warped, found.selected)
+            losses.append(found.loss + smooth)
+        assert finest is not None
+        return Reconstruction(sigmoids, poses, *finest, torch.stack(losses).mean(0))
+
+    def augmented(self, batch: Batch) -> Tensor:
+        """Target and sources as the networks see them, ``(B, 1 + S, 3, H, W)``."""
+        if not batch.frames.shape[1]:
+            raise GeometryError(
+                f"sample {batch.keys[0]!r} has no neighbouring view to learn from. "
+                "Train with VideoDataModule on shards that were written with views=video, stereo or video_stereo."
+            )
+        held = ", ".join(batch.frame_names)
+        if self.stereo != (STEREO in batch.frame_names):
+            raise GeometryError(f"batches hold the views {held}, but stereo={self.stereo}. Set stereo to what the data holds.")
+        if unknown := set(batch.frame_names) - {STEREO, *STEPS}:
+            raise GeometryError(f"expected views among prev, next and stereo; got {', '.join(sorted(unknown))}.")
+        views = torch.cat([batch.image[:, None], batch.frames], 1)
+        if not self.training:
+            return views
+        count = views.shape[1]
+        column = views.transpose(1, 2).flatten(2, 3)  # views below each other: one image, one draw
+        return self.augment(column).unflatten(2, (count, -1)).transpose(1, 2)
+
+    def intrinsics(self, batch: Batch) -> Tensor:
+        """Camera of each image, ``(B, 3, 3)`` [px]."""
+        if self.camera is not None:
+            found: Tensor = self.camera(batch.dataset, (batch.image.shape[-2], batch.image.shape[-1]))
+            return found
+        return batch.intrinsics
+
+    def poses(self, batch: Batch, views: Tensor, features: list[Tensor], disparity: Tensor) -> Tensor:
+        """``source_from_target`` of each source, ``(B, S, 4, 4)``: predicted in time, known for the stereo partner."""
+        timed = [i for i, name in enumerate(batch.frame_names) if name in STEPS and self.pose_net is not None]
+        poses = list(batch.frames_from_camera.unbind(1))
+        for i in set(range(len(poses))) - set(timed):
+            if not poses[i].isfinite().all():
+                raise GeometryError(
+                    f"the pose of view {batch.frame_names[i]!r} is not known for every sample, such as {batch.keys[0]!r}. "
+                    "Store it with the shards, leave the view out, or give a pose_net for views in time."
+                )
+        if not timed:
+            return torch.stack(poses, 1)
+        seen = views[:, [0, *(i + 1 for i in timed)]]
+        if self.pose_net.shares_encoder:
+            others = self.model.encode(seen[:, 1:].flatten(0, 1))[-1].unflatten(0, (len(batch), -1))
+            seen = torch.cat([features[-1][:, None], others], 1)
+        unit = disparity.mean((1, 2, 3))[:, None, None] if self.pose_net.times_mean_disparity else 1.0
+        if self.pose_net.frames == 2:
+            for place, i in enumerate(timed, start=1):
+                backwards = STEPS[batch.frame_names[i]] < 0  # the network sees frames in temporal order
+                turn, move = self.pose_net(seen[:, [place, 0] if backwards else [0, place]])
+                poses[i] = pose_from_axis_angle(turn, move * unit, invert=backwards)[:, 0]
+        else:
+            turn, move = self.pose_net(seen)
+            for place, i in enumerate(timed):
+                poses[i] = pose_from_axis_angle(turn, move * unit)[:, place]
+        return torch.stack(poses, 1)
+
+    def _motion_error(self, poses: Tensor, batch: Batch) -> Tensor:
+        """Mean over the sources of known motion of the difference in its length [m], ``(B,)``."""
+        actual = batch.frames_from_camera[..., :3, 3]
+        known = actual.isfinite().all(-1)
+        difference = poses[..., :3, 3].norm(dim=-1) - actual.where(known[..., None], 1).norm(dim=-1)
+        return masked_mean(difference.abs(), known)
+
+    @contextlib.contextmanager
+    def _repeatable(self) -> Iterator[None]:
+        """Chance that depends on the seed, the step and the rank alone, so that a resumed run draws what the whole one did."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+            torch.manual_seed(hash((seed, self.global_step, self.global_rank)) % 2**63)
+            yield
+
+
+def _shrunk(x: Tensor, like: Tensor) -> Tensor:
+    """Images, ``(B, 3, H, W)`` or ``(B, S, 3, H, W)``, at the size of a map."""
+    size = like.shape[-2:]
+    if x.shape[-2:] == size:
+        return x
+    small = interpolate(x.flatten(0, -4), size, mode="bilinear", align_corners=False, antialias=True)
+    return small.unflatten(0, x.shape[:-3])
+
+
+def _colour_jitter() -> nn.Module:
+    from kornia.augmentation import ColorJiggle
+
+    return ColorJiggle(0.2, 0.2, 0.2, 0.1, p=0.5)

@@ -1,0 +1,163 @@
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from depthkit.data import ShardSource, ShardWriter, SyntheticScenes, VideoDataModule
+from depthkit.errors import GeometryError, RecipeError
+from depthkit.losses import MinReprojectionLoss
+from depthkit.models import LearnedCamera, PredictiveMask, monodepth2_timm, pose_cnn, pose_shared
+from depthkit.paradigms import SelfSupervisedVideoModule
+from depthkit.types import Ambiguity, Batch, Views
+from tests.contracts.paradigm import trainer
+
+SIZE = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four street scenes with all their views."""
+    root = tmp_path_factory.mktemp("drive")
+    with ShardWriter(root, split="train", dataset="drive", samples_per_shard=2) as writer:
+        for sample in SyntheticScenes(4, size=SIZE, kind="street", views=Views.VIDEO_STEREO):
+            writer.write(sample)
+    return root
+
+
+def data(drive: Path, views: Views = Views.VIDEO, **options: Any) -> VideoDataModule:
+    return VideoDataModule([ShardSource(str(drive))], views=views, size=SIZE, batch_size=2, **options)
+
+
+def batch(drive: Path, views: Views = Views.VIDEO) -> Batch:
+    return next(iter(data(drive, views).train_dataloader()))
+
+
+def module(pose_net: Any = "cnn", seed: int = 0, **options: Any) -> SelfSupervisedVideoModule:
+    torch.manual_seed(seed)
+    model = monodepth2_timm("test_resnet", pretrained=False)
+    return SelfSupervisedVideoModule(model, pose_cnn() if pose_net == "cnn" else pose_net, **options)
+
+
+@pytest.mark.parametrize("views", [Views.VIDEO, Views.STEREO, Views.VIDEO_STEREO])
+def test_a_batch_holds_the_views_in_order_with_their_poses(drive: Path, views: Views) -> None:
+    b = batch(drive, views)
+    assert b.frame_names == views.frames
+    assert b.frames.shape == (2, len(views.frames), 3, *SIZE)
+    assert b.frames_from_camera.isfinite().all()
+
+
+@pytest.mark.parametrize("views", [Views.VIDEO, Views.STEREO, Views.VIDEO_STEREO])
+def test_known_motion_is_taken_from_the_batch(drive: Path, views: Views) -> None:
+    b = batch(drive, views)
+    found = module(None, stereo=Views.STEREO.frames[0] in views.frames).eval().reconstruct(b)
+    assert_close(found.source_from_target, b.frames_from_camera)
+    assert found.loss.shape == (2,)
+
+
+def test_the_pose_network_sees_time_run_forwards(drive: Path) -> None:
+    """The previous frame's pose is the inverse of what the same network says of (prev, target)."""
+    b = batch(drive)
+    m = module().eval()
+    poses = m.reconstruct(b).source_from_target
+    swapped = replace(b, image=b.frames[:, 0], frames=torch.stack([b.frames[:, 1], b.image], 1))  # its next frame is the target
+    m.pose_net.times_mean_disparity = False
+    plain = m.reconstruct(b).source_from_target[:, 0]
+    forwards = m.reconstruct(swapped).source_from_target[:, 1]
+    assert_close(plain @ forwards, torch.eye(4).expand(2, 4, 4), rtol=0, atol=1e-5)
+    assert poses.shape == (2, 2, 4, 4)
+
+
+def test_no_motion_and_no_change_is_masked_and_teaches_nothing(drive: Path) -> None:
+    b = batch(drive)
+    still = replace(b, frames=b.image[:, None].repeat(1, 2, 1, 1, 1))
+    m = module(smoothness=0.0).eval()
+    found = m.reconstruct(still)
+    assert (found.selected == -1).float().mean() > 0.95
+    assert (found.loss < 1e-4).all()
+
+
+def test_networks_see_changed_colours_and_losses_do_not(drive: Path) -> None:
+    class Invert(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 1 - x
+
+    b = batch(drive)
+    m = module(augment=Invert())
+    assert_close(m.augmented(b), 1 - torch.cat([b.image[:, None], b.frames], 1))
+    true = replace(b, frames=b.image[:, None].repeat(1, 2, 1, 1, 1))
+    assert (m.reconstruct(true).loss < 0.01).all()  # identity compares clean with clean
+
+
+def test_one_draw_of_colours_changes_all_views_of_a_sample(drive: Path) -> None:
+    b = batch(drive)
+    same = replace(b, frames=b.image[:, None].repeat(1, 2, 1, 1, 1))
+    views = module().train().augmented(same)
+    assert_close(views[:, 1], views[:, 0])
+    assert_close(views[:, 2], views[:, 0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"full_resolution": False},
+        {"reprojection": MinReprojectionLoss(reduction="mean", automask=False)},
+        {"motion_weight": 0.05},
+        {"camera": LearnedCamera(focal_length=0.8, aspect=64 / 96)},
+    ],
+    ids=lambda o: ", ".join(o) or "default",
+)
+def test_it_learns_from_video(options: dict, drive: Path, tmp_path: Path) -> None:
+    m = module(optimizer=partial(torch.optim.Adam, lr=1e-3), **options)
+    b = batch(drive)
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(m.train().reconstruct(b).loss.mean())
+
+    m.augment = nn.Identity()
+    before = loss()
+    trainer(tmp_path, max_steps=25, max_epochs=-1).fit(m, datamodule=data(drive))
+    assert loss() < before
+
+
+def test_shared_encoder_and_predictive_mask_get_gradients(drive: Path) -> None:
+    torch.manual_seed(0)
+    model = monodepth2_timm("test_resnet", pretrained=False)
+    m = SelfSupervisedVideoModule(
+        model,
+        pose_shared(model.encoder.channels[-1]),
+        mask_decoder=PredictiveMask(model.encoder.channels, model.encoder.strides),
+        reprojection=MinReprojectionLoss(automask=False),
+    )
+    m.reconstruct(batch(drive)).loss.mean().backward()
+    for part in (m.pose_net, m.mask_decoder, m.model.head):
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in part.parameters())
+
+
+def test_what_a_trained_model_leaves_open_follows_from_what_it_knew() -> None:
+    assert module().ambiguity == Ambiguity.SCALE
+    assert module(stereo=True).ambiguity == Ambiguity.METRIC
+    assert module(motion_weight=0.1).ambiguity == Ambiguity.METRIC
+    assert module(None).ambiguity == Ambiguity.METRIC
+
+
+def test_what_does_not_fit_is_refused(drive: Path) -> None:
+    b = batch(drive)
+    with pytest.raises(GeometryError, match="has no neighbouring view"):
+        module().reconstruct(replace(b, frames=b.frames[:, :0], frames_from_camera=b.frames_from_camera[:, :0], frame_names=()))
+    with pytest.raises(GeometryError, match="hold the views prev, next, but stereo=True"):
+        module(stereo=True).reconstruct(b)
+    with pytest.raises(GeometryError, match="pose of view 'prev' is not known"):
+        module(None).reconstruct(replace(b, frames_from_camera=torch.full_like(b.frames_from_camera, torch.nan)))
+    with pytest.raises(GeometryError):
+        module().reconstruct(replace(b, intrinsics=torch.full_like(b.intrinsics, torch.nan)))
+    with pytest.raises(RecipeError, match="supervises a pose_net"):
+        module(None, motion_weight=0.1)
+    with pytest.raises(RecipeError, match="single"):
+        VideoDataModule(views=Views.SINGLE)
