@@ -55,7 +55,7 @@ def bare_pass(root: str, shards: list[int], data: DepthDataModule) -> int:
     for number in shards:
         shard = index.shards("train")[number]
         url = index.url(shard)
-        for raw in read_shard(url, 0, shard.samples, total=shard.samples, wanted=Dataset("", (), ()).wants):
+        for raw in read_shard(url, 0, shard.samples, total=shard.samples, wanted=one_view):
             data.transform(decode_sample(raw.key, raw.members, where=url), generator(0, done))
             done += 1
     return done
