@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from depthkit.data.datamodule import DepthDataModule, ShardSource
     from depthkit.data.datamodule_video import VideoDataModule
+    from depthkit.data.mixing import EqualParts, LabelledUnlabelled, OneDatasetPerBatch, Proportional, Weighted
     from depthkit.data.shards import ShardIndex, ShardWriter, verify
     from depthkit.data.synthetic import SyntheticScenes
 
