@@ -53,6 +53,27 @@ def _midas(name: str, column: int, metric: str, formula: Formula, **settings: An
     )
 
 
+def _on_scenes(name: str, rule: str, **settings: Any) -> tuple[Protocol, Protocol]:
+    """Tests of our own: on images of the size that a network was trained at, and on any image for small networks."""
+    scored = f"{rule}, sky and all beyond 80 m not scored"
+    common: dict[str, Any] = {"metrics": _USUAL, "label_range": (0.0, 80.0), **settings}
+    small = InputResize((192 * 256) ** 0.5, rule="area", antialias=True)
+    return (
+        Protocol(
+            name=f"synthetic_{name}",
+            source=f"depthkit: unseen scenes, {scored}",
+            input=InputResize(rule="native"),
+            **common,
+        ),
+        Protocol(
+            name=f"small_{name}",
+            source=f"depthkit: any image shown with the pixels of 192x256, {scored}",
+            input=small,
+            **common,
+        ),
+    )
+
+
 def _by_name(*protocols: Protocol) -> Mapping[str, Protocol]:
     return MappingProxyType({protocol.name: protocol for protocol in protocols})
 
@@ -74,80 +95,28 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
     _midas("tum", 5, "delta1_error", DeltaError(1.25).formula, max_depth=10.0),
     *GP2_PROTOCOLS,
     *MONODEPTH2_PROTOCOLS,
-    Protocol(
-        name="synthetic_affine",
-        source="depthkit: unseen scenes, scale and shift in disparity fitted per image, sky and all beyond 80 m not scored",
-        accepts=_DENSE,
-        metrics=_USUAL,
-        alignment=_DISPARITY_FIT,
-        max_depth=80.0,
-        label_range=(0.0, 80.0),
-        input=InputResize(rule="native"),
+    *_on_scenes(
+        "affine", "scale and shift in disparity fitted per image", accepts=_DENSE, alignment=_DISPARITY_FIT, max_depth=80.0
     ),
-    Protocol(
-        name="small_affine",
-        source="depthkit: as synthetic_affine, any image shown with the pixels of 192x256, for networks of that size",
-        accepts=_DENSE,
-        metrics=_USUAL,
-        alignment=_DISPARITY_FIT,
-        max_depth=80.0,
-        label_range=(0.0, 80.0),
-        input=InputResize((192 * 256) ** 0.5, rule="area", antialias=True),
-    ),
-    Protocol(
-        name="synthetic_scale",
-        source="depthkit: unseen scenes, one factor per image fitted as in GP2's UTS tests, sky and all beyond 80 m not scored",
+    *_on_scenes(
+        "scale",
+        "one factor per image fitted as in GP2's UTS tests",
         accepts=_DENSE,
         metrics={**_USUAL, "log10": Log10().formula},
         alignment=UTS_FIT,
-        label_range=(0.0, 80.0),
-        input=InputResize(rule="native"),
         output=LOG_RESIZE,
     ),
-    Protocol(
-        name="small_scale",
-        source="depthkit: as synthetic_scale, any image shown with the pixels of 192x256, for networks of that size",
-        accepts=_DENSE,
-        metrics={**_USUAL, "log10": Log10().formula},
-        alignment=UTS_FIT,
-        label_range=(0.0, 80.0),
-        input=InputResize((192 * 256) ** 0.5, rule="area", antialias=True),
-        output=LOG_RESIZE,
-    ),
-    Protocol(
-        name="synthetic_median",
-        source="depthkit: unseen scenes, ratio of medians per image as Monodepth2's, sky and all beyond 80 m not scored",
+    *_on_scenes(
+        "median",
+        "ratio of medians per image as Monodepth2's",
         accepts=_DENSE,
         metrics={**_USUAL, "sq_rel": SqRel().formula},
         alignment=MEDIAN_FIT,
         min_depth=0.001,
         max_depth=80.0,
-        label_range=(0.0, 80.0),
-        input=InputResize(rule="native"),
         output=OutputResize(Representation.DISPARITY),
     ),
-    Protocol(
-        name="small_median",
-        source="depthkit: as synthetic_median, any image shown with the pixels of 192x256, for networks of that size",
-        accepts=_DENSE,
-        metrics={**_USUAL, "sq_rel": SqRel().formula},
-        alignment=MEDIAN_FIT,
-        min_depth=0.001,
-        max_depth=80.0,
-        label_range=(0.0, 80.0),
-        input=InputResize((192 * 256) ** 0.5, rule="area", antialias=True),
-        output=OutputResize(Representation.DISPARITY),
-    ),
-    Protocol(
-        name="synthetic_metric",
-        source="depthkit: unseen scenes, metres as predicted, sky and all beyond 80 m not scored",
-        accepts=_METRIC,
-        metrics=_USUAL,
-        min_depth=0.001,
-        max_depth=80.0,
-        label_range=(0.0, 80.0),
-        input=InputResize(rule="native"),
-    ),
+    *_on_scenes("metric", "metres as predicted", accepts=_METRIC, min_depth=0.001, max_depth=80.0),
 )
 
 

@@ -195,11 +195,11 @@ def test_a_light_refinenet_learns_two_images(scenes: Path, tmp_path: Path) -> No
 
     @torch.no_grad()
     def error() -> Tensor:
-        return m.train().geometric_losses(m(b.image), b)[0]
+        return m.train().geometric_losses(m(b.image), b)[0].sum()
 
     before = error()
-    trainer(tmp_path, max_steps=60, max_epochs=-1).fit(m, datamodule=Memory([b], (METRIC_DEPTH,)))
-    assert (error() < 0.7 * before).all()
+    trainer(tmp_path, max_steps=120, max_epochs=-1).fit(m, datamodule=Memory([b], (METRIC_DEPTH,)))
+    assert error() < 0.8 * before
 
 
 def test_validated_and_saved_weights_are_lookaheads_slow_ones(scenes: Path, tmp_path: Path) -> None:
