@@ -81,7 +81,7 @@ class Part(Sequence[Sample]):
     """The scenes whose labels keep their geometry at a share of p %, or all others."""
 
     def __init__(self, scenes: SyntheticScenes, share: int, ambiguity: Ambiguity) -> None:
-        kinds = [degrade(share).ambiguity(f"{('room', 'street')[i % 2]}-{scenes.seed}-{i:06d}") for i in range(len(scenes))]
+        kinds = [degrade(share).ambiguity(scenes.key(i)) for i in range(len(scenes))]
         self.scenes, self.indices = scenes, [i for i, kind in enumerate(kinds) if kind is ambiguity]
 
     def __len__(self) -> int:

@@ -1,10 +1,12 @@
-"""Shards with neighbouring views into Lightning: what learning without labels reads."""
+"""Video and stereo shards into Lightning: images with their neighbours in time, their stereo partner, or both."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from depthkit.data.datamodule import DepthDataModule, ShardSource
+from depthkit.data.shards import ShardIndex
+from depthkit.data.shards.index import shared_views
 from depthkit.data.stream import Dataset
 from depthkit.data.transforms import Compose, HorizontalFlip, Resize, Transform
 from depthkit.errors import RecipeError
@@ -12,20 +14,23 @@ from depthkit.types import Views
 
 
 class VideoDataModule(DepthDataModule):
-    """Streams images with their neighbours in time, their stereo partner, or both, for training; else as ``DepthDataModule``.
+    """Streams images with further views and known cameras for training; evaluation and prediction are those of its base.
 
-    ``Batch.frames`` holds the views in the order of ``Views.frames``. A sample without one of them is skipped and counted as
-    broken. Colours are left alone: the paradigm changes them for the networks only, once for all views of a sample.
+    Views of a sample are resized and mirrored together, and intrinsics and poses with them: mirrored, a right camera's
+    picture is a left camera's. Colours are not changed here: networks should see other colours than losses do, which is for
+    the training step.
 
     Args:
-        sources: datasets to train on, written with these views.
-        views: which views to read.
-        size: (height, width) [px] of training images.
-        transform: what happens to training samples; None for Monodepth2's: mirrored half of the time, resized to ``size``.
-        kwargs: see ``DepthDataModule``.
+        sources: datasets to train on; every one must hold the ``views``, and intrinsics unless ``learned_intrinsics``.
+        views: what comes beside each image: ``video`` (``prev`` and ``next``), ``stereo``, or both.
+        learned_intrinsics: whether the model finds the cameras itself, so that samples need not know theirs.
+        size: (height, width) [px] of training images (Monodepth2, section 4).
+        transform: what happens to training samples; None for Monodepth2's: resized to ``size`` whatever their aspect, and
+            mirrored half of the time.
+        kwargs: of ``DepthDataModule``.
 
     Raises:
-        RecipeError: no views to read.
+        RecipeError: ``views`` is single, or a source lacks what is asked of it.
     """
 
     def __init__(
@@ -33,15 +38,26 @@ class VideoDataModule(DepthDataModule):
         sources: Sequence[ShardSource] = (),
         *,
         views: Views = Views.VIDEO,
+        learned_intrinsics: bool = False,
         size: tuple[int, int] = (192, 640),
         transform: Transform | None = None,
         **kwargs: Any,
     ) -> None:
-        if Views(views) is Views.SINGLE:
-            raise RecipeError("expected data.views video, stereo or video_stereo; got single. Use DepthDataModule for images.")
-        usual = Compose([HorizontalFlip(), Resize((size[0], size[1]))])
-        super().__init__(sources, size=size, transform=transform or usual, **kwargs)
-        self.views = Views(views)
+        super().__init__(sources, size=size, transform=transform or Compose([Resize(size), HorizontalFlip()]), **kwargs)
+        self.views, self.learned_intrinsics = Views(views), learned_intrinsics
+        if self.views == Views.SINGLE:
+            raise RecipeError("expected data.views video, stereo or video_stereo; got single. Use DepthDataModule for it.")
 
     def _training_dataset(self, source: ShardSource) -> Dataset:
-        return replace(super()._training_dataset(source), views=self.views)
+        dataset, split = super()._training_dataset(source), ShardIndex.load(source.root).split(source.split)
+        if shared_views(self.views, split.views) != self.views:
+            raise RecipeError(
+                f"expected samples of dataset '{dataset.name}' with views {self.views}, as data.views says; they have "
+                f"{split.views}. Write its shards with views={self.views}, or ask for less."
+            )
+        if not (split.intrinsics or self.learned_intrinsics):
+            raise RecipeError(
+                f"expected intrinsics with every sample of dataset '{dataset.name}'; some have none. Write its shards with "
+                "intrinsics, or set data.learned_intrinsics for a model that finds them."
+            )
+        return replace(dataset, views=self.views)

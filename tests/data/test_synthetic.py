@@ -301,6 +301,7 @@ def test_a_mixed_set_alternates_and_keys_are_unique_and_free_of_dots():
     assert [key.split("-")[0] for key in keys] == KINDS * 3
     assert len(set(keys)) == len(data) == 6
     assert not any("." in key for key in keys)
+    assert keys == [data.key(index) for index in range(6)]
 
 
 def test_bad_arguments_are_named():

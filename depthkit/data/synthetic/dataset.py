@@ -74,14 +74,20 @@ class SyntheticScenes:
     def __iter__(self) -> Iterator[Sample]:
         return map(self.__getitem__, range(self.count))
 
+    def key(self, index: int) -> str:
+        """The key of item ``index``, without drawing it."""
+        return f"{self._kind(index)}-{self.seed}-{index:06d}"
+
+    def _kind(self, index: int) -> str:
+        return ("room", "street")[index % 2] if self.kind == "mixed" else self.kind
+
     def scene(self, index: int) -> Scene:
         """What there is to see in item ``index``."""
         if not 0 <= index < self.count:
             raise IndexError(f"scene {index} of {self.count}")
         rng = np.random.default_rng([self.seed, index])
-        kind = ("room", "street")[index % 2] if self.kind == "mixed" else self.kind
         moving, still = rng.random(2) < (self.moving, self.still)
-        build = build_room if kind == "room" else build_street
+        build = build_room if self._kind(index) == "room" else build_street
         return build(rng, moving=bool(moving), still=bool(still), noise=self.noise)
 
     def view(self, index: int, *, time: int = 0, right: bool = False) -> SyntheticView:
@@ -103,7 +109,7 @@ class SyntheticScenes:
         if stereo:
             others["stereo"] = self._shoot(scene, index, 0, True)
         return Sample(
-            key=f"{scene.kind}-{self.seed}-{index:06d}",
+            key=self.key(index),
             image=main.image,
             label=main.depth,
             valid=np.ones(self.size, bool),
