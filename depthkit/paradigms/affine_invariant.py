@@ -1,6 +1,6 @@
 """MiDaS: learn disparity up to shift and scale from many datasets at once (Ranftl et al. 2022, arXiv 1907.01341v3)."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from depthkit.errors import RecipeError
 from depthkit.losses import GradientMatchingLoss, SSILoss
 from depthkit.models import DepthNet
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.labels import DENSE, has_label, labels, mean_over_ranks, mean_per_group, unit_range
+from depthkit.paradigms.labels import DENSE, has_label, labels, mean_over_ranks, mean_per_group, readable, unit_range
 from depthkit.paradigms.pareto import Normalisation, carry_gradient, combine, flat_gradient, min_norm_combination
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
@@ -36,12 +36,6 @@ class AffineInvariantModule(DepthModule):
             dataset runs its own rows only, so an exact Pareto step costs about one ordinary step instead of one per dataset.
         kwargs: see ``DepthModule``.
     """
-
-    accepts: ClassVar = frozenset(
-        {LabelKind(a, r) for a in (Ambiguity.METRIC, Ambiguity.SCALE) for r in Representation}
-        | {LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY)}
-    )
-    ambiguity: ClassVar = Ambiguity.SHIFT_SCALE
 
     def __init__(
         self,
@@ -71,6 +65,16 @@ class AffineInvariantModule(DepthModule):
         self.normalisation: Normalisation = normalisation
         self.batch_norm = batch_norm
         self.train()  # the trainer keeps the modes it finds
+
+    @property
+    def accepts(self) -> frozenset[LabelKind]:
+        """Dense labels; what they know beyond disparity up to scale and shift is not used."""
+        return readable(DENSE)
+
+    @property
+    def ambiguity(self) -> Ambiguity:
+        """Disparity up to scale and shift."""
+        return Ambiguity.SHIFT_SCALE
 
     def setup(self, stage: str) -> None:
         """As in ``DepthModule``.

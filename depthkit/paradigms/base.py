@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -27,7 +27,7 @@ def adam(parameters: Iterable[Any]) -> Optimizer:
 
 
 class DepthModule(LightningModule):
-    """Base of the paradigms. Subclasses add ``training_step`` and state which labels they learn from in ``accepts``.
+    """Base of the paradigms. Subclasses add ``training_step``, ``accepts`` and ``ambiguity``.
 
     Args:
         model: network to train; predicts in ``model.representation``.
@@ -37,11 +37,6 @@ class DepthModule(LightningModule):
         protocols: evaluation protocol of all validation and test sets, or of each by its name.
         channels_last: keep the network's weights in the channels-last layout, faster on most hardware for convolutions.
     """
-
-    accepts: ClassVar[frozenset[LabelKind]]
-    """Label kinds that the paradigm can learn from; others raise a ``LabelError`` when training starts."""
-    ambiguity: ClassVar[Ambiguity]
-    """What a trained model's prediction leaves undetermined."""
 
     def __init__(
         self,
@@ -65,6 +60,16 @@ class DepthModule(LightningModule):
         names = [protocols] if isinstance(protocols, str) else protocols.values()
         for name in names:
             find_protocol(name)
+
+    @property
+    def accepts(self) -> frozenset[LabelKind]:
+        """Label kinds that the paradigm can learn from; others raise a ``LabelError`` when training starts."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which labels it accepts")
+
+    @property
+    def ambiguity(self) -> Ambiguity:
+        """What a trained model's prediction leaves undetermined."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its predictions leave undetermined")
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict: RGB in [0, 1], ``(B, 3, H, W)``, to a map in ``model.representation``, ``(B, 1, H, W)``."""

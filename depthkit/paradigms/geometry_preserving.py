@@ -10,7 +10,7 @@ from depthkit.losses import PairwiseL1SILoss, PairwiseL1SSILoss
 from depthkit.masked import masked_range, per_image
 from depthkit.models import DepthNet
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.labels import DENSE, has_label, labels, mean_over_images
+from depthkit.paradigms.labels import DENSE, has_label, labels, mean_over_images, readable
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
@@ -62,14 +62,12 @@ class GeometryPreservingModule(DepthModule):
         return frozenset(self.geometric_loss.accepts) if self.geometric_weight else frozenset()
 
     @property
-    def accepts(self) -> frozenset[LabelKind]:  # type: ignore[override]
+    def accepts(self) -> frozenset[LabelKind]:
         """Labels that one of the two losses reads."""
-        read = self.geometric | (frozenset(DENSE) if self.affine_weight else frozenset())
-        film = {LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY)} if Ambiguity.SHIFT_SCALE in read else set()
-        return frozenset({LabelKind(a, r) for a in read - {Ambiguity.SHIFT_SCALE} for r in Representation} | film)
+        return readable(self.geometric | (DENSE if self.affine_weight else frozenset()))
 
     @property
-    def ambiguity(self) -> Ambiguity:  # type: ignore[override]
+    def ambiguity(self) -> Ambiguity:
         """What a trained model leaves undetermined: the least that its geometric loss does."""
         if not self.geometric_weight:
             return Ambiguity.SHIFT_SCALE

@@ -8,10 +8,17 @@ from torch import Tensor, distributed
 from depthkit.masked import masked_count, masked_range, per_image
 from depthkit.precision import in_float32
 from depthkit.representation import convert_rows
-from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, Representation
+from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation
 
 DENSE = frozenset({Ambiguity.METRIC, Ambiguity.SCALE, Ambiguity.SHIFT_SCALE})
 """Ambiguities of a label with a value per pixel."""
+
+
+def readable(ambiguities: Collection[Ambiguity]) -> frozenset[LabelKind]:
+    """Label kinds that ``labels`` can read: of a disparity up to shift and scale, only disparity."""
+    anything = {LabelKind(a, r) for a in ambiguities if a != Ambiguity.SHIFT_SCALE for r in Representation}
+    film = {LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY)} if Ambiguity.SHIFT_SCALE in ambiguities else set()
+    return frozenset(anything | film)
 
 
 def labels(batch: Batch, representation: Representation, ambiguities: Collection[Ambiguity] = DENSE) -> tuple[Tensor, Tensor]:

@@ -3,14 +3,14 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from depthkit.errors import GeometryError, RecipeError
-from depthkit.geometry import pose_from_axis_angle, scale_intrinsics, warp
+from depthkit.geometry import inside_image, pose_from_axis_angle, reproject, sample_pixels, scale_intrinsics
 from depthkit.losses import MinReprojectionLoss
 from depthkit.losses.functional import edge_aware_smoothness_loss
 from depthkit.masked import masked_mean
@@ -62,8 +62,10 @@ class SelfSupervisedVideoModule(DepthModule):
         mask_decoder: ``PredictiveMask``, the baseline that the automask replaced; needs a loss with ``automask=False``.
         camera: gives intrinsics for videos without: from ``Batch.dataset`` and the image's (height, width) to ``(B, 3, 3)``,
             such as ``depthkit.models.LearnedCamera``; None takes those of the batch.
+        only_visible: let a source compete only where it shows what the target shows; else, as released, a pixel that it does
+            not show is compared with the border pixel nearest to it.
         motion_weight: weight of the difference between predicted and known length of the camera's motion, where it is known
-            (Guizilini et al. 2020, eq. 6): it makes the scale metric.
+            (after Guizilini et al. 2020, arXiv 1905.02693): it makes the scale metric.
         stereo: batches hold a stereo partner, whose known baseline makes the scale metric.
         kwargs: see ``DepthModule``.
 
@@ -72,7 +74,6 @@ class SelfSupervisedVideoModule(DepthModule):
     """
 
     model: Any
-    accepts: ClassVar = frozenset(LabelKind(a, r) for a in AMBIGUITIES for r in Representation)
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class SelfSupervisedVideoModule(DepthModule):
         augment: nn.Module | None = None,
         mask_decoder: nn.Module | None = None,
         camera: nn.Module | None = None,
+        only_visible: bool = False,
         motion_weight: float = 0.0,
         stereo: bool = False,
         **kwargs: Any,
@@ -100,14 +102,19 @@ class SelfSupervisedVideoModule(DepthModule):
             raise RecipeError("expected either automask or mask_decoder; set automask to False in reprojection.")
         if motion_weight and pose_net is None:
             raise RecipeError("motion_weight supervises a pose_net; got none. Give one, or set motion_weight to 0.")
-        self.smoothness, self.full_resolution = smoothness, full_resolution
+        self.smoothness, self.full_resolution, self.only_visible = smoothness, full_resolution, only_visible
         self.augment: Any = _colour_jitter() if augment is None else augment
         self.mask_decoder: Any = mask_decoder
         self.camera: Any = camera
         self.motion_weight, self.stereo = motion_weight, stereo
 
     @property
-    def ambiguity(self) -> Ambiguity:  # type: ignore[override]
+    def accepts(self) -> frozenset[LabelKind]:
+        """Any labels: none is read in training."""
+        return frozenset(LabelKind(a, r) for a in AMBIGUITIES for r in Representation)
+
+    @property
+    def ambiguity(self) -> Ambiguity:
         """What a trained model leaves undetermined."""
         known = self.stereo or self.motion_weight or self.pose_net is None
         return Ambiguity.METRIC if known else Ambiguity.SCALE
@@ -132,9 +139,9 @@ class SelfSupervisedVideoModule(DepthModule):
             GeometryError: no neighbouring view, an unknown one, or a camera or pose that is not known.
         """
         views = self.augmented(batch)
-        features = self.model.encode(views[:, 0])
+        features, seen = self.encoded(views)
         sigmoids = self.model.multiscale_of(features)
-        poses = self.poses(batch, views, features, self.model.to_disparity(sigmoids[0]))
+        poses = self.poses(batch, seen, self.model.to_disparity(sigmoids[0]))
         intrinsics = self.intrinsics(batch)
         masks = None if self.mask_decoder is None else self.mask_decoder(features)
         identity = None
@@ -150,9 +157,12 @@ class SelfSupervisedVideoModule(DepthModule):
             else:
                 camera = scale_intrinsics(intrinsics, 0.5**scale, 0.5**scale)
             depth = 1 / self.model.to_disparity(sigmoid)
-            warped = torch.stack([warp(frames[:, i], depth, camera, poses[:, i]) for i in range(frames.shape[1])], 1)
+            pixels = [reproject(depth, camera, pose) for pose in poses.unbind(1)]
+            warped = torch.stack([sample_pixels(x, at) for x, at in zip(frames.unbind(1), pixels, strict=True)], 1)
+            size = image.shape[-2], image.shape[-1]
+            visible = torch.cat([inside_image(at, size) for at in pixels], 1) if self.only_visible else None
             mask = None if masks is None else interpolate(masks[scale], image.shape[-2:], mode="bilinear", align_corners=False)
-            found = self.reprojection.maps(image, warped, frames, identity=identity, predictive_mask=mask)
+            found = self.reprojection.maps(image, warped, frames, identity=identity, visible=visible, predictive_mask=mask)
             finest = finest or (warped, found.selected)
             losses.append(found.loss + smooth)
         assert finest is not None
@@ -177,6 +187,13 @@ class SelfSupervisedVideoModule(DepthModule):
         column = views.transpose(1, 2).flatten(2, 3)  # views below each other: one image, one draw
         return self.augment(column).unflatten(2, (count, -1)).transpose(1, 2)
 
+    def encoded(self, views: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Features of the targets, finest first, and what the pose network sees of all views, ``(B, 1 + S, ...)``."""
+        if self.pose_net is None or not self.pose_net.shares_encoder:
+            return self.model.encode(views[:, 0]), views
+        of_all = [maps.unflatten(0, views.shape[:2]) for maps in self.model.encode(views.flatten(0, 1))]
+        return [maps[:, 0] for maps in of_all], of_all[-1]
+
     def intrinsics(self, batch: Batch) -> Tensor:
         """Camera of each image, ``(B, 3, 3)`` [px]."""
         if self.camera is not None:
@@ -184,7 +201,7 @@ class SelfSupervisedVideoModule(DepthModule):
             return found
         return batch.intrinsics
 
-    def poses(self, batch: Batch, views: Tensor, features: list[Tensor], disparity: Tensor) -> Tensor:
+    def poses(self, batch: Batch, seen: Tensor, disparity: Tensor) -> Tensor:
         """``source_from_target`` of each source, ``(B, S, 4, 4)``: predicted in time, known for the stereo partner."""
         timed = [i for i, name in enumerate(batch.frame_names) if name in STEPS and self.pose_net is not None]
         poses = list(batch.frames_from_camera.unbind(1))
@@ -196,10 +213,7 @@ class SelfSupervisedVideoModule(DepthModule):
                 )
         if not timed:
             return torch.stack(poses, 1)
-        seen = views[:, [0, *(i + 1 for i in timed)]]
-        if self.pose_net.shares_encoder:
-            others = self.model.encode(seen[:, 1:].flatten(0, 1))[-1].unflatten(0, (len(batch), -1))
-            seen = torch.cat([features[-1][:, None], others], 1)
+        seen = seen[:, [0, *(i + 1 for i in timed)]]
         unit = disparity.mean((1, 2, 3))[:, None, None] if self.pose_net.times_mean_disparity else 1.0
         if self.pose_net.frames == 2:
             for place, i in enumerate(timed, start=1):

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.testing import assert_close
 
@@ -138,6 +140,45 @@ def test_shared_encoder_and_predictive_mask_get_gradients(drive: Path) -> None:
     m.reconstruct(batch(drive)).loss.mean().backward()
     for part in (m.pose_net, m.mask_decoder, m.model.head):
         assert all(p.grad is not None and p.grad.isfinite().all() for p in part.parameters())
+
+
+def test_a_shared_encoder_normalises_all_views_together(drive: Path) -> None:
+    torch.manual_seed(0)
+    model = monodepth2_timm("test_resnet", pretrained=False)
+    m = SelfSupervisedVideoModule(model, pose_shared(model.encoder.channels[-1]), augment=nn.Identity()).train()
+    views = m.augmented(batch(drive))
+    features, seen = m.encoded(views)
+    together = model.encode(views.flatten(0, 1))
+    assert_close(features[0], together[0].unflatten(0, (2, 3))[:, 0])
+    assert_close(seen.flatten(0, 1), together[-1])
+
+
+def test_what_a_source_does_not_show_can_be_left_out(drive: Path) -> None:
+    b = batch(drive, Views.STEREO)
+    aside = b.frames_from_camera.clone()
+    aside[:, :, 0, 3] = 1e3  # nothing of the target is seen from there
+    b = replace(b, frames_from_camera=aside)
+    loss = MinReprojectionLoss(automask=False)
+    as_released, strict = (module(None, stereo=True, reprojection=loss, only_visible=v, smoothness=0.0) for v in (False, True))
+    assert (as_released.reconstruct(b).loss > 0).all()
+    found = strict.reconstruct(b)
+    assert (found.loss == 0).all()
+    assert (found.selected == -1).all()
+
+
+def test_a_run_resumed_mid_epoch_ends_in_the_same_weights_bit_for_bit(drive: Path, tmp_path: Path) -> None:
+    def run(**start: Any) -> dict[str, Any]:
+        seed_everything(3, verbose=False)
+        m = module(optimizer=partial(torch.optim.Adam, lr=1e-3))
+        torch.manual_seed(len(start))  # a new process has drawn something else before
+        keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3, save_top_k=-1)
+        fitting = trainer(tmp_path, max_steps=6, max_epochs=-1, enable_checkpointing=True, callbacks=[keep])
+        fitting.fit(m, datamodule=data(drive, seed=3, epoch_size=4), **start)
+        return m.state_dict()
+
+    whole, resumed = run(), run(ckpt_path=tmp_path / "step=3.ckpt")
+    for name, weight in whole.items():
+        assert_close(resumed[name], weight, rtol=0, atol=0)
 
 
 def test_what_a_trained_model_leaves_open_follows_from_what_it_knew() -> None:
