@@ -315,3 +315,12 @@ def test_bad_arguments_are_named():
         SyntheticScenes(1, size=(0, 5))
     with pytest.raises(IndexError, match="scene 1 of 1"):
         SyntheticScenes(1)[1]
+
+
+def test_neighbours_lie_as_many_frames_away_as_asked():
+    apart = SyntheticScenes(1, size=(24, 32), kind="street", views=Views.VIDEO, spacing=3)
+    before, after = apart.view(0, time=-3), apart.view(0, time=3)
+    assert (apart[0].frames["prev"] == before.image).all()
+    assert (apart[0].frames["next"] == after.image).all()
+    with pytest.raises(RecipeError, match="spacing of at least 1"):
+        SyntheticScenes(1, spacing=0)

@@ -28,6 +28,7 @@ class SyntheticScenes:
         seed: another seed, other scenes.
         views: what a sample holds beside its image: the frames before and after (``prev``, ``next``), the right camera's
             picture (``stereo``), or both, with their poses.
+        spacing: frames between the image and those before and after it.
         moving: share of scenes in which some objects move on their own.
         still: share of scenes in which the camera does not move.
         noise: greatest standard deviation of sensor noise, white being 1; each scene's is between 0 and this.
@@ -50,6 +51,7 @@ class SyntheticScenes:
         kind: SceneKind = "mixed",
         seed: int = 0,
         views: Views = Views.SINGLE,
+        spacing: int = 1,
         moving: float = 0.0,
         still: float = 0.0,
         noise: float = 0.02,
@@ -58,6 +60,8 @@ class SyntheticScenes:
             raise RecipeError(f"expected kind to be one of {', '.join(get_args(SceneKind))}; got {kind!r}.")
         if count < 0 or seed < 0:
             raise RecipeError(f"expected count and seed to be 0 or more; got {count} and {seed}.")
+        if spacing < 1:
+            raise RecipeError(f"expected a spacing of at least 1 frame; got {spacing}.")
         for name, share in (("moving", moving), ("still", still), ("noise", noise)):
             if not 0 <= share <= 1:
                 raise RecipeError(f"expected {name} between 0 and 1; got {share}.")
@@ -65,7 +69,7 @@ class SyntheticScenes:
             raise ShapeError(f"expected size as (height, width) in pixels, both at least 1; got {tuple(size)}.")
         self.count, self.kind, self.seed = count, kind, seed
         self.size = int(size[0]), int(size[1])
-        self.views = Views(views)
+        self.views, self.spacing = Views(views), spacing
         self.moving, self.still, self.noise = moving, still, noise
 
     def __len__(self) -> int:
@@ -104,7 +108,8 @@ class SyntheticScenes:
         main = self._shoot(scene, index, 0, False)
         others: dict[str, SyntheticView] = {}
         if self.views in (Views.VIDEO, Views.VIDEO_STEREO):
-            others |= {name: self._shoot(scene, index, time, False) for name, time in (("prev", -1), ("next", 1))}
+            times = {"prev": -self.spacing, "next": self.spacing}
+            others |= {name: self._shoot(scene, index, time, False) for name, time in times.items()}
         stereo = self.views in (Views.STEREO, Views.VIDEO_STEREO)
         if stereo:
             others["stereo"] = self._shoot(scene, index, 0, True)
