@@ -8,7 +8,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from depthkit.data.convert import folder, tum
+from depthkit.data.convert import folder, kitti_raw, tum, video
 from depthkit.data.convert.frames import Frames
 from depthkit.data.shards import DepthFormat, ShardIndex, WriteReport, write_shards
 from depthkit.data.shards import verify as verify_shards
@@ -21,25 +21,32 @@ _SHOWN = 20  # rejects and problems printed one by one
 
 
 def write(
-    dataset: Literal["folder", "tum", "synthetic"],
+    dataset: Literal["folder", "video", "kitti_raw", "tum", "synthetic"],
     root: str,
     out: str,
     split: str = "train",
     holdout: float = 0.0,
     name: str | None = None,
     licence: str = "",
-    label: Literal["auto", "depth", "disparity", "none"] | None = None,
+    split_file: str | None = None,
+    label: Literal["auto", "depth", "disparity", "none", "velodyne", "velodyne_forward"] | None = None,
     depth_folder: str | None = None,
     depth_scale: float | None = None,
     ambiguity: Literal["metric", "scale", "shift_scale"] | None = None,
-    views: Literal["single", "video", "stereo", "video_stereo"] | None = None,
     intrinsics: tuple[float, float, float, float] | None = None,
+    views: Literal["single", "video", "stereo", "video_stereo"] | None = None,
+    spacing: int | None = None,
+    max_spacing: int | None = None,
+    min_motion: float | None = None,
+    every: int | None = None,
     first: int | None = None,
     stop: int | None = None,
     count: int | None = None,
     size: tuple[int, int] | None = None,
     kind: SceneKind | None = None,
     seed: int | None = None,
+    moving: float | None = None,
+    still: float | None = None,
     depth_format: Literal["png_log16", "png_linear16", "npy"] | None = None,
     samples_per_shard: int | None = None,
     workers: int = 0,
@@ -48,26 +55,37 @@ def write(
     """Turn a dataset into shards. The same command continues after an interruption.
 
     Args:
-        dataset: layout of the source: ``folder`` (rgb/, depth/, intrinsics.json, ...), ``tum`` (rgb.txt, depth.txt, ...), or
+        dataset: layout of the source: ``folder`` (images alone, or rgb/, depth/, intrinsics.json, ...), ``video`` (a file),
+            ``kitti_raw`` (drives or odometry sequences, by a list of frames), ``tum`` (rgb.txt, depth.txt, ...), or
             ``synthetic`` to render scenes.
-        root: folder of the source; ``-`` for synthetic.
+        root: folder of the source, or the video file; ``-`` for synthetic.
         out: folder of the shards.
         split: name of the split to write.
         holdout: if greater than 0, write ``train``, and this fraction of the frames, at the end of the sequence, as ``test``.
         name: of the dataset; that of the source folder, or "synthetic", by default.
         licence: of the data.
-        label: folder: auto, depth, disparity or none; auto reads the one that more images have.
+        split_file: kitti_raw: list with a line ``folder frame side`` for each sample.
+        label: folder: auto, depth, disparity or none; auto reads the one that more images have. kitti_raw: none, velodyne or
+            velodyne_forward (how far ahead of the scanner, as the Eigen test wants it); none by default.
         depth_folder: folder: name of the folder of depth PNGs; ``depth`` by default.
         depth_scale: folder, tum: metres per integer of a depth PNG; 1/1000 and 1/5000 by default.
         ambiguity: folder: what the labels leave undetermined, if not what the files imply.
-        views: further views to store with each image; tum has no second camera. None by default.
-        intrinsics: tum: fx, fy, cx, cy [px], if the folder's name does not tell.
-        first: folder, tum: position of the first frame to use.
-        stop: folder, tum: position after the last.
+        intrinsics: folder, video, tum: fx, fy, cx, cy [px] of all images, if no file or folder's name tells them.
+        views: further views to store with each image: its neighbours in time (video), the other camera's image (stereo), or
+            both (video_stereo); tum and video files have no second camera. None by default.
+        spacing: neighbours are so many frames away; 1 by default.
+        max_spacing: recordings: where less than min_motion moves, try neighbours up to so many frames away.
+        min_motion: recordings: leave out images whose neighbours differ by a mean optical flow of less than so many pixels
+            of a picture 416 wide; 1 leaves out what Zhou et al. (2017) leave out as static. 0 by default.
+        every: folder, video: use each n-th image only.
+        first: folder, video, tum: position of the first frame to use.
+        stop: folder, video, tum: position after the last.
         count: synthetic: number of scenes.
         size: synthetic: height and width [px].
         kind: synthetic: room, street or mixed.
         seed: synthetic: another seed, other scenes.
+        moving: synthetic: share of scenes in which objects move.
+        still: synthetic: share of scenes in which the camera does not.
         depth_format: how depth is stored; png_log16 for synthetic and png_linear16, which keeps millimetres, for
             recordings by default; npy is float32.
         samples_per_shard: at most so many; by default 1000, or fewer so that there are 16 shards.
@@ -78,18 +96,25 @@ def write(
         DepthKitError: the source or the disk does not allow it.
     """
     chosen = {
+        "split_file": split_file,
         "label": label,
         "depth_folder": depth_folder,
         "depth_scale": depth_scale,
         "ambiguity": ambiguity,
-        "views": views,
         "intrinsics": intrinsics,
+        "views": views,
+        "spacing": spacing,
+        "max_spacing": max_spacing,
+        "min_motion": min_motion,
+        "every": every,
         "first": first,
         "stop": stop,
         "count": count,
         "size": size,
         "kind": kind,
         "seed": seed,
+        "moving": moving,
+        "still": still,
         "holdout": holdout or None,
     }
     options = {option: value for option, value in chosen.items() if value is not None}
@@ -101,7 +126,7 @@ def write(
             source,
             out,
             split=target,
-            dataset=name or (Path(root).resolve().name if recorded else dataset),
+            dataset=name or (_name(Path(root)) if recorded else dataset),
             licence=licence,
             depth_format=depth_format or (DepthFormat.PNG_LINEAR16 if recorded else DepthFormat.PNG_LOG16),
             samples_per_shard=samples_per_shard or max(1, min(_LARGEST, -(-len(source) // _SPREAD))),
@@ -111,21 +136,35 @@ def write(
             workers=workers,
             progress=True,
         )
-        _print_written(out, target, report, source.unpaired if isinstance(source, Frames) else ())
+        _print_written(out, target, report)
 
 
 def _source(dataset: str, root: str, part: str | None, options: Mapping[str, Any]) -> Frames | SyntheticScenes:
     """The samples; an option that the dataset does not have is an error, not a wish unheard."""
-    makers: dict[str, Callable[..., Any]] = {"folder": folder.frames, "tum": tum.frames, "synthetic": SyntheticScenes}
+    makers: dict[str, Callable[..., Any]] = {
+        "folder": folder.frames,
+        "video": video.frames,
+        "kitti_raw": kitti_raw.frames,
+        "tum": tum.frames,
+        "synthetic": SyntheticScenes,
+    }
     known = signature(makers[dataset]).parameters.keys()
     if foreign := sorted(options.keys() - known):
         has = ", ".join(sorted(known & signature(write).parameters.keys() - {"root", "split"}))
         raise RecipeError(f"expected options of dataset {dataset}: {has}; got {', '.join(foreign)}. Leave {foreign[0]} out.")
+    if dataset == "kitti_raw":
+        if "split_file" not in options:
+            raise RecipeError("expected a list of the frames to write; got none. Give --split_file, such as train_files.txt.")
+        return kitti_raw.frames(root, **options)
     if dataset != "synthetic":
         return makers[dataset](root, part, **options)
     if "count" not in options:
         raise RecipeError("expected the number of scenes to render; got none. Give --count.")
     return SyntheticScenes(**options)
+
+
+def _name(root: Path) -> str:
+    return root.stem if root.is_file() else root.resolve().name
 
 
 def _cut_short(out: str, split: str) -> bool:
@@ -136,7 +175,7 @@ def _cut_short(out: str, split: str) -> bool:
     return split in splits and not splits[split].complete
 
 
-def _print_written(out: str, split: str, report: WriteReport, unpaired: Sequence[str]) -> None:
+def _print_written(out: str, split: str, report: WriteReport) -> None:
     console = Console()
     size = sum(shard.bytes for shard in report.shards) / 2**20
     console.print(
@@ -144,10 +183,12 @@ def _print_written(out: str, split: str, report: WriteReport, unpaired: Sequence
     )
     if report.skipped:
         console.print(f"{report.skipped} samples were there already.")
-    if unpaired:
-        console.print(f"{len(unpaired)} images have no label or partner and were left out, the first: {unpaired[0]}")
     if report.rejects:
-        _print_table(console, f"{len(report.rejects)} samples were left out", ("sample", "reason"), report.rejects)
+        reasons: dict[str, list[str]] = {}
+        for name, reason in report.rejects:
+            reasons.setdefault(reason, []).append(name)
+        rows = [(str(len(names)), names[0], reason) for reason, names in reasons.items()]
+        _print_table(console, f"{len(report.rejects)} samples were left out", ("samples", "the first", "reason"), rows)
 
 
 def _print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -53,8 +53,9 @@ def test_samples_left_out_are_shown_with_their_reason(recording, tmp_path, capsy
     shards.write("folder", str(recording), str(tmp_path / "out"))
     out = said(capsys)
     assert "8 samples in 8 shards" in out
-    assert "1 samples were left out" in out
-    assert "1 images have no label or partner and were left out, the first: 004" in out
+    assert "2 samples were left out" in out
+    assert "room/004" in out
+    assert "it has no label" in out
 
 
 def test_a_run_that_was_cut_short_is_continued_by_the_same_command_and_a_finished_one_is_kept(recording, tmp_path, capsys):
@@ -80,7 +81,7 @@ def test_a_run_that_was_cut_short_is_continued_by_the_same_command_and_a_finishe
         (
             "synthetic",
             {"holdout": 0.2, "count": 3},
-            "options of dataset synthetic: count, kind, seed, size, views; got holdout",
+            "options of dataset synthetic: count, kind, moving, seed, size, spacing, still, views; got holdout",
         ),
         ("synthetic", {}, "expected the number of scenes to render; got none. Give --count"),
     ],

@@ -91,7 +91,7 @@ def test_images_without_a_label_are_left_out_by_name(root):
     (root / "depth" / "000004.png").unlink()
     frames = folder.frames(root)
     assert len(frames) == 9
-    assert frames.unpaired == ("000004",)
+    assert frames.rejects == (("my_seq_1/000004", "it has no label"),)
 
 
 def test_images_alone_are_an_unlabelled_pool(root):
@@ -208,5 +208,5 @@ def test_what_is_asked_for_and_not_there_is_an_error(root, options, says):
 
 
 def test_a_folder_without_images_is_named(tmp_path):
-    with pytest.raises(DepthKitError, match=r"expected images in .*rgb; got none. Give the folder that holds rgb/"):
+    with pytest.raises(DepthKitError, match=r"expected images, or rgb/ with images, under .*; found nothing. Give the"):
         folder.frames(tmp_path)

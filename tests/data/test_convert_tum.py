@@ -18,8 +18,8 @@ def root(tmp_path):
     lists = {"rgb": ["# color images"], "depth": ["# depth maps"], "groundtruth": ["# timestamp tx ty tz qx qy qz qw"]}
     for n in range(6):
         time, later = 100 + 0.1 * n, 100 + 0.1 * n + (0.05 if n == 3 else 0.008)
-        cv2.imwrite(str(root / f"rgb/{time:.6f}.png"), np.full((24, 32, 3), n, np.uint8))
-        cv2.imwrite(str(root / f"depth/{later:.6f}.png"), np.full((24, 32), 5000 * n, np.uint16) + np.uint16(2500))
+        cv2.imwrite(str(root / f"rgb/{time:.6f}.png"), np.full((480, 640, 3), n, np.uint8))
+        cv2.imwrite(str(root / f"depth/{later:.6f}.png"), np.full((480, 640), 5000 * n, np.uint16) + np.uint16(2500))
         lists["rgb"].append(f"{time:.6f} rgb/{time:.6f}.png")
         lists["depth"].append(f"{later:.6f} depth/{later:.6f}.png")
     for n in range(45):  # the ground truth ends before the last image
@@ -49,7 +49,7 @@ def test_images_depth_and_poses_of_one_time_come_together_in_metres(root):
         else:
             assert np.allclose(s.world_from_camera[:3, :3], rotation(10 * n).as_matrix())
             assert np.allclose(s.world_from_camera[:3, 3], [0.1 * n, 0, 1])
-    assert tum.frames(root).unpaired == ("rgb/100.300000.png",)
+    assert [reject.reason for reject in tum.frames(root).rejects] == ["there is no depth map within 0.02 s"]
 
 
 def test_a_wider_tolerance_pairs_what_is_further_apart(root):
@@ -78,8 +78,13 @@ def test_splits_and_neighbours_follow_the_order_of_time(root):
     frames = tum.frames(root, views="video")
     assert [(s.frames["prev"][0, 0, 0], s.image[0, 0, 0], s.frames["next"][0, 0, 0]) for s in frames] == [
         (0, 1, 2),
-        (1, 2, 4),
-        (2, 4, 5),
+        (1, 2, 3),
+        (3, 4, 5),
+    ]
+    assert [reject.reason for reject in frames.rejects] == [
+        "there is no depth map within 0.02 s",
+        "there is no frame 1 before it",
+        "there is no frame 1 behind it",
     ]
     with pytest.raises(LabelError, match="no second camera"):
         tum.frames(root, views="stereo")

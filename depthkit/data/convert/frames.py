@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import cv2
 import numpy as np
 
+from depthkit.data.shards.build import Reject
 from depthkit.data.shards.images import decode_image, decode_pixels
-from depthkit.errors import DepthKitError, GeometryError, LabelError, ShapeError
+from depthkit.errors import DepthKitError, GeometryError, LabelError, RecipeError, ShapeError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 UNLABELLED = LabelKind(Ambiguity.UNLABELLED, Representation.DEPTH)
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
 _SATURATED = 65535  # cameras and converters mean "no value" or "too far" by it
 
 
@@ -57,13 +61,13 @@ class Frames(Sequence[Sample]):
         root: folder.
         frames: what to read.
         kind: of every label.
-        unpaired: images that are left out because nothing belongs to them, by name.
+        rejects: images that are left out, and why: nothing belongs to them, they have no neighbour, nothing moves.
     """
 
     root: Path
     frames: tuple[Frame, ...]
     kind: LabelKind = UNLABELLED
-    unpaired: tuple[str, ...] = ()
+    rejects: tuple[Reject, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -80,12 +84,15 @@ class Frames(Sequence[Sample]):
         if isinstance(position, slice):
             return replace(self, frames=self.frames[position])
         frame = self.frames[position]
-        image = self._image(frame.image)
-        if frame.size and frame.size != image.shape[:2]:
-            raise GeometryError(
-                f"{self.root / frame.image}: expected the size of its intrinsics, {frame.size} (height, width); "
-                f"got {image.shape[:2]}. Give intrinsics of this image."
-            )
+        image = self.image(frame.image)
+        self._check_camera(frame, image.shape[:2])
+        views = {name: self.image(file) for name, file in frame.views.items()}
+        for name, view in views.items():
+            if view.shape != image.shape:
+                raise ShapeError(
+                    f"{self.root / frame.views[name]}: expected the size of {frame.image}, {image.shape[:2]} (height, width); "
+                    f"got {view.shape[:2]}. Save all frames of a video, and both images of a pair, in one size."
+                )
         label, valid = self._label(frame, image.shape[:2]) if frame.label else (None, None)
         return Sample(
             key=frame.key,
@@ -97,7 +104,7 @@ class Frames(Sequence[Sample]):
             intrinsics=frame.intrinsics,
             world_from_camera=frame.world_from_camera,
             stereo_baseline=frame.stereo_baseline,
-            frames={name: self._image(file) for name, file in frame.views.items()},
+            frames=views,
             frames_from_camera=frame.views_from_camera,
             source={"image": frame.image, **({"label": frame.label} if frame.label else {}), **frame.views},
         )
@@ -105,7 +112,22 @@ class Frames(Sequence[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         return (self[position] for position in range(len(self)))
 
-    def _image(self, name: str) -> np.ndarray:
+    def _check_camera(self, frame: Frame, size: tuple[int, ...]) -> None:
+        if frame.size and frame.size != size:
+            raise GeometryError(
+                f"{self.root / frame.image}: expected the size of its intrinsics, {frame.size} (height, width); "
+                f"got {size}. Give intrinsics of this image."
+            )
+        if frame.intrinsics is not None and not frame.size:
+            x, y = frame.intrinsics[:2, 2]
+            if not (0 <= x <= size[1] and 0 <= y <= size[0]):
+                raise GeometryError(
+                    f"{self.root / frame.image}: expected a principal point inside of the {size[1]} x {size[0]} pixels; "
+                    f"got cx {x:g}, cy {y:g}. Give intrinsics of images of this size: they scale with it."
+                )
+
+    def image(self, name: str) -> np.ndarray:
+        """A picture by its file name, uint8 RGB ``(H, W, 3)``."""
         return decode_image(self._read(name), str(self.root / name), DepthKitError, upright=True)
 
     def _read(self, name: str) -> bytes:
@@ -131,24 +153,6 @@ class Frames(Sequence[Sample]):
         return (codes * frame.scale + frame.shift).astype(np.float32), (codes > 0) & (codes < _SATURATED)
 
 
-def with_neighbours(frames: Sequence[Frame]) -> tuple[Frame, ...]:
-    """The frames that have one before and one behind them, with these as views ``prev`` and ``next``."""
-    return tuple(
-        _with_views(frame, {"prev": before, "next": behind})
-        for before, frame, behind in zip(frames, frames[1:], frames[2:], strict=False)
-    )
-
-
-def _with_views(frame: Frame, others: Mapping[str, Frame]) -> Frame:
-    world, poses = frame.world_from_camera, dict(frame.views_from_camera)
-    if world is not None:
-        known = {name: other.world_from_camera for name, other in others.items()}
-        poses |= {name: np.linalg.inv(pose) @ world for name, pose in known.items() if pose is not None}
-    return replace(
-        frame, views={**frame.views, **{name: other.image for name, other in others.items()}}, views_from_camera=poses
-    )
-
-
 def part(count: int, split: str | None, holdout: float) -> slice:
     """Which of ``count`` frames belong to a split: the last ``holdout`` of them are the test, the others the training frames.
 
@@ -168,6 +172,76 @@ def part(count: int, split: str | None, holdout: float) -> slice:
             "Choose one of these, or slice the sequence yourself."
         )
     return parts[split]
+
+
+def every_nth(items: Sequence[T], n: int) -> Sequence[T]:
+    """The first and each n-th after it.
+
+    Raises:
+        RecipeError: n is below 1.
+    """
+    if n < 1:
+        raise RecipeError(f"expected every to be 1 (all images) or more; got {n}.")
+    return items[::n]
+
+
+def member(kind: type[E], value: str, name: str) -> E:
+    """The member of an enum that a word means.
+
+    Raises:
+        LabelError: there is none.
+    """
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise LabelError(f"expected {name} among {', '.join(kind)}; got '{value}'. Choose one of them.") from error
+
+
+def camera_matrix(numbers: Sequence[float], where: str) -> np.ndarray:
+    """Intrinsics ``(3, 3)`` [px] from fx, fy, cx, cy.
+
+    Args:
+        numbers: the four.
+        where: who says so, for the message.
+
+    Raises:
+        GeometryError: they are no intrinsics in pixels.
+    """
+    if len(numbers) != 4 or not np.isfinite(numbers).all() or min(numbers[:2]) <= 0:
+        raise GeometryError(
+            f"{where}: expected finite fx, fy, cx, cy with fx and fy above 0; got {', '.join(map(str, numbers))}. Correct them."
+        )
+    if max(numbers) < 4:
+        raise GeometryError(
+            f"{where}: expected fx, fy, cx, cy in pixels; {', '.join(map(str, numbers))} look like fractions of the image's "
+            "size. Multiply fx and cx by its width, fy and cy by its height."
+        )
+    fx, fy, cx, cy = map(float, numbers)
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+
+
+def check_folder(root: Path, content: str) -> None:
+    """Nothing, if there is a folder.
+
+    Args:
+        root: what should be one.
+        content: what it should hold, for the message.
+
+    Raises:
+        DepthKitError: there is something else, or nothing.
+    """
+    if not root.is_dir():
+        packed = root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".bag")
+        found = "an archive" if packed and root.exists() else "a file" if root.exists() else "nothing"
+        remedy = "Unpack it first." if found == "an archive" else "Check the path."
+        raise DepthKitError(f"expected a folder with {content} at {root}; found {found}. {remedy}")
+
+
+def wrong_layout(expected: str, root: Path) -> DepthKitError:
+    """The error of a folder that does not hold what it should, with what it holds."""
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
+    found = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return DepthKitError(f"expected {expected} under {root}; found {found or 'nothing'}. Give the folder that holds it.")
 
 
 def key_of(*names: str) -> str:

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from depthkit.data.convert.frames import Frame, Frames, key_of, part, with_neighbours
+from depthkit.data.convert.frames import Frame, Frames, camera_matrix, check_folder, key_of, member, part
+from depthkit.data.convert.neighbours import Spacing, Target, timeline, with_neighbours
+from depthkit.data.shards import Reject
 from depthkit.errors import DepthKitError, GeometryError, LabelError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample, Views
 
@@ -39,6 +41,9 @@ def frames(
     depth_scale: float = DEPTH_SCALE,
     tolerance: float = 0.02,
     views: Views | str = Views.SINGLE,
+    spacing: int = 1,
+    max_spacing: int | None = None,
+    min_motion: float = 0.0,
     first: int = 0,
     stop: int | None = None,
 ) -> Frames:
@@ -52,6 +57,9 @@ def frames(
         depth_scale: metres per integer of a depth PNG.
         tolerance: largest difference of time [s] between an image and what belongs to it.
         views: ``single``, or ``video`` to add the frames before and after.
+        spacing: for video, how many frames away neighbours are, by their times.
+        max_spacing: see ``neighbours.Spacing.largest``.
+        min_motion: see ``neighbours.Spacing``.
         first: position of the first frame to use.
         stop: position after the last.
 
@@ -59,7 +67,9 @@ def frames(
         DepthKitError: a list is missing or garbled, or nothing fits together.
         GeometryError: no intrinsics are given and the name tells none.
     """
-    root = Path(root)
+    root, views = Path(root), member(Views, views, "views")
+    gaps = Spacing.of(views, spacing, max_spacing, min_motion)
+    check_folder(root, "rgb.txt and depth.txt")
     if views not in (Views.SINGLE, Views.VIDEO):
         raise LabelError(f"expected views single or video; got {views}. A TUM-style sequence has no second camera.")
     images, depths = _entries(root / "rgb.txt", 1), _entries(root / "depth.txt", 1)
@@ -67,23 +77,29 @@ def frames(
     pairs = associate([time for time, _ in images], [time for time, _ in depths], tolerance)
     if not pairs:
         raise LabelError(f"expected depth maps within {tolerance} s of the images of {root}; got none. Raise tolerance.")
-    poses = _poses(root / "groundtruth.txt", [images[i][0] for i, _ in pairs], tolerance)
+    poses = _poses(root / "groundtruth.txt", [time for time, _ in images], tolerance)
+    depth_of = dict(pairs)
     found = [
         Frame(
-            key=key_of(root.resolve().name, Path(images[i][1][0]).stem),
-            image=images[i][1][0],
-            label=depths[j][1][0],
+            key=key_of(root.resolve().name, Path(words[0]).stem),
+            image=words[0],
+            label=depths[depth_of[i]][1][0] if i in depth_of else None,
             scale=depth_scale,
             intrinsics=camera,
             world_from_camera=pose,
         )
-        for (i, j), pose in zip(pairs, poses, strict=True)
-    ][first:stop]
-    chosen: tuple[Frame, ...] = tuple(found[part(len(found), split, holdout)])
-    taken = {i for i, _ in pairs}
-    unpaired = tuple(words[0] for number, (_, words) in enumerate(images) if number not in taken)
-    kind = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
-    return Frames(root, with_neighbours(chosen) if views == Views.VIDEO else chosen, kind, unpaired)
+        for i, ((_, words), pose) in enumerate(zip(images, poses, strict=True))
+    ]
+    rejects = [Reject(frame.key, f"there is no depth map within {tolerance:g} s") for frame in found if not frame.label]
+    paired = [i for i, _ in pairs][first:stop]
+    here = paired[part(len(paired), split, holdout)]
+    chosen = tuple(found[i] for i in here)
+    if here and gaps:
+        times = timeline([f"{time:.9f}" for time, _ in images])
+        clip = {times[i]: found[i] for i in range(here[0], here[-1] + 1)}
+        chosen, alone = with_neighbours([Target(found[i], clip, times[i]) for i in here], gaps, Frames(root, ()).image)
+        rejects += alone
+    return Frames(root, chosen, LabelKind(Ambiguity.METRIC, Representation.DEPTH), tuple(rejects))
 
 
 def associate(a: Sequence[float], b: Sequence[float], tolerance: float) -> list[tuple[int, int]]:
@@ -131,8 +147,7 @@ def _camera(root: Path, intrinsics: tuple[float, float, float, float] | None) ->
             f"expected intrinsics, or a folder named after freiburg1, 2 or 3; got {root}. "
             "Give intrinsics=(fx, fy, cx, cy) in pixels."
         )
-    fx, fy, cx, cy = numbers
-    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    return camera_matrix(numbers, "intrinsics")
 
 
 def _poses(file: Path, times: Sequence[float], tolerance: float) -> list[np.ndarray | None]:

@@ -60,7 +60,8 @@ def write_shards(
     Args:
         samples: anything to iterate over. If it has a length and can be indexed but is no list, such as a converter's or a
             renderer's, each sample is made only when it is needed, and in the worker processes if there are any. If it has
-            a method ``key(position)`` too, those that are there already are not made again.
+            a method ``key(position)`` too, those that are there already are not made again. ``rejects`` that it has,
+            images it has left out by itself, come first in the report.
         root: folder.
         split: name, such as train or test.
         dataset: name.
@@ -72,7 +73,7 @@ def write_shards(
     Raises:
         ShardError: no sample could be stored, or the disk refuses; finished shards stay and ``resume=True`` continues.
     """
-    stored, skipped, rejects = 0, 0, []
+    stored, skipped, rejects = 0, 0, list(getattr(samples, "rejects", ()))
     count = len(samples) if isinstance(samples, Sized) else None
     with ShardWriter(root, split=split, dataset=dataset, **options) as writer, _bar(progress) as bar:
         task = bar.add_task(f"{dataset} {split}", total=count)

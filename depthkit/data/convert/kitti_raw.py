@@ -1,0 +1,310 @@
+"""KITTI's raw drives and its odometry sequences (Geiger et al. 2013), by the lists of frames that papers publish.
+
+A list has lines ``folder frame side``: ``2011_09_26/2011_09_26_drive_0001_sync 5 l`` for a raw drive (splits of Eigen, of Zhou
+and of the benchmark), ``9 5 l`` for frame 5 of odometry sequence 09; ``l`` and ``r`` are cameras 2 and 3, in colour. Under the
+root lie, as the archives unpack,
+
+- ``DATE/DRIVE_sync/image_02/data/NNNNNNNNNN.png`` (or jpg; ``image_03`` likewise), ``velodyne_points/data/NNNNNNNNNN.bin``,
+  and ``DATE/calib_cam_to_cam.txt``, ``DATE/calib_velo_to_cam.txt``;
+- ``sequences/NN/image_2/NNNNNN.png``, ``velodyne/NNNNNN.bin``, ``calib.txt``, and ``poses/NN.txt``.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from depthkit.data.convert.frames import UNLABELLED, Frame, Frames, camera_matrix, check_folder, key_of, member, wrong_layout
+from depthkit.data.convert.neighbours import Spacing, Target, with_neighbours
+from depthkit.data.shards import Reject
+from depthkit.errors import DepthKitError, GeometryError, LabelError
+from depthkit.types import Ambiguity, LabelKind, Representation, Sample, Views
+
+CAMERAS = {"l": 2, "r": 3, "2": 2, "3": 3}
+"""Number of the camera that a side means."""
+
+
+class Label(StrEnum):
+    """Which label to read."""
+
+    NONE = "none"
+    VELODYNE = "velodyne"
+    """Laser points in the image, their depth along the camera's axis."""
+    VELODYNE_FORWARD = "velodyne_forward"
+    """Laser points in the image, how far ahead of the scanner they are, about 0.27 m more: what the Eigen test is scored on."""
+
+
+def samples(root: str | Path, split_file: str | Path, **options: Any) -> Iterator[Sample]:
+    """The samples of a list one by one; arguments and errors are those of ``frames``."""
+    return iter(frames(root, split_file, **options))
+
+
+def frames(
+    root: str | Path,
+    split_file: str | Path,
+    *,
+    label: Label | str = Label.NONE,
+    views: Views | str = Views.SINGLE,
+    spacing: int = 1,
+    max_spacing: int | None = None,
+    min_motion: float = 0.0,
+) -> Frames:
+    """The samples of a list as a sequence, in the order of the list.
+
+    Intrinsics are those of the rectified camera, the stereo partner is the other colour camera at the pose that the
+    calibration says (about 0.53 m away). What is listed and not there, or has no neighbour, is among ``Frames.rejects``.
+
+    Args:
+        root: folder of the dates, or of ``sequences``.
+        split_file: list of frames.
+        label: which depth to read.
+        views: further views to read: the frames before and after, the other camera's image.
+        spacing: for video, how many frames away neighbours are.
+        max_spacing: see ``neighbours.Spacing.largest``.
+        min_motion: see ``neighbours.Spacing``.
+
+    Raises:
+        DepthKitError: the list does not read, or nothing of it is there.
+        GeometryError: a drive's calibration is missing or garbled.
+    """
+    root, split_file = Path(root), Path(split_file)
+    label, views = member(Label, label, "label"), member(Views, views, "views")
+    gaps = Spacing.of(views, spacing, max_spacing, min_motion)
+    check_folder(root, "KITTI's dates, such as 2011_09_26, or its sequences")
+    lines = _lines(split_file)
+    stereo = views in (Views.STEREO, Views.VIDEO_STEREO)
+    clips: dict[tuple[str, int], Clip] = {}
+    targets, rejects = [], []
+    for folder, number, camera in lines:
+        for c in (camera, 5 - camera) if stereo else (camera,):
+            if (folder, c) not in clips:
+                clips[folder, c] = _clip(root, folder, c)
+        clip = clips[folder, camera]
+        found = _listed(clip, number, clips[folder, 5 - camera] if stereo else None, label)
+        if isinstance(found, str):
+            rejects.append(Reject(f"{folder} {number} {'lr'[camera - 2]}", found))
+        else:
+            targets.append(Target(found, clip.frames, number))
+    if not targets:
+        raise wrong_layout(f"{clips[lines[0][0], lines[0][2]].place} or another drive of {split_file.name}", root)
+    chosen = tuple(target.frame for target in targets)
+    if gaps:
+        chosen, alone = with_neighbours(targets, gaps, Frames(root, ()).image)
+        rejects += alone
+    kind = UNLABELLED if label == Label.NONE else LabelKind(Ambiguity.METRIC, Representation.DEPTH)
+    return KittiFrames(root, chosen, kind, tuple(rejects), forward=label == Label.VELODYNE_FORWARD)
+
+
+def lidar_depth(
+    points: np.ndarray, image_from_lidar: np.ndarray, size: tuple[int, ...], *, forward: bool = False
+) -> np.ndarray:
+    """Depth of the nearest laser point in each pixel.
+
+    A point falls into the pixel round(u) - 1, round(v) - 1, as KITTI's tools count pixels from 1; points behind the scanner
+    or the camera are left out.
+
+    Args:
+        points: x forward, y left, z up [m] of the scanner, ``(N, 3)`` or more columns.
+        image_from_lidar: projection ``(3, 4)``.
+        size: (height, width) [px].
+        forward: whether depth is the scanner's x instead of that along the camera's axis.
+
+    Returns:
+        [m], float32 of that size; 0 where there is no point.
+    """
+    ahead = points[points[:, 0] >= 0, :3].astype(np.float64)
+    u, v, z = image_from_lidar[:, :3] @ ahead.T + image_from_lidar[:, 3:]
+    front = z > 0
+    column, row = np.rint(u[front] / z[front]) - 1, np.rint(v[front] / z[front]) - 1
+    value = (ahead[:, 0] if forward else z)[front]
+    inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
+    row, column, value = row[inside].astype(int), column[inside].astype(int), value[inside]
+    depth = np.zeros(size, np.float32)
+    far_to_near = np.argsort(-value, kind="stable")
+    depth[row[far_to_near], column[far_to_near]] = value[far_to_near]
+    return depth
+
+
+@dataclass(frozen=True)
+class LidarFrame(Frame):
+    """A frame whose label is a file of laser points.
+
+    Attributes:
+        image_from_lidar: projection ``(3, 4)`` into its image.
+    """
+
+    image_from_lidar: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class KittiFrames(Frames):
+    """Frames with depth from laser points.
+
+    Attributes:
+        forward: see ``lidar_depth``.
+    """
+
+    forward: bool = False
+
+    def _label(self, frame: Frame, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        assert isinstance(frame, LidarFrame)
+        assert frame.label
+        assert frame.image_from_lidar is not None
+        data = self._read(frame.label)
+        if not data or len(data) % 16:
+            raise LabelError(
+                f"{self.root / frame.label}: expected points of four float32 each; got {len(data)} bytes. Get the file again."
+            )
+        points = np.frombuffer(data, "<f4").reshape(-1, 4)
+        depth = lidar_depth(points[np.isfinite(points).all(1)], frame.image_from_lidar, size, forward=self.forward)
+        return depth, depth > 0
+
+
+class Clip(NamedTuple):
+    """What one camera of a drive holds: its folder, its frames by number, how far left of camera 0 it is [m], laser files."""
+
+    place: str
+    frames: Mapping[int, Frame]
+    offset: np.ndarray
+    points: Mapping[int, str]
+
+
+def _listed(clip: Clip, number: int, partner: Clip | None, label: Label) -> Frame | str:
+    """The frame of a line with its label and its partner, or what is missing."""
+    if not clip.frames:
+        return f"there is no {clip.place}"
+    if number not in clip.frames:
+        return f"{clip.place} has no image of this number"
+    frame = clip.frames[number]
+    if label != Label.NONE:
+        if number not in clip.points:
+            return f"{clip.place} has no laser points of this number"
+        frame = replace(frame, label=clip.points[number])
+    if partner is None:
+        return frame
+    if number not in partner.frames:
+        return f"{partner.place} has no image of this number"
+    other = partner.frames[number]
+    assert frame.intrinsics is not None
+    assert other.intrinsics is not None
+    if not np.allclose(frame.intrinsics, other.intrinsics):
+        return "its cameras have different intrinsics"
+    pose = np.eye(4)
+    pose[:3, 3] = partner.offset - clip.offset
+    baseline = float(np.linalg.norm(pose[:3, 3]))
+    return replace(frame, views={"stereo": other.image}, views_from_camera={"stereo": pose}, stereo_baseline=baseline)
+
+
+def _clip(root: Path, folder: str, camera: int) -> Clip:
+    """A camera's files with what the calibration says; without frames if the drive is not there."""
+    odometry = folder.isdigit()
+    drive = f"sequences/{int(folder):02d}" if odometry else folder
+    place = f"{drive}/image_{camera}" if odometry else f"{drive}/image_{camera:02d}/data"
+    images = _numbered(root, place, (".png", ".jpg"))
+    if not images:
+        return Clip(place, {}, np.zeros(3), {})
+    if odometry:
+        facts = _facts(root / drive / "calib.txt")
+        projection, to_camera, size = facts(f"P{camera}", 12).reshape(3, 4), facts("Tr", 12, optional=True), None
+        lidar = None if to_camera is None else projection @ _square(to_camera.reshape(3, 4))
+    else:
+        date = root / Path(folder).parts[0]
+        facts, laser = _facts(date / "calib_cam_to_cam.txt"), date / "calib_velo_to_cam.txt"
+        projection, found = facts(f"P_rect_{camera:02d}", 12).reshape(3, 4), facts(f"S_rect_{camera:02d}", 2, optional=True)
+        size = None if found is None else (int(found[1]), int(found[0]))
+        lidar = None
+        if laser.is_file():
+            turn, shift = (_facts(laser)(name, count) for name, count in (("R", 9), ("T", 3)))
+            camera_from_lidar = _square(np.hstack([turn.reshape(3, 3), shift[:, None]]))
+            lidar = projection @ _square(facts("R_rect_00", 9).reshape(3, 3)) @ camera_from_lidar
+    where = f"{root / drive}: camera {camera}"
+    matrix = camera_matrix([projection[0, 0], projection[1, 1], projection[0, 2], projection[1, 2]], where)
+    offset = np.linalg.solve(matrix, projection[:, 3])
+    poses = _poses(root, int(folder), offset) if odometry else {}
+    frames: dict[int, Frame] = {
+        number: LidarFrame(
+            key=key_of(Path(drive).name, Path(place).parts[2], Path(file).stem),
+            image=file,
+            intrinsics=matrix,
+            size=size,
+            world_from_camera=poses.get(number),
+            image_from_lidar=lidar,
+        )
+        for number, file in images.items()
+    }
+    scans = _numbered(root, f"{drive}/velodyne" if odometry else f"{drive}/velodyne_points/data", (".bin",))
+    return Clip(place, frames, offset, {} if lidar is None else scans)
+
+
+def _poses(root: Path, sequence: int, offset: np.ndarray) -> dict[int, np.ndarray]:
+    """``world_from_camera`` by number, if the sequence has poses: those of camera 0, and this one's place beside it."""
+    file = root / f"poses/{sequence:02d}.txt"
+    if not file.is_file():
+        return {}
+    beside = np.eye(4)
+    beside[:3, 3] = -offset
+    try:
+        return {n: _square(row.reshape(3, 4)) @ beside for n, row in enumerate(np.loadtxt(file, ndmin=2))}
+    except ValueError as error:
+        raise GeometryError(f"expected lines of 12 numbers in {file}; it does not read ({error}). Get it again.") from error
+
+
+def _numbered(root: Path, place: str, suffixes: tuple[str, ...]) -> dict[int, str]:
+    """Files of a folder by the numbers that are their names, relative to the root."""
+    if not (root / place).is_dir():
+        return {}
+    files = sorted(file for file in (root / place).iterdir() if file.suffix in suffixes and file.stem.isdigit())
+    return {int(file.stem): f"{place}/{file.name}" for file in files}
+
+
+def _square(matrix: np.ndarray) -> np.ndarray:
+    """The matrix in the top left of a 4 x 4 identity."""
+    full = np.eye(4)
+    full[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return full
+
+
+def _facts(file: Path) -> Any:
+    """Numbers of a calibration file by name and count."""
+    try:
+        rows = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
+    except (OSError, ValueError) as error:
+        raise GeometryError(
+            f"expected KITTI's calibration in {file}; it does not read ({error}). Unpack the calibration beside the drives."
+        ) from error
+    return partial(_fact, rows, file)
+
+
+def _fact(rows: Mapping[str, str], file: Path, name: str, count: int, *, optional: bool = False) -> np.ndarray | None:
+    if optional and name not in rows:
+        return None
+    try:
+        numbers = np.array(rows[name].split(), np.float64)
+    except (KeyError, ValueError):
+        numbers = np.zeros(0)
+    if numbers.shape != (count,) or not np.isfinite(numbers).all():
+        raise GeometryError(
+            f"expected {count} finite numbers for {name} in {file}; got {rows.get(name, 'none').strip()}. Get the file again."
+        )
+    return numbers
+
+
+def _lines(file: Path) -> list[tuple[str, int, int]]:
+    """Folder, frame and camera of each line."""
+    try:
+        lines = [line.split() for line in file.read_text().splitlines() if line.strip()]
+        found = [(folder.strip("/"), int(frame), CAMERAS[side]) for folder, frame, side in lines]
+    except OSError as error:
+        raise DepthKitError(f"expected a list of frames at {file}; {error.strerror}. Give the file of the split.") from error
+    except (ValueError, KeyError) as error:
+        raise DepthKitError(
+            f"expected lines 'folder frame side' in {file}, such as 2011_09_26/2011_09_26_drive_0001_sync 5 l; "
+            f"a line does not read ({error}). Correct it."
+        ) from error
+    if not found:
+        raise DepthKitError(f"expected lines 'folder frame side' in {file}; it is empty. Give the file of the split.")
+    return found
