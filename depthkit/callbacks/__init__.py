@@ -1,5 +1,5 @@
 """Lightning callbacks: pictures during training, predictions written to files."""
 
-from depthkit.callbacks.images import DepthImages
+from depthkit.callbacks.images import DepthImages, ReprojectionImages
 
-__all__ = ["DepthImages"]
+__all__ = ["DepthImages", "ReprojectionImages"]

@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
-from depthkit.evaluation.render import batch_strip
+from depthkit.errors import RecipeError
+from depthkit.evaluation.render import batch_strip, colourise, picture_strip
 from depthkit.types import Representation
 
 
@@ -39,11 +41,63 @@ class DepthImages(Callback):
         representation: Representation = pl_module.model.representation  # type: ignore[union-attr, assignment]
         picture = batch_strip(batch.rows(batch.real), outputs, representation, rows=self.rows)
         names = getattr(getattr(trainer, "datamodule", None), "val_names", None) or ("data",)
-        self._log(trainer, f"val/{names[dataloader_idx]}/pictures", picture)
+        log_picture(trainer, f"val/{names[dataloader_idx]}/pictures", picture)
 
-    def _log(self, trainer: Trainer, name: str, picture: np.ndarray) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(name, picture, trainer.global_step, dataformats="HWC")
-            elif isinstance(logger, WandbLogger):
-                logger.log_image(name, [picture], step=trainer.global_step)
+
+class ReprojectionImages(Callback):
+    """Logs what learning from video sees, as ``train/reprojection``: a row per image of a training batch.
+
+    Target | disparity | each source seen from the target by the predicted depth and motion | black where no pixel learns
+    (automask). Loggers as for ``DepthImages``.
+
+    Args:
+        rows: images per picture.
+        every_n_steps: optimizer steps between two pictures.
+
+    Raises:
+        RecipeError: the module does not learn from video (when training starts).
+    """
+
+    def __init__(self, rows: int = 4, every_n_steps: int = 1000) -> None:
+        if min(rows, every_n_steps) < 1:
+            raise ValueError(f"expected rows >= 1 and every_n_steps >= 1; got {rows} and {every_n_steps}.")
+        self.rows, self.every_n_steps = rows, every_n_steps
+        self._step = 0  # of the last picture; several batches may share a step
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse modules without reprojection."""
+        if not hasattr(pl_module, "reconstruct"):
+            raise RecipeError(
+                f"expected a module that reprojects views, such as SelfSupervisedVideoModule; got {type(pl_module).__name__}. "
+                "Use DepthImages."
+            )
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Draw a batch on the first rank, in evaluation mode, so that training goes on as without the picture."""
+        step = trainer.global_step
+        if step == self._step or (step - 1) % self.every_n_steps or not trainer.is_global_zero:
+            return
+        self._step = step
+        modes = [(part, part.training) for part in pl_module.modules()]
+        pl_module.eval()
+        with torch.no_grad():
+            found = pl_module.reconstruct(batch.rows(torch.arange(len(batch), device=batch.image.device) < self.rows))
+        for part, training in modes:
+            part.training = training
+        views = torch.cat([batch.image[: self.rows, None], found.warped], 1).clamp(0, 1).mul(255).round().byte()
+        lines = []
+        for target, *warped in views.permute(0, 1, 3, 4, 2).cpu().numpy():
+            index = len(lines)
+            disparity = colourise(found.sigmoids[0][index], representation=Representation.DISPARITY)
+            learns = np.where(found.selected[index, 0, :, :, None].cpu().numpy() >= 0, np.uint8(255), np.uint8(0))
+            lines.append([target, disparity, *warped, learns.repeat(3, -1)])
+        log_picture(trainer, "train/reprojection", picture_strip(lines))
+
+
+def log_picture(trainer: Trainer, name: str, picture: np.ndarray) -> None:
+    """Give a picture, uint8 ``(H, W, 3)``, to every logger that takes images."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, picture, trainer.global_step, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [picture], step=trainer.global_step)
