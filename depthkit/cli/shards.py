@@ -14,6 +14,7 @@ from depthkit.data.shards import DepthFormat, ShardIndex, WriteReport, write_sha
 from depthkit.data.shards import verify as verify_shards
 from depthkit.data.synthetic import SceneKind, SyntheticScenes
 from depthkit.errors import RecipeError
+from depthkit.types import Views
 
 _SPREAD = 16  # shards that a small dataset is spread over, so that several workers and ranks can share them
 _LARGEST = 1000  # samples per shard
@@ -183,6 +184,9 @@ def _print_written(out: str, split: str, report: WriteReport) -> None:
     )
     if report.skipped:
         console.print(f"{report.skipped} samples were there already.")
+    written = ShardIndex.load(out).split(split)
+    if written.views != Views.SINGLE and not written.intrinsics:
+        console.print("Some samples are without intrinsics: give them, or train with a camera that is learned.")
     if report.rejects:
         reasons: dict[str, list[str]] = {}
         for name, reason in report.rejects:

@@ -73,6 +73,54 @@ def test_a_run_that_was_cut_short_is_continued_by_the_same_command_and_a_finishe
     assert ShardIndex.load(out).samples("train") == 3
 
 
+def test_a_folder_of_frames_becomes_video_and_what_is_left_out_is_counted_by_reason(recording, tmp_path, capsys):
+    options = {"label": "none", "views": "video", "spacing": 2, "intrinsics": (30, 30, 15.5, 11.5)}
+    shards.write("folder", str(recording / "rgb"), str(tmp_path / "out"), name="room", **options)
+    out = said(capsys)
+    assert "6 samples in 6 shards" in out
+    assert "4 samples were left out" in out
+    assert "│ 2 │ rgb/000 │ there is no frame 2 before it │" in out
+    split = ShardIndex.load(tmp_path / "out").split("train")
+    assert (str(split.views), split.intrinsics) == ("video", True)
+    with pytest.raises(ShardError, match=r"got none, 10 were left out; the first, rgb/000: there is no frame 1 before it"):
+        shards.write("folder", str(recording / "rgb"), str(tmp_path / "still"), label="none", views="video", min_motion=1.0)
+
+
+def test_a_video_file_becomes_shards_named_after_it(tmp_path, capsys):
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    with av.open(str(tmp_path / "my drive.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        for n in range(8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((24, 32, 3), 20 * n, np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    shards.write("video", str(tmp_path / "my drive.mp4"), str(tmp_path / "out"), holdout=0.5, views="video", every=2)
+    index = ShardIndex.load(tmp_path / "out")
+    assert (index.dataset, index.samples("train"), index.samples("test")) == ("my drive", 1, 1)
+    assert "without intrinsics" in said(capsys)
+    shards.verify(str(tmp_path / "out"))
+
+
+def test_kitti_drives_become_shards_by_a_list(tmp_path):
+    root, drive = tmp_path / "kitti", "2011_09_26/2011_09_26_drive_0001_sync"
+    folder = root / drive / "image_02/data"
+    folder.mkdir(parents=True)
+    for n in range(4):
+        cv2.imwrite(str(folder / f"{n:010d}.jpg"), np.full((24, 32, 3), n, np.uint8))
+    calibration = "P_rect_02: 30 0 15 1.8 0 30 11 0 0 0 1 0\nR_rect_00: 1 0 0 0 1 0 0 0 1\n"
+    (root / "2011_09_26/calib_cam_to_cam.txt").write_text(calibration)
+    (tmp_path / "train_files.txt").write_text("".join(f"{drive} {n} l\n" for n in range(4)))
+    options = {"split_file": str(tmp_path / "train_files.txt"), "views": "video"}
+    shards.write("kitti_raw", str(root), str(tmp_path / "out"), **options)
+    split = ShardIndex.load(tmp_path / "out").split("train")
+    assert (sum(shard.samples for shard in split.shards), split.intrinsics) == (2, True)
+
+
+def test_rendered_videos_have_moving_things_and_still_cameras(tmp_path):
+    shards.write("synthetic", "-", str(tmp_path), count=2, size=(24, 32), views="video", moving=1.0, still=1.0, spacing=2)
+    assert str(ShardIndex.load(tmp_path).split("train").views) == "video"
+
+
 @pytest.mark.parametrize(
     ("dataset", "options", "says"),
     [
@@ -84,6 +132,18 @@ def test_a_run_that_was_cut_short_is_continued_by_the_same_command_and_a_finishe
             "options of dataset synthetic: count, kind, moving, seed, size, spacing, still, views; got holdout",
         ),
         ("synthetic", {}, "expected the number of scenes to render; got none. Give --count"),
+        (
+            "video",
+            {"depth_folder": "d"},
+            "options of dataset video: every, first, holdout, intrinsics, max_spacing, .*; got depth_folder",
+        ),
+        (
+            "kitti_raw",
+            {"holdout": 0.2},
+            "options of dataset kitti_raw: label, max_spacing, min_motion, spacing, split_file, views;",
+        ),
+        ("kitti_raw", {}, "expected a list of the frames to write; got none. Give --split_file"),
+        ("tum", {"every": 2}, "options of dataset tum: .*; got every"),
     ],
 )
 def test_an_option_of_another_dataset_is_an_error(dataset, options, says, tmp_path):

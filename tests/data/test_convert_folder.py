@@ -210,3 +210,76 @@ def test_what_is_asked_for_and_not_there_is_an_error(root, options, says):
 def test_a_folder_without_images_is_named(tmp_path):
     with pytest.raises(DepthKitError, match=r"expected images, or rgb/ with images, under .*; found nothing. Give the"):
         folder.frames(tmp_path)
+
+
+def test_a_folder_of_nothing_but_images_is_enough(root, tmp_path):
+    (root / "rgb").rename(tmp_path / "drive")
+    s = folder.frames(tmp_path / "drive", views="video", intrinsics=(30, 31, 15.5, 11.5))[4]
+    assert [int(x[0, 0, 0]) for x in (s.frames["prev"], s.image, s.frames["next"])] == [4, 5, 6]
+    assert s.intrinsics.tolist() == [[30, 0, 15.5], [0, 31, 11.5], [0, 0, 1]]
+    assert s.ambiguity == Ambiguity.UNLABELLED
+
+
+def test_given_intrinsics_go_before_those_of_the_file_and_leave_the_rig_as_it_is(root):
+    with_disparity(root, baseline_m=0.2, width=99)
+    s = folder.frames(root, intrinsics=(60, 61, 15.5, 11.5), views="stereo")[0]
+    assert s.intrinsics[0, 0] == 60
+    assert s.stereo_baseline == 0.2
+    assert np.allclose(1 / s.label, 60 * 0.2 / 5.0)
+
+
+@pytest.mark.parametrize("names", [range(7, 17), range(0, 100, 10)])
+def test_frames_are_in_the_order_of_their_numbers(root, names):
+    old = sorted((root / "rgb").iterdir())
+    for n, file in zip(names, old, strict=True):
+        file.rename(file.with_stem(f"f{n}"))
+    frames = folder.frames(root, label="none", views="video", spacing=2, every=3)
+    assert [(s.frames["prev"][0, 0, 0], s.image[0, 0, 0], s.frames["next"][0, 0, 0]) for s in frames] == [(1, 3, 5), (4, 6, 8)]
+    assert [reject.reason for reject in frames.rejects] == ["there is no frame 2 before it", "there is no frame 2 behind it"]
+
+
+def test_across_a_gap_there_are_no_neighbours_but_an_unlabelled_frame_is_one(root):
+    (root / "poses.txt").unlink()
+    (root / "rgb/000003.png").unlink()
+    (root / "depth/000007.png").unlink()
+    frames = folder.frames(root, views="video")
+    assert [frame.key[-1] for frame in frames.frames] == ["1", "5", "6", "8"]
+    assert frames.frames[2].views["next"] == "rgb/000007.png"
+    assert sorted(reject.name[-1] for reject in frames.rejects) == ["0", "2", "4", "7", "9"]
+
+
+def test_a_neighbour_of_another_size_is_named(root):
+    store(root / "rgb" / "000005.png", np.zeros((20, 32, 3), np.uint8))
+    frames = folder.frames(root, views="video")
+    for position in (3, 5):
+        with pytest.raises(ShapeError, match=r"rgb/000005.png: expected the size of rgb/00000\d.png, \(24, 32\)"):
+            frames[position]
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"fx": float("nan")}, "intrinsics.json: expected finite fx, fy, cx, cy .*got nan"),
+        ({"fy": 0}, "with fx and fy above 0; got 30.0, 0.0"),
+        ({"fx": 0.58, "fy": 1.92, "cx": 0.5, "cy": 0.5}, "look like fractions of the image's size"),
+    ],
+)
+def test_intrinsics_that_cannot_be_are_named(root, facts, says):
+    change(root, **facts)
+    with pytest.raises(GeometryError, match=says):
+        folder.frames(root)
+
+
+def test_intrinsics_of_another_size_are_refused(root):
+    frames = folder.frames(root, intrinsics=(300, 310, 155, 115))
+    with pytest.raises(GeometryError, match=r"000000.png: expected a principal point inside of the 32 x 24 pixels; got cx 155"):
+        frames[0]
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path):
+    (tmp_path / "drive.zip").write_bytes(b"PK")
+    with pytest.raises(DepthKitError, match=r"expected a folder with images, or rgb/ at .*drive.zip; found an archive. Unpack"):
+        folder.frames(tmp_path / "drive.zip")
+    (tmp_path / "frames").mkdir()
+    with pytest.raises(DepthKitError, match=r"under .*; found drive.zip, frames/. Give the folder that holds it"):
+        folder.frames(tmp_path)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from depthkit.data.convert import folder
+from depthkit.data.convert import folder, video
 from depthkit.data.reading import read_shard
 from depthkit.data.shards import DepthFormat, ShardIndex, decode_sample, encode_sample, verify, write_shards
 from depthkit.types import Ambiguity, LabelKind, Representation
@@ -110,3 +110,33 @@ def test_recordings_without_depth_are_unlabelled(recording):
     sample = folder.frames(recording)[0]
     assert sample.ambiguity == Ambiguity.UNLABELLED
     assert (sample.world_from_camera is not None) == (recording.name == "kitti_odom_gray_a")  # fox is not in metres
+
+
+@pytest.mark.parametrize(
+    ("recording", "moving"),
+    [("kitti_raw_drive", (40, 76)), ("fox_handheld", (48, 48)), ("euroc_stereo_video", (0, 0))],
+    indirect=["recording"],
+)
+def test_a_drive_moves_and_a_drone_before_its_start_does_not(recording, moving):
+    frames = folder.frames(recording, label="none", views="video", min_motion=1)
+    assert moving[0] <= len(frames) <= moving[1]
+    assert len(frames) + len(frames.rejects) == len(list((recording / "rgb").iterdir()))
+
+
+@pytest.mark.parametrize("recording", ["kitti_raw_drive"], indirect=True)
+def test_a_real_drive_as_a_video_file_is_the_drive(recording, tmp_path):
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    pictures = [frame.image for frame in folder.frames(recording, label="none", stop=12)]
+    with av.open(str(tmp_path / "drive.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "12"})
+        (stream.height, stream.width), stream.pix_fmt = (374, 1242), "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:374]), format="rgb24")))
+        container.mux(stream.encode())
+    frames = video.frames(tmp_path / "drive.mp4", views="video", intrinsics=(721.5, 721.5, 609.6, 172.9))
+    assert len(frames) == 10
+    for n, sample in enumerate(frames, 1):
+        for image, original in ((sample.frames["prev"], n - 1), (sample.image, n), (sample.frames["next"], n + 1)):
+            errors = [np.abs(image - pictures[k][:374].astype(float)).mean() for k in range(12)]
+            assert np.argmin(errors) == original
+            assert errors[original] < 6  # grey levels; chroma is stored in a quarter of the pixels

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
@@ -102,7 +103,13 @@ class Video(Sequence[np.ndarray]):
 
     Positions are found by time stamp from the key frame before them, so the order of access changes nothing but the time it
     takes; forward is fast. A picture is refused if the decoder met an error in anything since its key frame, because
-    decoders show a guess in that case. The file is opened when it is needed, once in every process.
+    decoders show a guess in that case; damage that still decodes goes unnoticed. The file is opened when it is needed, once
+    in every process.
+
+    Attributes:
+        times: when each is shown [s].
+        size: (height, width) [px] of all, before they are turned upright.
+        missing: pictures that the file should hold and does not.
 
     Args:
         file: the video.
@@ -114,27 +121,26 @@ class Video(Sequence[np.ndarray]):
 
     def __init__(self, file: str | Path) -> None:
         self.file = Path(file)
-        self._container: Any = None
-        self._lost = set[int]()
-        container, stream = self._open()
+        container, stream = _open(self.file)
         with container:
-            packets = [packet for packet in self._packets(container, stream) if packet.size and not packet.is_discard]
+            packets = [packet for packet in _packets(container, stream) if packet.size and not packet.is_discard]
             if not packets or any(packet.pts is None for packet in packets):
                 raise DepthKitError(
                     f"{self.file}: expected a video with time stamps; got {len(packets)} packets, some without. "
                     "Put it into a container that has them: ffmpeg -i VIDEO -c copy new.mkv"
                 )
-            self._times = sorted({packet.pts for packet in packets})
-            self._keys = sorted({packet.pts for packet in packets if packet.is_keyframe} | {self._times[0]})
-            self.missing = max(stream.frames - len(self._times), 0)
-            self._second = float(stream.time_base)
+            self._stamps = sorted({packet.pts for packet in packets})
+            self._keys = sorted({packet.pts for packet in packets if packet.is_keyframe} | {self._stamps[0]})
+            self.times = tuple(float(stamp * stream.time_base) for stamp in self._stamps)
             self.size = (int(stream.height), int(stream.width))
-
-    def __len__(self) -> int:
-        return len(self._times)
+            self.missing = max(stream.frames - len(self._stamps), 0)
+        self._decoder: _Decoder | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_container": None}
+        return {**self.__dict__, "_decoder": None}
+
+    def __len__(self) -> int:
+        return len(self._stamps)
 
     @overload
     def __getitem__(self, position: int) -> np.ndarray: ...
@@ -143,16 +149,10 @@ class Video(Sequence[np.ndarray]):
     def __getitem__(self, position: int | slice) -> "np.ndarray | list[np.ndarray]":
         if isinstance(position, slice):
             return [self[n] for n in range(len(self))[position]]
-        wanted = self._times[position]
-        if self._container is None:
-            self._restart()
-        if wanted not in self._recent and wanted not in self._lost:
-            key = self._keys[bisect_right(self._keys, wanted) - 1]
-            if not key <= self._shown < wanted:
-                self._seek(key)
-            self._decode(wanted)
-        frame = self._recent.get(wanted)
-        where = f"{self.file}: frame {position} ({wanted * self._second:.3f} s)"
+        stamp = self._stamps[position]
+        self._decoder = self._decoder or _Decoder(self.file, _MEMORY // (2 * self.size[0] * self.size[1]))
+        frame = self._decoder(stamp, self._keys[bisect_right(self._keys, stamp) - 1])
+        where = f"{self.file}: frame {position} ({self.times[position]:.3f} s)"
         if frame is None:
             raise DepthKitError(f"{where}: expected a picture that decodes; it or one that it builds on is damaged. {_REMEDY}")
         if (frame.height, frame.width) != self.size:
@@ -162,82 +162,99 @@ class Video(Sequence[np.ndarray]):
             )
         return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
 
-    def _open(self) -> tuple[Any, Any]:
-        try:
-            import av
-        except ImportError as error:
-            raise DepthKitError(
-                "expected PyAV for video files; it is not installed. Run pip install 'depthkit[video]'."
-            ) from error
-        if not self.file.is_file():
-            found = "a folder" if self.file.is_dir() else "nothing"
-            remedy = "Use dataset folder for frames in a folder." if found == "a folder" else "Check the path."
-            raise DepthKitError(f"expected a video file at {self.file}; found {found}. {remedy}")
-        try:
-            container = av.open(str(self.file))
-            stream = container.streams.video[0]
-            stream.codec_context.options = {"err_detect": "explode"}  # an error, not a picture with a guess in it
-            stream.codec_context.thread_count = 1  # so that an error comes with the packet that it is in
-        except (av.error.FFmpegError, IndexError) as error:
-            raise DepthKitError(
-                f"{self.file}: expected a video file; it does not open ({error}). Get it again if it was cut short."
-            ) from error
-        return container, stream
 
-    def _restart(self) -> None:
-        self._container, self._stream = self._open()
-        self._recent: OrderedDict[int, Any] = OrderedDict()
-        self._shown, self._whole = -(2**63), True
-        self._ahead = self._packets(self._container, self._stream)
+class _Decoder:
+    """An open video that goes to a time stamp and on from there, and remembers the last pictures.
+
+    Args:
+        file: the video.
+        memory: pictures to remember, at least 4.
+    """
+
+    def __init__(self, file: Path, memory: int) -> None:
+        self.file, self.memory = file, max(memory, 4)
+        self.recent: OrderedDict[int, Any] = OrderedDict()
+        self.lost = set[int]()
+        self._begin()
+
+    def __call__(self, stamp: int, key: int) -> Any:
+        """The picture shown at a time stamp, whose key frame is that of another; None if it is damaged."""
+        if stamp not in self.recent and stamp not in self.lost:
+            if not key <= self.shown < stamp:
+                self._seek(key)
+            while self.shown < stamp and (packet := next(self.packets, None)):
+                self._take(packet)
+        return self.recent.get(stamp)
+
+    def _begin(self) -> None:
+        self.container, self.stream = _open(self.file)
+        self._here(_packets(self.container, self.stream))
+
+    def _here(self, packets: Iterator[Any]) -> None:
+        self.packets, self.shown, self.whole = packets, -(2**63), True
 
     def _seek(self, key: int) -> None:
         """Go to where a key frame begins, or to the begin of the file if its index is wrong."""
-        self._container.seek(key, stream=self._stream)
-        packets = self._packets(self._container, self._stream)
+        self.container.seek(key, stream=self.stream)
+        packets = _packets(self.container, self.stream)
         first = next(packets, None)
         if first is None or first.pts is None or first.pts > key:
-            recent = self._recent
-            self._container.close()
-            self._restart()
-            self._recent = recent
-            return
-        self._shown, self._whole = -(2**63), True
-        self._take(first)
-        self._ahead = packets
-
-    def _decode(self, wanted: int) -> None:
-        """Decode until the picture of that time, or a later one, is shown."""
-        for packet in self._ahead:
-            self._take(packet)
-            if self._shown >= wanted:
-                return
+            self.container.close()
+            self._begin()
+        else:
+            self._here(chain([first], packets))
 
     def _take(self, packet: Any) -> None:
         """Decode a packet and keep what pictures come of it, if all that they may build on is whole."""
         import av
 
-        self._whole = self._whole or packet.is_keyframe
+        self.whole = self.whole or packet.is_keyframe
         try:
             shown = packet.decode()
         except av.error.FFmpegError:
-            self._whole, shown = False, []
-        self._whole = self._whole and not packet.is_corrupt
-        if not self._whole and packet.pts is not None:
-            self._lost.add(packet.pts)
+            self.whole, shown = False, []
+        self.whole = self.whole and not packet.is_corrupt
+        if not self.whole and packet.pts is not None:
+            self.lost.add(packet.pts)
         for frame in shown:
-            self._shown = max(self._shown, frame.pts)
+            self.shown = max(self.shown, frame.pts)
             if frame.is_corrupt:
-                self._lost.add(frame.pts)
-            if frame.pts not in self._lost:
-                self._recent[frame.pts] = frame
-        while len(self._recent) > max(_MEMORY // (2 * self.size[0] * self.size[1]), 4):
-            self._recent.popitem(last=False)
+                self.lost.add(frame.pts)
+            if frame.pts not in self.lost:
+                self.recent[frame.pts] = frame
+        while len(self.recent) > self.memory:
+            self.recent.popitem(last=False)
 
-    def _packets(self, container: Any, stream: Any) -> Iterator[Any]:
-        """The packets up to the end, or up to where the file is broken."""
+
+def _open(file: Path) -> tuple[Any, Any]:
+    """The container and its first video stream."""
+    try:
         import av
+    except ImportError as error:
+        raise DepthKitError(
+            "expected PyAV to read video files; it is not installed. Run pip install 'depthkit[video]'."
+        ) from error
+    if not file.is_file():
+        found = "a folder" if file.is_dir() else "nothing"
+        remedy = "Use dataset folder for frames in a folder." if found == "a folder" else "Check the path."
+        raise DepthKitError(f"expected a video file at {file}; found {found}. {remedy}")
+    try:
+        container = av.open(str(file))
+        stream = container.streams.video[0]
+        stream.codec_context.options = {"err_detect": "explode"}  # an error, not a picture with a guess in it
+        stream.codec_context.thread_count = 1  # so that an error comes with the packet that it is in
+    except (av.error.FFmpegError, IndexError) as error:
+        raise DepthKitError(
+            f"{file}: expected a video file; it does not open ({error}). Get it again if it was cut short."
+        ) from error
+    return container, stream
 
-        try:
-            yield from container.demux(stream)
-        except av.error.FFmpegError:
-            return
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets up to the end, or up to where the file is broken."""
+    import av
+
+    try:
+        yield from container.demux(stream)
+    except av.error.FFmpegError:
+        return
