@@ -33,8 +33,8 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """``(B, in_channels, h, w)`` and ``(B, skip_channels, 2 h, 2 w) -> (B, channels, 2 h, 2 w)``."""
-        x = F.interpolate(F.elu(self.reduce(x)), scale_factor=2, mode="nearest")
-        return F.elu(self.merge(x if skip is None else torch.cat([x, skip], 1)))
+        x = F.interpolate(F.elu(self.reduce(x), inplace=True), scale_factor=2, mode="nearest")
+        return F.elu(self.merge(x if skip is None else torch.cat([x, skip], 1)), inplace=True)
 
 
 class Monodepth2Decoder(nn.Module):

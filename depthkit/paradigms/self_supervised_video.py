@@ -67,7 +67,7 @@ class SelfSupervisedVideoModule(DepthModule):
         motion_weight: weight of the difference between predicted and known length of the camera's motion, where it is known
             (after Guizilini et al. 2020, arXiv 1905.02693): it makes the scale metric.
         stereo: batches hold a stereo partner, whose known baseline makes the scale metric.
-        kwargs: see ``DepthModule``.
+        kwargs: see ``DepthModule``; ``channels_last`` is for every network.
 
     Raises:
         RecipeError: the parts do not fit each other.
@@ -107,6 +107,8 @@ class SelfSupervisedVideoModule(DepthModule):
         self.mask_decoder: Any = mask_decoder
         self.camera: Any = camera
         self.motion_weight, self.stereo = motion_weight, stereo
+        if kwargs.get("channels_last"):
+            self.to(memory_format=torch.channels_last)
 
     @property
     def accepts(self) -> frozenset[LabelKind]:
@@ -149,13 +151,13 @@ class SelfSupervisedVideoModule(DepthModule):
             identity = self.reprojection.identity(batch.image, batch.frames)
         losses, finest = [], None
         for scale, sigmoid in enumerate(sigmoids):
-            image, frames = (_shrunk(x, sigmoid) for x in (batch.image, batch.frames))
+            image = _shrunk(batch.image, sigmoid)
             smooth = self.smoothness / 2**scale * edge_aware_smoothness_loss(sigmoid, image)
             if self.full_resolution:
                 image, frames, camera = batch.image, batch.frames, intrinsics
                 sigmoid = interpolate(sigmoid, image.shape[-2:], mode="bilinear", align_corners=False)
             else:
-                camera = scale_intrinsics(intrinsics, 0.5**scale, 0.5**scale)
+                frames, camera = _shrunk(batch.frames, sigmoid), scale_intrinsics(intrinsics, 0.5**scale, 0.5**scale)
             depth = 1 / self.model.to_disparity(sigmoid)
             pixels = [reproject(depth, camera, pose) for pose in poses.unbind(1)]
             warped = torch.stack([sample_pixels(x, at) for x, at in zip(frames.unbind(1), pixels, strict=True)], 1)
