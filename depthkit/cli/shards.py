@@ -196,7 +196,9 @@ def _print_written(out: str, split: str, report: WriteReport) -> None:
 
 
 def _print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(*columns, title=title, caption=f"and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else None)
+    table = Table(title=title, caption=f"and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else None)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows[:_SHOWN]:
         table.add_row(*row)
     console.print(table)

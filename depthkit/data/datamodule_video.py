@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from depthkit.data.datamodule import DepthDataModule, ShardSource
 from depthkit.data.shards import ShardIndex
@@ -37,7 +37,7 @@ class VideoDataModule(DepthDataModule):
         self,
         sources: Sequence[ShardSource] = (),
         *,
-        views: Views = Views.VIDEO,
+        views: Views | Literal["video", "stereo", "video_stereo"] = Views.VIDEO,
         learned_intrinsics: bool = False,
         size: tuple[int, int] = (192, 640),
         transform: Transform | None = None,

@@ -127,6 +127,11 @@ def test_a_missing_partner_is_counted(root):
     frames = kitti_raw.frames(root, all_frames(root), views="stereo")
     assert len(frames) == 5
     assert frames.rejects == ((f"{DRIVE} 2 l", f"{DRIVE}/image_03/data has no image of this number"),)
+    shutil.rmtree(root / DRIVE / "image_03")
+    with pytest.raises(
+        LabelError, match=r"with views stereo and label none under .*; got none, the first, .*image_03/data has no"
+    ):
+        kitti_raw.frames(root, all_frames(root), views="stereo")
 
 
 def test_laser_points_come_back_where_and_as_far_as_they_were(root):

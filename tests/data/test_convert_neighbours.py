@@ -59,7 +59,7 @@ def test_neighbours_are_as_far_away_as_asked_and_every_other_frame_is_counted(sp
 def test_frames_that_move_less_than_asked_are_left_out():
     kept, rejects = neighbours([0, 3, 6, 9, 9, 9, 9, 12, 15], min_motion=1)
     assert list(kept) == ["k1", "k2", "k7"]
-    still = [name for name, reason in rejects.items() if reason == "the picture moves less than 1 px in 1 frames"]
+    still = [name for name, reason in rejects.items() if reason == "the picture moves less than 1 px within 1 frame"]
     assert still == ["k3", "k4", "k5", "k6"]
 
 

@@ -163,7 +163,7 @@ def test_what_stands_still_is_left_out_and_counted(tmp_path):
     frames = video.frames(still, views="video", min_motion=1)
     assert [int(frame.key[-2:]) for frame in frames.frames] == list(range(1, 10))
     reasons = [reject.reason for reject in frames.rejects]
-    assert reasons.count("the picture moves less than 1 px in 1 frames") == 14
+    assert reasons.count("the picture moves less than 1 px within 1 frame") == 14
     with pytest.raises(RecipeError, match=r"expected views video or video_stereo with spacing.*got views single"):
         video.frames(still, min_motion=1)
 

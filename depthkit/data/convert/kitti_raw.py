@@ -89,6 +89,12 @@ def frames(
             rejects.append(Reject(f"{folder} {number} {'lr'[camera - 2]}", found))
         else:
             targets.append(Target(found, clip.frames, number))
+    if not targets and any(clip.frames for clip in clips.values()):
+        name, reason = rejects[0]
+        raise LabelError(
+            f"expected frames of {split_file} with views {views} and label {label} under {root}; got none, "
+            f"the first, {name}: {reason}. Get what is missing, or ask for less."
+        )
     if not targets:
         raise wrong_layout(f"{clips[lines[0][0], lines[0][2]].place} or another drive of {split_file.name}", root)
     chosen = tuple(target.frame for target in targets)

@@ -123,7 +123,7 @@ def _beside(target: Target, spacing: Spacing, between: Callable[[str, str], floa
         pairs = ((before.image, frame.image), (frame.image, behind.image))
         if not spacing.min_motion or all(between(*pair) >= spacing.min_motion for pair in pairs):
             return {"prev": before, "next": behind}
-        reason = f"the picture moves less than {spacing.min_motion:g} px in {step} frames"
+        reason = f"the picture moves less than {spacing.min_motion:g} px within {step} frame{'s' * (step > 1)}"
     return reason
 
 
