@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from depthkit.data import ShardWriter, SyntheticScenes
+from depthkit.types import Views
 
 SAMPLES = Path(os.environ.get("DEPTHKIT_SAMPLES", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -36,5 +37,16 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in ("train", "test"):
         with ShardWriter(root, split=split, dataset="room", samples_per_shard=3) as writer:
             for sample in SyntheticScenes(6, size=(64, 96), kind="room"):
+                writer.write(sample)
+    return root
+
+
+@pytest.fixture(scope="session")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six rendered streets with all their views in two shards, as training and test split."""
+    root = tmp_path_factory.mktemp("drive")
+    for split in ("train", "test"):
+        with ShardWriter(root, split=split, dataset="drive", samples_per_shard=3) as writer:
+            for sample in SyntheticScenes(6, size=(64, 96), kind="street", views=Views.VIDEO_STEREO):
                 writer.write(sample)
     return root

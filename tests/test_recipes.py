@@ -24,8 +24,17 @@ SMALL = {
         "model": {"class_path": "depthkit.models.lrn_timm", "init_args": {"backbone": "mobilenetv2_035", "pretrained": False}},
         "protocols": "synthetic_scale",
     },
+    "SelfSupervisedVideoModule": {
+        "model": {
+            "class_path": "depthkit.models.monodepth2_timm",
+            "init_args": {"backbone": "test_resnet", "pretrained": False, "min_depth": 2.0},  # a fresh one says 4 m
+        },
+        "protocols": "synthetic_median",
+        "augment": {"class_path": "torch.nn.Identity"},
+    },
 }
 """What shrinks a recipe of each paradigm."""
+SMALL_POSE = {"class_path": "depthkit.models.pose_timm", "init_args": {"backbone": "test_resnet", "pretrained": False}}
 FAST = {"LookaheadRAdam": {"lr": 1e-2, "alpha": 1.0}}
 """Settings of optimizers that are slow in their first steps."""
 
@@ -54,16 +63,20 @@ def test_a_recipe_says_what_it_claims_and_how_it_is_run(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.relative_to(ROOT).as_posix())
-def test_a_shrunk_recipe_learns(recipe: Path, scenes: Path, tmp_path: Path) -> None:
+def test_a_shrunk_recipe_learns(recipe: Path, scenes: Path, drive: Path, tmp_path: Path) -> None:
     config: Any = OmegaConf.to_container(OmegaConf.load(recipe), resolve=True)
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     paradigm = config["model"]["class_path"].rpartition(".")[2]
     model.update(SMALL[paradigm], schedule=None)
-    model["optimizer"]["init_args"].update(FAST.get(model["optimizer"]["class_path"].rpartition(".")[2], {"lr": 3e-3}))
+    rate = {"lr": 5e-4 if "views" in data else 3e-3}  # without labels, steps that are too long end at a map without depth
+    model["optimizer"]["init_args"].update(FAST.get(model["optimizer"]["class_path"].rpartition(".")[2], rate))
     model.pop("encoder_lr", None)
-    data["sources"] = [{**source, "root": str(scenes), "name": f"set{i}"} for i, source in enumerate(data["sources"])]
+    if "pose_net" in model:
+        model["pose_net"] = SMALL_POSE
+    root = str(drive if "views" in data else scenes)
+    data["sources"] = [{**source, "root": root, "name": f"set{i}"} for i, source in enumerate(data["sources"])]
     data["transform"] = {"class_path": "depthkit.data.transforms.Resize", "init_args": {"size": [64, 96]}}
-    data.update(val_sources=[{"root": str(scenes), "split": "test"}], size=[64, 96], num_workers=0, epoch_size=6)
+    data.update(val_sources=[{"root": root, "split": "test", "name": "test"}], size=[64, 96], num_workers=0, epoch_size=6)
     data["batch_size"] = max(len(data["sources"]), 6)
     steps = {
         "max_steps": 40,
@@ -80,6 +93,6 @@ def test_a_shrunk_recipe_learns(recipe: Path, scenes: Path, tmp_path: Path) -> N
     losses = Losses()
     cli = run(["fit", f"--config={file}", "--trainer.enable_model_summary=false"], callbacks=[losses])
     assert cli.trainer.global_step == 40
-    assert sum(losses.seen[-8:]) < 0.85 * sum(losses.seen[:8])
+    assert sum(losses.seen[-8:]) < (0.97 if "views" in data else 0.85) * sum(losses.seen[:8])
     assert torch.isfinite(torch.tensor(losses.seen)).all()
-    assert cli.trainer.callback_metrics["val/room/abs_rel"].isfinite()
+    assert cli.trainer.callback_metrics["val/test/abs_rel"].isfinite()

@@ -85,7 +85,7 @@ class ReprojectionImages(Callback):
         for part, training in modes:
             part.training = training
         views = torch.cat([batch.image[: self.rows, None], found.warped], 1).clamp(0, 1).mul(255).round().byte()
-        lines = []
+        lines: list[list[np.ndarray]] = []
         for target, *warped in views.permute(0, 1, 3, 4, 2).cpu().numpy():
             index = len(lines)
             disparity = colourise(found.sigmoids[0][index], representation=Representation.DISPARITY)

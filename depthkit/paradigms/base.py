@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
@@ -35,6 +36,8 @@ class DepthModule(LightningModule):
         encoder_lr: learning rate of ``model.encoder``; None uses the optimizer's.
         schedule: learning-rate schedule over the whole run, stepped every optimizer step.
         protocols: evaluation protocol of all validation and test sets, or of each by its name.
+        weights: checkpoint of an earlier run whose networks training starts from; they must be the same. To go on with an
+            interrupted run, give the trainer its checkpoint instead.
         channels_last: keep the network's weights in the channels-last layout, faster on most hardware for convolutions.
     """
 
@@ -46,6 +49,7 @@ class DepthModule(LightningModule):
         encoder_lr: float | None = None,
         schedule: Schedule | None = None,
         protocols: str | Mapping[str, str] = "synthetic_affine",
+        weights: str | Path | None = None,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
@@ -54,6 +58,7 @@ class DepthModule(LightningModule):
         self.encoder_lr = encoder_lr
         self.schedule = schedule or Schedule()
         self.protocols = protocols
+        self.weights, self._loaded = weights, False
         self.scores = nn.ModuleDict()
         self.dataset_names: tuple[str, ...] = ("data",)
         """Names of the training sets, in the order of ``Batch.dataset``; the datamodule's once training starts."""
@@ -77,7 +82,11 @@ class DepthModule(LightningModule):
         return prediction
 
     def setup(self, stage: str) -> None:
-        """Check that the labels fit the paradigm, and make one set of scores per evaluation set."""
+        """Check that the labels fit the paradigm, and make one set of scores per evaluation set.
+
+        Raises:
+            LabelError: a dataset holds labels that the paradigm does not learn from.
+        """
         data: Any = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and hasattr(data, "dataset_names"):
             self.dataset_names = tuple(data.dataset_names)
@@ -92,6 +101,19 @@ class DepthModule(LightningModule):
         if part is not None:
             names = getattr(data, f"{part}_names", ("data",))
             self.scores[part] = nn.ModuleList(ProtocolMetrics(self._protocol(name)) for name in names)
+
+    def on_fit_start(self) -> None:
+        """Start from ``weights``, unless a checkpoint has been loaded.
+
+        Raises:
+            CheckpointError: ``weights`` is no checkpoint, or one of other networks.
+        """
+        if self.weights is not None and not self._loaded:
+            self.load_state_dict(_weights_of(self.weights))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember that training goes on from a checkpoint."""
+        self._loaded = True
 
     def _protocol(self, dataset: str) -> Protocol:
         if isinstance(self.protocols, str):
@@ -212,3 +234,14 @@ class DepthModule(LightningModule):
                 )
             kwargs["model"] = build(facts["model"])
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+
+
+def _weights_of(path: str | Path) -> dict[str, Tensor]:
+    try:
+        found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    except (OSError, RuntimeError, KeyError, TypeError, UnpicklingError) as error:
+        raise CheckpointError(
+            f"expected model.weights to be a checkpoint of an earlier run; {path} is none ({type(error).__name__}). "
+            "Give the .ckpt file that a run wrote."
+        ) from error
+    return found

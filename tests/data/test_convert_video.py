@@ -31,6 +31,8 @@ def encode(path, pictures, codec="libx264", start=0, rotation=None):
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt, stream.codec_context.gop_size = "yuv420p", 10
         if rotation:
+            if not hasattr(stream, "set_display_rotation"):
+                pytest.skip("this PyAV does not write rotations")
             stream.set_display_rotation(rotation)
         for n, picture in enumerate(pictures, start):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")

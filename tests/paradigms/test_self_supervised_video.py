@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.testing import assert_close
 
-from depthkit.data import ShardSource, ShardWriter, SyntheticScenes, VideoDataModule
+from depthkit.data import ShardSource, VideoDataModule
 from depthkit.errors import GeometryError, RecipeError
 from depthkit.losses import MinReprojectionLoss
 from depthkit.models import LearnedCamera, PredictiveMask, monodepth2_timm, pose_cnn, pose_shared
@@ -19,16 +19,6 @@ from depthkit.types import Ambiguity, Batch, Views
 from tests.contracts.paradigm import METRIC_DEPTH, Memory, trainer
 
 SIZE = (64, 96)
-
-
-@pytest.fixture(scope="module")
-def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four street scenes with all their views."""
-    root = tmp_path_factory.mktemp("drive")
-    with ShardWriter(root, split="train", dataset="drive", samples_per_shard=2) as writer:
-        for sample in SyntheticScenes(4, size=SIZE, kind="street", views=Views.VIDEO_STEREO):
-            writer.write(sample)
-    return root
 
 
 def data(drive: Path, views: Views = Views.VIDEO, **options: Any) -> VideoDataModule:
