@@ -21,7 +21,7 @@ def pixel_rays(intrinsics: Tensor, height: int, width: int) -> Tensor:
         indexing="ij",
     )
     pixels = torch.stack([column, row, torch.ones_like(row)]).flatten(1)
-    return torch.linalg.solve(intrinsics, pixels.expand(len(intrinsics), 3, -1)).unflatten(2, (height, width))
+    return (torch.linalg.inv(intrinsics) @ pixels).unflatten(2, (height, width))
 
 
 @in_float32
@@ -67,7 +67,7 @@ def project(points: Tensor, intrinsics: Tensor) -> Tensor:
         raise ShapeError(f"expected points of shape (B, 3, H, W); got {tuple(points.shape)}.")
     check_intrinsics(intrinsics, len(points))
     x = torch.einsum("bij,bjhw->bihw", intrinsics.to(points.dtype), points)
-    in_front = points[:, 2:] > GRAZING * points.abs().amax(1, keepdim=True)
+    in_front = points[:, 2:] > GRAZING * points.detach().abs().amax(1, keepdim=True)
     z = x[:, 2:].where(in_front, 1)
     return (x[:, :2] / z).where(in_front, NOWHERE)
 
