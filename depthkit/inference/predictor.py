@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from depthkit.errors import DepthKitError, LabelError, PredictionError, ShapeError
 from depthkit.evaluation import InputResize
 from depthkit.evaluation.resize import interpolate
-from depthkit.inference.checkpoint import read_checkpoint
 from depthkit.inference.images import as_image, find_images, read_image
 from depthkit.inference.prediction import Prediction
-from depthkit.models import FlipAverage
+from depthkit.models import FlipAverage, read_checkpoint
 from depthkit.types import REPRESENTATIONS, Ambiguity, Representation
 
 Source = str | Path | np.ndarray | Tensor

@@ -35,6 +35,7 @@ from depthkit.models.refinenet_light import (
     lrn_mobilenetv2,
     lrn_timm,
 )
+from depthkit.models.trained import read_checkpoint
 from depthkit.models.vgg import vgg16_relu1_1
 from depthkit.models.weights import read_weights
 from depthkit.models.xian import XianDecoder, XianHead, xian_resnet50
@@ -79,6 +80,7 @@ __all__ = [
     "pose_resnet18",
     "pose_shared",
     "pose_timm",
+    "read_checkpoint",
     "read_weights",
     "vgg16_relu1_1",
     "xian_resnet50",

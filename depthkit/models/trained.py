@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from depthkit.errors import CheckpointError
-from depthkit.models import build
+from depthkit.models.build import build
 from depthkit.models.weights import check_fit
 from depthkit.types import Ambiguity
 

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from depthkit.errors import CheckpointError
-from depthkit.inference import DepthPredictor, read_checkpoint
-from depthkit.models import FlipAverage, midas_timm
+from depthkit.inference import DepthPredictor
+from depthkit.models import FlipAverage, midas_timm, read_checkpoint
 from depthkit.types import Ambiguity, Representation
 
 NETWORK = {"architecture": "midas_timm", "backbone": "mobilenetv2_035", "features": 8}
