@@ -30,7 +30,7 @@ def write(
     name: str | None = None,
     licence: str = "",
     split_file: str | None = None,
-    label: Literal["auto", "depth", "disparity", "none", "velodyne", "velodyne_forward"] | None = None,
+    label: Literal["auto", "depth", "disparity", "none", "velodyne", "velodyne_forward", "annotated"] | None = None,
     depth_folder: str | None = None,
     depth_scale: float | None = None,
     ambiguity: Literal["metric", "scale", "shift_scale"] | None = None,
@@ -63,11 +63,12 @@ def write(
         out: folder of the shards.
         split: name of the split to write.
         holdout: if greater than 0, write ``train``, and this fraction of the frames, at the end of the sequence, as ``test``.
-        name: of the dataset; that of the source folder, or "synthetic", by default.
+        name: of the dataset; that of the source, or "synthetic", by default.
         licence: of the data.
         split_file: kitti_raw: list with a line ``folder frame side`` for each sample.
-        label: folder: auto, depth, disparity or none; auto reads the one that more images have. kitti_raw: none, velodyne or
-            velodyne_forward (how far ahead of the scanner, as the Eigen test wants it); none by default.
+        label: folder: auto, depth, disparity or none; auto reads the one that more images have. kitti_raw: none, velodyne,
+            velodyne_forward (how far ahead of the scanner, as the Eigen test wants it) or annotated (the improved ground
+            truth); none by default.
         depth_folder: folder: name of the folder of depth PNGs; ``depth`` by default.
         depth_scale: folder, tum: metres per integer of a depth PNG; 1/1000 and 1/5000 by default.
         ambiguity: folder: what the labels leave undetermined, if not what the files imply.

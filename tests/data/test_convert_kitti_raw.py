@@ -176,6 +176,38 @@ def test_frames_without_or_with_damaged_points_are_named(root):
         frames[1]
 
 
+@pytest.mark.parametrize("top", [DATE, "train", "val"])
+def test_annotated_depth_is_found_beside_the_drive_and_as_its_archive_unpacks(root, top):
+    folder = root / top / "2011_09_26_drive_0001_sync/proj_depth/groundtruth/image_02"
+    folder.mkdir(parents=True)
+    for n in (2, 3):
+        cv2.imwrite(str(folder / f"{n:010d}.png"), (a_depth(n) * 256).astype(np.uint16))
+    frames = kitti_raw.frames(root, all_frames(root), label="annotated")
+    assert len(frames.rejects) == 4
+    assert frames.rejects[0].reason == f"{DRIVE}/image_02/data has no annotated depth of this number"
+    for n, s in zip((2, 3), frames, strict=True):
+        assert np.array_equal(s.valid, a_depth(n) > 0)
+        assert np.allclose(s.label, a_depth(n), atol=1 / 256)
+
+
+def test_the_benchmark_test_images_have_cameras_of_their_own_and_no_neighbours(root):
+    shutil.copytree(root / DRIVE / "image_02/data", root / "image")
+    (root / "intrinsics").mkdir()
+    for n in range(6):
+        np.savetxt(root / f"intrinsics/{n:010d}.txt", [np.ravel(K + np.diag([n, n, 0]))])
+    file = listed(root, "image 3", "image 5")
+    assert [(s.key, s.intrinsics[0, 0]) for s in kitti_raw.frames(root, file)] == [
+        ("image/0000000003", 53),
+        ("image/0000000005", 55),
+    ]
+    assert len(kitti_raw.frames(root, file, views="video")) == 0
+    with pytest.raises(LabelError, match="image of camera 3 has no image of this number"):
+        kitti_raw.frames(root, file, views="stereo")
+    (root / "intrinsics/0000000005.txt").unlink()
+    with pytest.raises(GeometryError, match=r"expected 9 numbers in .*0000000005.txt; it does not read"):
+        kitti_raw.frames(root, file)
+
+
 def test_odometry_sequences_have_poses_of_their_own_camera(root):
     sequence = root / "sequences/09"
     for camera in (2, 3):

@@ -1,12 +1,15 @@
 """KITTI's raw drives and its odometry sequences (Geiger et al. 2013), by the lists of frames that papers publish.
 
 A list has lines ``folder frame side``: ``2011_09_26/2011_09_26_drive_0001_sync 5 l`` for a raw drive (splits of Eigen, of Zhou
-and of the benchmark), ``9 5 l`` for frame 5 of odometry sequence 09; ``l`` and ``r`` are cameras 2 and 3, in colour. Under the
-root lie, as the archives unpack,
+and of the benchmark), ``9 5 l`` for frame 5 of odometry sequence 09; ``l`` and ``r`` are cameras 2 and 3, in colour. The
+benchmark's test images are ``image 5``. Under the root lie, as the archives unpack,
 
 - ``DATE/DRIVE_sync/image_02/data/NNNNNNNNNN.png`` (or jpg; ``image_03`` likewise), ``velodyne_points/data/NNNNNNNNNN.bin``,
   and ``DATE/calib_cam_to_cam.txt``, ``DATE/calib_velo_to_cam.txt``;
-- ``sequences/NN/image_2/NNNNNN.png``, ``velodyne/NNNNNN.bin``, ``calib.txt``, and ``poses/NN.txt``.
+- the improved ground truth (Uhrig et al. 2017), ``DRIVE_sync/proj_depth/groundtruth/image_02/NNNNNNNNNN.png`` in the date's
+  folder, or in ``train`` or ``val``;
+- ``sequences/NN/image_2/NNNNNN.png``, ``velodyne/NNNNNN.bin``, ``calib.txt``, and ``poses/NN.txt``;
+- ``image/NNNNNNNNNN.png`` and ``intrinsics/NNNNNNNNNN.txt`` of the benchmark's test.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,6 +27,8 @@ from depthkit.data.shards import Reject
 from depthkit.errors import DepthKitError, GeometryError, LabelError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample, Views
 
+ANNOTATED_SCALE = 1 / 256
+"""Metres per integer of an annotated depth PNG."""
 CAMERAS = {"l": 2, "r": 3, "2": 2, "3": 3}
 """Number of the camera that a side means."""
 
@@ -36,6 +41,8 @@ class Label(StrEnum):
     """Laser points in the image, their depth along the camera's axis."""
     VELODYNE_FORWARD = "velodyne_forward"
     """Laser points in the image, how far ahead of the scanner they are, about 0.27 m more: what the Eigen test is scored on."""
+    ANNOTATED = "annotated"
+    """The improved ground truth: points of several scans without those that another view contradicts."""
 
 
 def samples(root: str | Path, split_file: str | Path, **options: Any) -> Iterator[Sample]:
@@ -88,7 +95,8 @@ def frames(
         if isinstance(found, str):
             rejects.append(Reject(f"{folder} {number} {'lr'[camera - 2]}", found))
         else:
-            targets.append(Target(found, clip.frames, number))
+            video = {} if clip.place == folder else clip.frames  # numbers of a selection are no times
+            targets.append(Target(found, video, number))
     if not targets and any(clip.frames for clip in clips.values()):
         name, reason = rejects[0]
         raise LabelError(
@@ -159,6 +167,8 @@ class KittiFrames(Frames):
     def _label(self, frame: Frame, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         assert isinstance(frame, LidarFrame)
         assert frame.label
+        if not frame.label.endswith(".bin"):
+            return super()._label(frame, size)
         assert frame.image_from_lidar is not None
         data = self._read(frame.label)
         if not data or len(data) % 16:
@@ -171,12 +181,13 @@ class KittiFrames(Frames):
 
 
 class Clip(NamedTuple):
-    """What one camera of a drive holds: its folder, its frames by number, how far left of camera 0 it is [m], laser files."""
+    """What one camera of a drive holds: its folder, its frames by number, how far left of camera 0 it is [m], depth files."""
 
     place: str
     frames: Mapping[int, Frame]
     offset: np.ndarray
     points: Mapping[int, str]
+    annotated: Mapping[int, str]
 
 
 def _listed(clip: Clip, number: int, partner: Clip | None, label: Label) -> Frame | str:
@@ -187,9 +198,10 @@ def _listed(clip: Clip, number: int, partner: Clip | None, label: Label) -> Fram
         return f"{clip.place} has no image of this number"
     frame = clip.frames[number]
     if label != Label.NONE:
-        if number not in clip.points:
-            return f"{clip.place} has no laser points of this number"
-        frame = replace(frame, label=clip.points[number])
+        files, sort = (clip.annotated, "annotated depth") if label == Label.ANNOTATED else (clip.points, "laser points")
+        if number not in files:
+            return f"{clip.place} has no {sort} of this number"
+        frame = replace(frame, label=files[number], scale=ANNOTATED_SCALE)
     if partner is None:
         return frame
     if number not in partner.frames:
@@ -208,11 +220,13 @@ def _listed(clip: Clip, number: int, partner: Clip | None, label: Label) -> Fram
 def _clip(root: Path, folder: str, camera: int) -> Clip:
     """A camera's files with what the calibration says; without frames if the drive is not there."""
     odometry = folder.isdigit()
+    if not odometry and "/" not in folder:
+        return _selection(root, folder) if camera == 2 else Clip(f"{folder} of camera 3", {}, np.zeros(3), {}, {})
     drive = f"sequences/{int(folder):02d}" if odometry else folder
     place = f"{drive}/image_{camera}" if odometry else f"{drive}/image_{camera:02d}/data"
     images = _numbered(root, place, (".png", ".jpg"))
     if not images:
-        return Clip(place, {}, np.zeros(3), {})
+        return Clip(place, {}, np.zeros(3), {}, {})
     if odometry:
         facts = _facts(root / drive / "calib.txt")
         projection, to_camera, size = facts(f"P{camera}", 12).reshape(3, 4), facts("Tr", 12, optional=True), None
@@ -243,7 +257,31 @@ def _clip(root: Path, folder: str, camera: int) -> Clip:
         for number, file in images.items()
     }
     scans = _numbered(root, f"{drive}/velodyne" if odometry else f"{drive}/velodyne_points/data", (".bin",))
-    return Clip(place, frames, offset, {} if lidar is None else scans)
+    truth = f"{Path(drive).name}/proj_depth/groundtruth/image_{camera:02d}"
+    annotated = {
+        n: file
+        for top in (Path(drive).parent, "train", "val")
+        for n, file in _numbered(root, f"{top}/{truth}", (".png",)).items()
+    }
+    return Clip(place, frames, offset, {} if lidar is None else scans, annotated)
+
+
+def _selection(root: Path, folder: str) -> Clip:
+    """Images of many drives in one folder, each with intrinsics of its own."""
+    frames: dict[int, Frame] = {
+        number: LidarFrame(key_of(folder, Path(file).stem), file, intrinsics=_own_camera(root, Path(file).stem))
+        for number, file in _numbered(root, folder, (".png", ".jpg")).items()
+    }
+    return Clip(folder, frames, np.zeros(3), {}, {})
+
+
+def _own_camera(root: Path, stem: str) -> np.ndarray:
+    file = root / f"intrinsics/{stem}.txt"
+    try:
+        matrix = np.loadtxt(file).reshape(3, 3)
+    except (OSError, ValueError) as error:
+        raise GeometryError(f"expected 9 numbers in {file}; it does not read ({error}). Unpack intrinsics/ too.") from error
+    return camera_matrix([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]], str(file))
 
 
 def _poses(root: Path, sequence: int, offset: np.ndarray) -> dict[int, np.ndarray]:
@@ -303,7 +341,8 @@ def _lines(file: Path) -> list[tuple[str, int, int]]:
     """Folder, frame and camera of each line."""
     try:
         lines = [line.split() for line in file.read_text().splitlines() if line.strip()]
-        found = [(folder.strip("/"), int(frame), CAMERAS[side]) for folder, frame, side in lines]
+        whole = [words if len(words) == 3 or "/" in words[0] else [*words, "l"] for words in lines]
+        found = [(folder.strip("/"), int(frame), CAMERAS[side]) for folder, frame, side in whole]
     except OSError as error:
         raise DepthKitError(f"expected a list of frames at {file}; {error.strerror}. Give the file of the split.") from error
     except (ValueError, KeyError) as error:
