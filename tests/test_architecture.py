@@ -22,6 +22,7 @@ ALLOWED = {
     "timm": ("models", "paradigms/optimizers"),
     "diffusers": ("models",),
     "webdataset": ("data",),
+    "av": ("data",),
     "albumentations": ("data",),
     "cv2": ("data",),
     "lightning": ("data/datamodule", "paradigms", "callbacks", "cli"),

@@ -23,6 +23,7 @@ def ssi_loss(
     align: Align | None = "least_squares",
     penalty: Penalty = "l1",
     trim: float = 0.0,
+    halved: bool = True,
     require_positive_scale: bool = False,
 ) -> Tensor:
     r"""Scale-and-shift-invariant loss of Ranftl et al. (2022), eqs 2-7, one value per image.
@@ -35,7 +36,7 @@ def ssi_loss(
     MiDaS ssimse              ``least_squares``  ``l2``       0
     MiDaS ssimae              ``median``         ``l1``       0
     MiDaS ssitrim             ``median``         ``l1``       0.2
-    Depth Anything, eqs 1-3   ``median``         ``l1``       0, without the factor 1/2
+    Depth Anything, eqs 1-3   ``median``         ``l1``       0, ``halved=False``
     ========================  =================  ===========  ========
 
     Args:
@@ -46,6 +47,7 @@ def ssi_loss(
         penalty: rho, absolute or squared.
         trim: fraction of each image's largest residuals that is left out: floor((1 - trim) M) of its M valid pixels stay. The
             divisor remains 2M.
+        halved: divide by 2M, as MiDaS does; else by M.
         require_positive_scale: let the least-squares fit never reward an inverted map, see ``align_pair``.
 
     Returns:
@@ -68,7 +70,8 @@ def ssi_loss(
     if not 0 <= trim < 1:
         raise RecipeError(f"expected trim, the fraction of residuals left out, in [0, 1); got {trim}.")
     residual, valid = aligned_residual(pred, target, valid, align=align, require_positive_scale=require_positive_scale)
-    return masked_trimmed_mean(residual.abs() if penalty == "l1" else residual**2, valid, trim) / 2
+    mean = masked_trimmed_mean(residual.abs() if penalty == "l1" else residual**2, valid, trim)
+    return mean / 2 if halved else mean
 
 
 class SSILoss(nn.Module):
@@ -83,10 +86,12 @@ class SSILoss(nn.Module):
         align: Align | None = "least_squares",
         penalty: Penalty = "l1",
         trim: float = 0.0,
+        halved: bool = True,
         require_positive_scale: bool = False,
     ) -> None:
         super().__init__()
-        self.align, self.penalty, self.trim, self.require_positive_scale = align, penalty, trim, require_positive_scale
+        self.align, self.penalty, self.trim, self.halved = align, penalty, trim, halved
+        self.require_positive_scale = require_positive_scale
 
     def forward(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """The loss per image, ``(B,)``."""
@@ -97,5 +102,6 @@ class SSILoss(nn.Module):
             align=self.align,
             penalty=self.penalty,
             trim=self.trim,
+            halved=self.halved,
             require_positive_scale=self.require_positive_scale,
         )

@@ -8,6 +8,15 @@
 from depthkit.models.build import architecture, build
 from depthkit.models.camera import LearnedCamera
 from depthkit.models.checkpoints import load_published
+from depthkit.models.dpt import (
+    DPTDecoder,
+    DPTHead,
+    SigmoidDepthHead,
+    dpt_dinov2_base,
+    dpt_dinov2_large,
+    dpt_dinov2_small,
+    dpt_timm,
+)
 from depthkit.models.encoder import TimmEncoder
 from depthkit.models.flip import FlipAverage
 from depthkit.models.heads import LogDisparityHead, MidasHead
@@ -37,10 +46,13 @@ from depthkit.models.refinenet_light import (
 )
 from depthkit.models.trained import read_checkpoint
 from depthkit.models.vgg import vgg16_relu1_1
+from depthkit.models.vit import ViTEncoder
 from depthkit.models.weights import read_weights
 from depthkit.models.xian import XianDecoder, XianHead, xian_resnet50
 
 __all__ = [
+    "DPTDecoder",
+    "DPTHead",
     "DepthNet",
     "FlipAverage",
     "LearnedCamera",
@@ -55,11 +67,17 @@ __all__ = [
     "PoseNet",
     "PredictiveMask",
     "SharedPoseNet",
+    "SigmoidDepthHead",
     "TimmEncoder",
+    "ViTEncoder",
     "XianDecoder",
     "XianHead",
     "architecture",
     "build",
+    "dpt_dinov2_base",
+    "dpt_dinov2_large",
+    "dpt_dinov2_small",
+    "dpt_timm",
     "load_published",
     "lrn_efficientnet_b0",
     "lrn_efficientnet_b1",

@@ -41,10 +41,12 @@ class MidasHead(nn.Module):
         RecipeError: an activation that the representation or this head cannot take.
     """
 
+    align_corners = False
+
     def __init__(
         self,
         channels: int,
-        stride: int,
+        stride: float,
         *,
         representation: Representation = Representation.DISPARITY,
         output_activation: OutputActivation = "relu",
@@ -69,8 +71,16 @@ class MidasHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, channels, H / stride, W / stride) -> (B, 1, H, W)``."""
-        x = F.interpolate(self.reduce(x), scale_factor=self.stride, mode="bilinear", align_corners=False)
-        return self.activation(self.output(F.relu(self.refine(x))))
+        return self.map(self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """What the last layer sees, ``(B, 32, H, W)``."""
+        x = F.interpolate(self.reduce(x), scale_factor=self.stride, mode="bilinear", align_corners=self.align_corners)
+        return F.relu(self.refine(x))
+
+    def map(self, hidden: Tensor) -> Tensor:
+        """What it makes of that, ``(B, 1, H, W)``."""
+        return self.activation(self.output(hidden))
 
 
 class LogDisparityHead(nn.Module):

@@ -54,10 +54,11 @@ class FusionBlock(nn.Module):
         self.unit = ResidualConvUnit(channels, rectified_identity=rectified_identity)
         self.out = nn.Identity() if out_channels is None else nn.Conv2d(channels, out_channels, 1)
 
-    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """``(B, channels, h, w)`` each ``-> (B, out_channels, 2 h, 2 w)``."""
+    def forward(self, x: Tensor, skip: Tensor | None = None, size: Sequence[int] | None = None) -> Tensor:
+        """``(B, channels, h, w)`` each ``-> (B, out_channels, 2 h, 2 w)``, or of another ``size``."""
         x = x if skip is None else x + self.skip_unit(skip)
-        return self.out(F.interpolate(self.unit(x), scale_factor=2, mode="bilinear", align_corners=True))
+        size = [2 * side for side in x.shape[-2:]] if size is None else size
+        return self.out(F.interpolate(self.unit(x), size=size, mode="bilinear", align_corners=True))
 
 
 class MidasDecoder(nn.Module):

@@ -12,7 +12,7 @@ from depthkit.errors import RecipeError, ShapeError
 from depthkit.types import Representation
 
 DecoderFactory = Callable[[Sequence[int], Sequence[int]], nn.Module]
-HeadFactory = Callable[[int, int], nn.Module]
+HeadFactory = Callable[[int, float], nn.Module]
 
 
 class DepthNet(nn.Module):
@@ -109,4 +109,8 @@ class DepthNet(nn.Module):
         Raises:
             ShapeError: another shape or dtype, or a size that the network cannot take; names the next one that it can.
         """
-        return self.head(self.decoder(self.encode(image)))
+        return self.decode(self.encode(image))
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """The map of what ``encode`` gave, for losses that see the features too."""
+        return self.head(self.decoder(features))

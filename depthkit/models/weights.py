@@ -88,8 +88,8 @@ def check_fit(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], what:
         raise CheckpointError(f"expected weights of {what}; got others: take the file of this very model. {listed}.")
 
 
-def load_backbone(name: str, pretrained: bool | str | Path, **options: Any) -> nn.Module:
-    """A timm backbone that returns features, with its weights.
+def load_backbone(name: str, pretrained: bool | str | Path, *, features_only: bool = True, **options: Any) -> nn.Module:
+    """A timm backbone with its weights.
 
     Args:
         name: timm's name of the model, with or without a tag of its weights.
@@ -97,22 +97,24 @@ def load_backbone(name: str, pretrained: bool | str | Path, **options: Any) -> n
             of the whole classifier in timm's names or in those of ``efficientnet_pytorch``, or of the feature extractor itself.
             The classification layer's weights are not used, every other one must fit; those of a first convolution on RGB do so
             for any ``in_chans``.
-        options: further arguments of ``timm.create_model(features_only=True)``.
+        features_only: timm's feature extractor; False gives the whole network, but for its classification layer.
+        options: further arguments of ``timm.create_model``.
 
     Raises:
         RecipeError: timm knows no such model.
         CheckpointError: the weights cannot be had, or do not fit.
     """
     check_name(name)
+    kind = {"features_only": True} if features_only else {"num_classes": 0}
     if pretrained is True:
         try:
-            return timm.create_model(name, features_only=True, pretrained=True, **options)
+            return timm.create_model(name, pretrained=True, **kind, **options)
         except Exception as error:  # timm lets through whatever hub, urllib, safetensors or torch raise
             raise CheckpointError(
                 f"expected to download the weights of {name}; got: {_reason(error)} Pass pretrained=<file> with "
                 f"weights you have, pretrained={PACKAGE}NAME with those of an installed package, or pretrained=False."
             ) from error
-    backbone: Any = timm.create_model(name, features_only=True, pretrained=False, **options)
+    backbone: Any = timm.create_model(name, pretrained=False, **kind, **options)
     if pretrained is False:
         return backbone
     state = read_weights(pretrained)
@@ -130,7 +132,7 @@ def load_backbone(name: str, pretrained: bool | str | Path, **options: Any) -> n
         state[first] = adapt_input_conv(options["in_chans"], state[first])  # as timm does: repeat, and divide by how often
     classifier = whole.pretrained_cfg.get("classifier") or ()
     heads = tuple(f"{head}." for head in ((classifier,) if isinstance(classifier, str) else classifier))
-    state = _without(state, heads)
+    state = _without(state, (*heads, "mask_token"))  # DINOv2's files hold one, for training by masking alone
     check_fit(state, _without(expected, heads), name)
     wanted = backbone.state_dict().keys()
     if wanted <= state.keys():
@@ -138,7 +140,7 @@ def load_backbone(name: str, pretrained: bool | str | Path, **options: Any) -> n
         return backbone
     # some feature extractors of timm rename modules (features.conv0 to features_conv0) and only timm knows how
     options |= {"out_indices": out_indices, "pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
-    backbone = timm.create_model(name, features_only=True, **options)
+    backbone = timm.create_model(name, **kind, **options)
     for module in backbone.modules():  # or every copy of the model would carry the weights twice
         for configuration in ("pretrained_cfg", "default_cfg"):
             getattr(module, configuration, {}).pop("state_dict", None)

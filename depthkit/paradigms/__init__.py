@@ -2,21 +2,25 @@
 
 from depthkit.paradigms.affine_invariant import AffineInvariantModule
 from depthkit.paradigms.base import DepthModule
+from depthkit.paradigms.cutmix import CutMix
 from depthkit.paradigms.geometry_preserving import GeometryPreservingModule
 from depthkit.paradigms.optimizers import LookaheadRAdam
 from depthkit.paradigms.pareto import pareto_weights
 from depthkit.paradigms.schedules import CosineDecay, LinearDecay, Schedule, StepDecay
 from depthkit.paradigms.self_supervised_video import SelfSupervisedVideoModule
+from depthkit.paradigms.semi_supervised import SemiSupervisedModule
 
 __all__ = [
     "AffineInvariantModule",
     "CosineDecay",
+    "CutMix",
     "DepthModule",
     "GeometryPreservingModule",
     "LinearDecay",
     "LookaheadRAdam",
     "Schedule",
     "SelfSupervisedVideoModule",
+    "SemiSupervisedModule",
     "StepDecay",
     "pareto_weights",
 ]

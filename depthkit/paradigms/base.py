@@ -1,6 +1,8 @@
 """What every paradigm shares: validation by protocols, prediction, optimizer groups, checkpoint facts. No training step."""
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -180,6 +182,15 @@ class DepthModule(LightningModule):
         for optimizer in self.trainer.optimizers:
             if hasattr(optimizer, "sync_lookahead"):
                 optimizer.sync_lookahead()
+
+    @contextlib.contextmanager
+    def repeatable_chance(self) -> Iterator[None]:
+        """Chance that depends on the seed, the batch and the rank alone, so that a resumed run draws what the whole one did."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        seed, drawn = int(os.environ.get("PL_GLOBAL_SEED", 0)), self.trainer.fit_loop.epoch_loop.total_batch_idx
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(hash((seed, drawn, self.global_rank)) % 2**63)
+            yield
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count the samples that could not be read."""

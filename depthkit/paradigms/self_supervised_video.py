@@ -1,8 +1,5 @@
 """Monodepth2: depth and motion from video and stereo without labels (Godard et al. 2019, arXiv 1806.01260)."""
 
-import contextlib
-import os
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -123,7 +120,7 @@ class SelfSupervisedVideoModule(DepthModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on the mean over the images of all ranks."""
-        with self._repeatable():
+        with self.repeatable_chance():
             found = self.reconstruct(batch)
         loss = found.loss
         if self.motion_weight:
@@ -234,15 +231,6 @@ class SelfSupervisedVideoModule(DepthModule):
         known = actual.isfinite().all(-1)
         difference = poses[..., :3, 3].norm(dim=-1) - actual.where(known[..., None], 1).norm(dim=-1)
         return masked_mean(difference.abs(), known)
-
-    @contextlib.contextmanager
-    def _repeatable(self) -> Iterator[None]:
-        """Chance that depends on the seed, the step and the rank alone, so that a resumed run draws what the whole one did."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-            torch.manual_seed(hash((seed, self.global_step, self.global_rank)) % 2**63)
-            yield
 
 
 def _shrunk(x: Tensor, like: Tensor) -> Tensor:

@@ -1,0 +1,56 @@
+"""CutMix: paste a rectangle of one image into another (Yun et al. 2019), as Depth Anything challenges its student."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from depthkit.errors import RecipeError
+
+_TRIES = 100
+
+
+class CutMix:
+    """Draws, per image, the rectangle in which it is kept; outside it another image shows.
+
+    Args:
+        probability: of an image to be mixed at all.
+        area: least and greatest share of the image that is replaced.
+        aspect: least height / width of the rectangle; the greatest is its inverse.
+
+    Raises:
+        RecipeError: an argument is out of its range.
+    """
+
+    def __init__(self, probability: float = 0.5, *, area: tuple[float, float] = (0.02, 0.4), aspect: float = 0.3) -> None:
+        if not 0 <= probability <= 1 or not 0 < area[0] <= area[1] < 1 or not 0 < aspect <= 1:
+            raise RecipeError(
+                "expected probability in [0, 1], area as 0 < least <= greatest < 1 and aspect in (0, 1]; "
+                f"got {probability}, {tuple(area)} and {aspect}."
+            )
+        self.probability, self.area, self.aspect = probability, area, aspect
+
+    def masks(self, count: int, size: tuple[int, int]) -> Tensor:
+        """Where each of ``count`` images of ``size`` (height, width) is kept, bool ``(count, 1, H, W)``, on the CPU.
+
+        True everywhere in an image that is not mixed. torch's global generator decides.
+        """
+        height, width = size
+        kept = torch.ones(count, 1, height, width, dtype=torch.bool)
+        for row in (torch.rand(count) < self.probability).nonzero()[:, 0].tolist():
+            top, left, high, wide = self._box(height, width)
+            kept[row, :, top : top + high, left : left + wide] = False
+        return kept
+
+    def _box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        for _ in range(_TRIES):
+            share, aspect, top, left = torch.rand(4).tolist()
+            area = height * width * (self.area[0] + share * (self.area[1] - self.area[0]))
+            ratio = math.exp(math.log(self.aspect) * (2 * aspect - 1))
+            high, wide = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < high <= height and 0 < wide <= width:
+                return int(top * (height - high + 1)), int(left * (width - wide + 1)), high, wide
+        raise RecipeError(
+            f"expected a rectangle of {self.area} of the area that fits an image of {height}x{width}; found none in {_TRIES} "
+            "draws. Use larger images or another area."
+        )

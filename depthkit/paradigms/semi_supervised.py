@@ -1,0 +1,227 @@
+"""Depth Anything: a student learns from labels, a teacher's pseudo-labels and a frozen encoder (Yang et al. 2024)."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from depthkit.errors import LabelError, RecipeError
+from depthkit.evaluation import InputResize, OutputResize
+from depthkit.losses import FeatureAlignmentLoss, SSILoss
+from depthkit.models import DepthNet, read_checkpoint
+from depthkit.paradigms.base import DepthModule
+from depthkit.paradigms.cutmix import CutMix
+from depthkit.paradigms.labels import DENSE, has_label, labels, mean_over_images, readable
+from depthkit.representation import convert_rows
+from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation
+
+
+class Challenge(NamedTuple):
+    """What the student is shown, and what it is asked.
+
+    Attributes:
+        image: of every row, ``(B, 3, H, W)``: unlabelled ones recoloured and mixed, labelled ones as they are.
+        kept: where a row shows its own image, bool ``(B, 1, H, W)``.
+        donor: row whose image shows elsewhere, int64 ``(B,)``.
+    """
+
+    image: Tensor
+    kept: Tensor
+    donor: Tensor
+
+
+class SemiSupervisedModule(DepthModule):
+    """Labelled images, strongly perturbed unlabelled images with pseudo-labels, and features tied to a frozen encoder.
+
+    ``(labelled_weight L_l + unlabelled_weight L_u + feature_weight L_feat) / 3`` with each term the mean over its images
+    (section 3). Unlabelled are the rows without a label, which ``teacher`` labels on the fly from the image as it comes, and
+    those of the datasets named in ``pseudo_labelled``, which bring a stored pseudo-label. Teacher and frozen encoder are not
+    part of the module: no optimizer, no DDP bucket and no checkpoint holds them.
+
+    Args:
+        model: the student; outputs disparity and publishes ``encode``.
+        teacher: a network that states its ``representation``, or the checkpoint of one; None with stored pseudo-labels or for
+            labels alone (training the teacher).
+        pseudo_labelled: names of datasets whose labels are pseudo-labels.
+        loss: per image, in disparity; default eqs 1-3, ``SSILoss(align="median", halved=False)``.
+        feature_loss: of the encoder's coarsest map and the frozen one's; default ``FeatureAlignmentLoss()``.
+        feature_images: which images it reads.
+        augment: recolours unlabelled images for the student, ``(N, 3, H, W)`` to the same; default strong jitter and blur.
+            ``torch.nn.Identity()`` switches it off.
+        cutmix: mixes unlabelled images for the student, each region aligned by itself; ``CutMix(0)`` switches it off.
+        labelled_weight: factor of L_l.
+        unlabelled_weight: factor of L_u; 0 switches it off.
+        feature_weight: factor of L_feat; 0 switches it off, and the frozen encoder is not kept.
+        kwargs: see ``DepthModule``.
+
+    Raises:
+        RecipeError: weights are negative, or the model does not output disparity.
+    """
+
+    def __init__(
+        self,
+        model: DepthNet,
+        *,
+        teacher: nn.Module | str | Path | None = None,
+        pseudo_labelled: Sequence[str] = (),
+        loss: nn.Module | None = None,
+        feature_loss: nn.Module | None = None,
+        feature_images: Literal["unlabelled", "labelled", "all"] = "unlabelled",
+        augment: nn.Module | None = None,
+        cutmix: CutMix | None = None,
+        labelled_weight: float = 1.0,
+        unlabelled_weight: float = 1.0,
+        feature_weight: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, **kwargs)
+        weights = (labelled_weight, unlabelled_weight, feature_weight)
+        if min(weights) < 0 or not any(weights):
+            raise RecipeError(f"expected weights of 0 or more that are not all 0; got {weights}.")
+        if model.representation != Representation.DISPARITY:
+            raise RecipeError(
+                f"expected a model that outputs disparity; got {model.representation}. Give its head representation disparity."
+            )
+        self.pseudo_labelled = tuple(pseudo_labelled)
+        self.loss: Any = SSILoss(align="median", halved=False) if loss is None else loss
+        self.feature_loss: Any = feature_loss or FeatureAlignmentLoss()
+        self.feature_images = feature_images
+        self.augment: Any = _strong_colours() if augment is None else augment
+        self.cutmix = cutmix or CutMix()
+        self.labelled_weight, self.unlabelled_weight, self.feature_weight = weights
+        if isinstance(teacher, str | Path):
+            teacher = read_checkpoint(teacher).model
+        frozen = deepcopy(model.encoder) if feature_weight else None
+        self._outside: tuple[Any, Any] = (teacher, frozen)  # a tuple hides modules from state, optimizer and DDP
+        for part in (teacher, frozen):
+            if part is not None:
+                part.eval().requires_grad_(False)
+
+    @property
+    def accepts(self) -> frozenset[LabelKind]:
+        """Dense labels, and none at all where a teacher gives them."""
+        none = {LabelKind(Ambiguity.UNLABELLED, r) for r in Representation}
+        return readable(DENSE) | (none if self._outside[0] is not None or not self.unlabelled_weight else frozenset())
+
+    @property
+    def ambiguity(self) -> Ambiguity:
+        """Disparity up to scale and shift."""
+        return Ambiguity.SHIFT_SCALE
+
+    def setup(self, stage: str) -> None:
+        """As in ``DepthModule``; the names of pseudo-labelled sets must be those of training sets.
+
+        Raises:
+            RecipeError: one is not.
+        """
+        super().setup(stage)
+        if stage == "fit" and (unknown := set(self.pseudo_labelled) - set(self.dataset_names)):
+            raise RecipeError(
+                f"expected pseudo_labelled to name training sets, {', '.join(self.dataset_names)}; got "
+                f"{', '.join(sorted(unknown))}."
+            )
+
+    def on_fit_start(self) -> None:
+        """As in ``DepthModule``; and what is outside of the module follows it to its device."""
+        super().on_fit_start()
+        for part in self._outside:
+            if part is not None:
+                part.to(self.device)
+
+    def unlabelled(self, batch: Batch) -> Tensor:
+        """Rows whose label, if any, is a pseudo-label, bool ``(B,)``."""
+        rows = batch.ambiguity == AMBIGUITIES.index(Ambiguity.UNLABELLED)
+        for position, name in enumerate(self.dataset_names):
+            if name in self.pseudo_labelled:
+                rows = rows | (batch.dataset == position)
+        return rows
+
+    def challenge(self, batch: Batch, unlabelled: Tensor) -> Challenge:
+        """Perturb the unlabelled rows, bool ``(B,)``: eqs 4 and 5."""
+        image, rows = batch.image, unlabelled.nonzero()[:, 0]
+        kept = torch.ones_like(image[:, :1], dtype=torch.bool)
+        donor = torch.arange(len(batch), device=image.device)
+        if len(rows):
+            image = image.clone()
+            image[rows] = self.augment(image[rows])
+            donor[rows] = rows[torch.randperm(len(rows)).to(rows)]
+            kept[rows] = self.cutmix.masks(len(rows), (image.shape[-2], image.shape[-1])).to(kept.device)
+        return Challenge(torch.where(kept, image, image[donor]), kept, donor)
+
+    @torch.no_grad()
+    def pseudo_labels(self, batch: Batch, unlabelled: Tensor) -> tuple[Tensor, Tensor]:
+        """Disparity and mask of every row, ``(B, 1, H, W)``: the label's, or without one the teacher's of the clean image.
+
+        Raises:
+            LabelError: an unlabelled row, and no teacher.
+        """
+        target, valid = labels(batch, Representation.DISPARITY, DENSE)
+        rows = (unlabelled & (batch.ambiguity == AMBIGUITIES.index(Ambiguity.UNLABELLED))).nonzero()[:, 0]
+        if not len(rows):
+            return target, valid
+        teacher = self._outside[0]
+        if teacher is None:
+            raise LabelError(
+                f"sample {batch.keys[int(rows[0])]!r} has no label and there is no teacher. "
+                "Give one, or shards written by `depthkit label`, or set unlabelled_weight to 0."
+            )
+        size = batch.image.shape[-2], batch.image.shape[-1]
+        resize = InputResize(rule="native", multiple=getattr(teacher, "size_multiple", 1))
+        found = OutputResize()(teacher(resize(batch.image[rows])).float(), size)
+        code = torch.full_like(rows, REPRESENTATIONS.index(teacher.representation))
+        found, exists = convert_rows(found, torch.ones_like(found, dtype=torch.bool), code, Representation.DISPARITY)
+        target, valid = target.clone(), valid.clone()
+        target[rows], valid[rows] = found, exists
+        return target, valid
+
+    def regional_losses(self, prediction: Tensor, target: Tensor, valid: Tensor, seen: Challenge) -> Tensor:
+        """Eqs 6 to 8 per image, ``(B,)``: each region against its own image's label, aligned alone, weighted by its area."""
+        own = seen.kept.flatten(1).float().mean(1)
+        inside = self.loss(prediction, target, valid & seen.kept)
+        outside = self.loss(prediction, target[seen.donor], valid[seen.donor] & ~seen.kept)
+        return own * inside + (1 - own) * outside
+
+    def feature_losses(self, features: Sequence[Tensor], image: Tensor, rows: Tensor) -> Tensor:
+        """Eq. 9 per image, ``(B,)``; 0 where not ``rows``, bool ``(B,)``."""
+        chosen, last = rows.nonzero()[:, 0], features[-1]
+        losses = 0 * last.flatten(1).sum(1)
+        if not len(chosen):
+            return losses
+        with torch.no_grad():
+            frozen = self._outside[1]((image[chosen] - self.model.mean) / self.model.std)[-1]
+        return losses.index_add(0, chosen, self.feature_loss(last[chosen], frozen).to(losses.dtype))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step on the means over the labelled, unlabelled and feature-aligned images of all ranks."""
+        unlabelled = self.unlabelled(batch) & bool(self.unlabelled_weight or self.feature_weight)
+        with self.repeatable_chance():
+            seen = self.challenge(batch, unlabelled)
+        features = self.model.encode(seen.image)
+        prediction = self.model.head(self.model.decoder(features)).float()
+        target, valid = self.pseudo_labels(batch, unlabelled & bool(self.unlabelled_weight))
+        terms: list[tuple[str, float, Callable[[], Tensor], Tensor]] = [
+            ("labelled", self.labelled_weight, lambda: self.loss(prediction, target, valid), ~unlabelled & has_label(valid)),
+            ("unlabelled", self.unlabelled_weight, lambda: self.regional_losses(prediction, target, valid, seen), unlabelled),
+        ]
+        rows = {"unlabelled": unlabelled, "labelled": ~unlabelled, "all": torch.ones_like(unlabelled)}[self.feature_images]
+        terms.append(("feature", self.feature_weight, lambda: self.feature_losses(features, seen.image, rows), rows))
+        total = 0 * prediction.sum()
+        for name, weight, losses, counted in terms:
+            if weight:
+                mean, some = mean_over_images(losses(), counted)
+                self.log(f"train/{name}", mean.detach().where(some, torch.nan), sync_dist=True, batch_size=len(batch))
+                total = total + weight / len(terms) * mean
+        self.log("train/loss", total.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
+        return total
+
+
+def _strong_colours() -> nn.Module:
+    """Colour jitter and blur as strong as UniMatch's, by the same authors; Depth Anything states no magnitudes."""
+    from kornia.augmentation import AugmentationSequential, ColorJiggle, RandomGaussianBlur
+
+    return AugmentationSequential(
+        ColorJiggle(0.5, 0.5, 0.5, 0.25, p=0.8), RandomGaussianBlur((13, 13), (0.1, 2.0), p=0.5), data_keys=["input"]
+    )
