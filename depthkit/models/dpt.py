@@ -1,11 +1,10 @@
-"""DPT: a transformer's tokens made into a pyramid and fused (Ranftl et al. 2021), as Depth Anything has it (Yang et al. 2024)."""
+"""DPT: a transformer's tokens made into a pyramid and fused (Ranftl et al. 2021), as in Depth Anything (Yang et al. 2024)."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from depthkit.errors import RecipeError
@@ -57,7 +56,7 @@ class DPTDecoder(nn.Module):
         stride: its stride [px]: half of the pyramid's finest; an eighth of a patch, which need not be whole.
 
     Raises:
-        RecipeError: strides that are neither four equal ones nor doubling; ``out_channels`` that are not four, or for a pyramid.
+        RecipeError: strides that are neither four equal ones nor doubling; ``out_channels`` not four, or for a pyramid.
     """
 
     def __init__(
@@ -76,8 +75,8 @@ class DPTDecoder(nn.Module):
             widths = [features * 3 * 2**level // 4 for level in range(4)] if out_channels is None else list(out_channels)
             if not len(encoder_channels) == len(widths) == 4:
                 raise RecipeError(
-                    f"expected four maps of stride {encoder_strides[0]} and four out_channels; got {len(encoder_channels)} maps "
-                    f"and out_channels {tuple(widths)}. Hook four blocks."
+                    f"expected four maps of stride {encoder_strides[0]} and four out_channels; got {len(encoder_channels)} "
+                    f"maps and out_channels {tuple(widths)}. Hook four blocks."
                 )
             self.reassemble.extend(Reassemble(channels[level], widths[level], level) for level in range(4))
             channels = widths
@@ -86,7 +85,7 @@ class DPTDecoder(nn.Module):
             require_pyramid(type(self).__name__, encoder_strides)
             if out_channels is not None:
                 raise RecipeError(
-                    f"expected no out_channels for an encoder with maps of strides {tuple(encoder_strides)}, which are a pyramid "
+                    f"expected no out_channels for an encoder with maps of strides {tuple(encoder_strides)}, a pyramid "
                     f"already; got {tuple(out_channels)}. Leave them out."
                 )
             self.stride = encoder_strides[0] / 2
@@ -132,9 +131,9 @@ class SigmoidDepthHead(DPTHead):
             raise RecipeError(f"expected max_depth > 0 m; got {max_depth}.")
         self.max_depth = max_depth
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, channels, H / stride, W / stride) -> (B, 1, H, W)``, metres."""
-        return self.max_depth * super().forward(x).sigmoid()
+    def map(self, hidden: Tensor) -> Tensor:
+        """As of ``MidasHead``, metres."""
+        return self.max_depth * super().map(hidden).sigmoid()
 
 
 @architecture

@@ -93,7 +93,7 @@ class LogDisparityHead(nn.Module):
 
     representation = Representation.LOG_DISPARITY
 
-    def __init__(self, channels: int, stride: int) -> None:
+    def __init__(self, channels: int, stride: float) -> None:
         super().__init__()
         self.stride = stride
         self.output = OutputConv(channels, 1, 1)

@@ -94,7 +94,7 @@ class XianHead(nn.Module):
         representation: what the output's numbers are.
     """
 
-    def __init__(self, channels: int, stride: int, *, representation: Representation = Representation.DISPARITY) -> None:
+    def __init__(self, channels: int, stride: float, *, representation: Representation = Representation.DISPARITY) -> None:
         super().__init__()
         self.representation = Representation(representation)
         self.stride = stride
