@@ -94,7 +94,7 @@ class PublishedStep(nn.Module):
 
 
 class OurStep(nn.Module):
-    """The step that Lightning runs, with the weights of the published networks."""
+    """What ``training_step`` minimises, with the weights of the published networks."""
 
     def __init__(self, batch: Batch, published: PublishedStep, *, channels_last: bool, augment: nn.Module | None) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class OurStep(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss."""
-        return self.module.training_step(batch, 0)
+        return self.module.reconstruct(batch).loss.mean()
 
 
 def example(rows: int, height: int, width: int, device: str) -> Batch:
@@ -255,7 +255,7 @@ def main() -> None:
     if options.rival is None:
         parser.error("--rival FOLDER or DEPTHKIT_MONODEPTH2 must name the folder of the unpacked package")
     sys.path.insert(0, options.rival)  # for its top-level modules `layers` and `networks`
-    warnings.filterwarnings("ignore")  # of the published code, and of Lightning about logging without a trainer
+    warnings.filterwarnings("ignore")  # of the published code
     torch.set_num_threads(options.threads)
     if options.memory_of:
         print(peak_memory(options.memory_of, options))
@@ -263,7 +263,7 @@ def main() -> None:
 
     memory = {}
     for name in (RIVAL, OURS):  # in fresh processes, and before this one grows: a child's peak begins at its parent's size
-        run = subprocess.run([sys.executable, *sys.argv, "--memory-of", name], capture_output=True, text=True, check=True)
+        run = subprocess.run([sys.executable, *sys.argv, "--memory-of", name], stdout=subprocess.PIPE, text=True, check=True)
         memory[name] = float(run.stdout.split()[-1])
 
     contenders = steps(options)
