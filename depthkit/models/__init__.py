@@ -49,8 +49,10 @@ from depthkit.models.vgg import vgg16_relu1_1
 from depthkit.models.vit import ViTEncoder
 from depthkit.models.weights import read_weights
 from depthkit.models.xian import XianDecoder, XianHead, xian_resnet50
+from depthkit.models.zoedepth import BinsHead, ZoeDepthNet, zoedepth
 
 __all__ = [
+    "BinsHead",
     "DPTDecoder",
     "DPTHead",
     "DepthNet",
@@ -72,6 +74,7 @@ __all__ = [
     "ViTEncoder",
     "XianDecoder",
     "XianHead",
+    "ZoeDepthNet",
     "architecture",
     "build",
     "dpt_dinov2_base",
@@ -102,4 +105,5 @@ __all__ = [
     "read_weights",
     "vgg16_relu1_1",
     "xian_resnet50",
+    "zoedepth",
 ]

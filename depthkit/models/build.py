@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from depthkit.errors import CheckpointError
@@ -20,19 +21,28 @@ def architecture(function: Callable[P, Net]) -> Callable[P, Net]:
     def recorded(*args: P.args, **kwargs: P.kwargs) -> Net:
         model = function(*args, **kwargs)
         arguments = inspect.signature(function).bind(*args, **kwargs).arguments
-        plain = {name: str(value) if isinstance(value, str) else value for name, value in arguments.items()}
-        model.config = {"architecture": function.__name__} | plain | {"pretrained": False}
+        plain = {name: _plain(value) for name, value in arguments.items()}
+        if not any(isinstance(value, DepthNet) and value.config is None for value in arguments.values()):
+            model.config = {"architecture": function.__name__} | plain | {"pretrained": False}
         return model
 
     _ARCHITECTURES[function.__name__] = recorded
     return recorded
 
 
-def build(config: Mapping[str, Any]) -> DepthNet:
+def _plain(value: Any) -> Any:
+    """A value as a checkpoint may hold it: an enumeration's member as text, a network as its own config."""
+    if isinstance(value, DepthNet):
+        return value.config
+    return str(value) if isinstance(value, str) else value
+
+
+def build(config: Mapping[str, Any], *, pretrained: bool | str | Path = False) -> DepthNet:
     """The network that a named architecture built, with random weights; nothing is downloaded.
 
     Args:
         config: ``DepthNet.config``: "architecture", the function's name, and its arguments.
+        pretrained: weights that its encoder starts from after all, see ``TimmEncoder``.
 
     Raises:
         CheckpointError: no architecture of that name, or not with these arguments.
@@ -53,5 +63,5 @@ def build(config: Mapping[str, Any]) -> DepthNet:
         raise CheckpointError(
             f"expected arguments of {name} as this version of depthkit knows them; {error}. Use the version that wrote them."
         ) from error
-    bound.arguments["pretrained"] = False
+    bound.arguments["pretrained"] = pretrained
     return _ARCHITECTURES[name](*bound.args, **bound.kwargs)

@@ -1,23 +1,19 @@
 """Published depth checkpoints, in the names of their authors, loaded into the networks here: all of one, or none."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from depthkit.errors import CheckpointError
+from depthkit.models.checkpoints_dpt import FUSION, Rules, from_depth_anything, from_transformers, from_zoedepth, renamed
 from depthkit.models.weights import check_fit
 
 Converter = Callable[[Mapping[str, Any]], dict[str, Tensor]]
-Rules = tuple[tuple[str, str], ...]
 
-# layer1 of the released encoders is a sequence that begins with the stem; refinenet4, the coarsest fusion block, is our first.
+# layer1 of the released encoders is a sequence that begins with the stem.
 _MIDAS_DECODER: Rules = (
-    *((rf"scratch\.layer{k}_rn\.", f"decoder.lateral.{k - 1}.") for k in (1, 2, 3, 4)),
-    *((rf"scratch\.refinenet{k}\.resConfUnit1\.", f"decoder.fusion.{4 - k}.skip_unit.") for k in (1, 2, 3, 4)),
-    *((rf"scratch\.refinenet{k}\.resConfUnit2\.", f"decoder.fusion.{4 - k}.unit.") for k in (1, 2, 3, 4)),
-    *((rf"scratch\.refinenet{k}\.out_conv\.", f"decoder.fusion.{4 - k}.out.") for k in (1, 2, 3, 4)),
+    *FUSION,
     (r"scratch\.output_conv\.0\.", "head.reduce."),
     (r"scratch\.output_conv\.2\.", "head.refine."),
     (r"scratch\.output_conv\.4\.", "head.output."),
@@ -37,19 +33,10 @@ _MIDAS_EFFICIENTNET: Rules = (
 )  # fmt: skip
 
 
-def _renamed(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """Each name with its first matching prefix replaced; a name that no rule knows stays, to be listed as unexpected."""
-
-    def name(key: str) -> str:
-        return next((re.sub(old, new, key, count=1) for old, new in rules if re.match(old, key)), key)
-
-    return {name(key): x for key, x in state.items()}
-
-
 def _from_midas(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """MiDaS v2, v2.1 large (ResNeXt-101) and v2.1 small (EfficientNet-Lite3)."""
     small = any(key.startswith("pretrained.layer1.3.") for key in state)  # a max-pooling without weights in the others
-    return _renamed(state, _MIDAS_DECODER + (_MIDAS_EFFICIENTNET if small else _MIDAS_RESNET))
+    return renamed(state, _MIDAS_DECODER + (_MIDAS_EFFICIENTNET if small else _MIDAS_RESNET))
 
 
 # Every file of Monodepth2: its rules, and names in it that are no part of the network.
@@ -81,7 +68,7 @@ def _from_monodepth2(state: Mapping[str, Any]) -> dict[str, Tensor]:
                 'Pass for example {"encoder": torch.load("encoder.pth"), "depth": torch.load("depth.pth")}.'
             )
         pose = _MONODEPTH2_POSE_CNN if "pose_conv.weight" in weights else _MONODEPTH2_POSE
-        converted |= _renamed(_network_of(weights), _MONODEPTH2.get(file, pose))
+        converted |= renamed(_network_of(weights), _MONODEPTH2.get(file, pose))
     return converted
 
 
@@ -92,8 +79,11 @@ def _network_of(weights: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 CONVERTERS: Mapping[str, Converter] = {
+    "depth_anything": from_depth_anything,
     "midas": _from_midas,
     "monodepth2": _from_monodepth2,
+    "transformers": from_transformers,
+    "zoedepth": from_zoedepth,
 }
 """Who published the checkpoint -> its state dict in the names of our networks."""
 
@@ -106,12 +96,15 @@ def load_published(model: nn.Module, state_dict: Mapping[str, Any], *, source: s
     Args:
         model: a network of the same architecture: for "midas" ``midas_resnext101``,
             ``midas_small``, or ``midas_timm`` on a ResNet; for "monodepth2" ``monodepth2_timm`` on a ResNet, a pose network or
-            a ``PredictiveMask``.
+            a ``PredictiveMask``; for "depth_anything" and "transformers" ``dpt_dinov2_*``, with the file's own ``hooks`` and
+            ``max_depth``, which its weights do not tell; for "zoedepth" ``zoedepth`` on these.
         state_dict: the official file's contents, for example ``torch.load(path, weights_only=True)``; of "monodepth2", those of
             the network's files by name: ``{"encoder": ..., "depth": ...}``, ``{"pose_encoder": ..., "pose": ...}``,
             ``{"pose": ...}`` or ``{"predictive_mask": ...}``. Their ImageNet classifier and training size are not read.
-        source: who published it: "midas" (v2 and v2.1, github.com/isl-org/MiDaS) or "monodepth2"
-            (github.com/nianticlabs/monodepth2).
+        source: who published it: "midas" (v2 and v2.1, github.com/isl-org/MiDaS), "monodepth2"
+            (github.com/nianticlabs/monodepth2), "depth_anything" (v1 and v2, relative and v2's metric ones,
+            github.com/LiheYoung/Depth-Anything), "transformers" (``DepthAnythingForDepthEstimation.state_dict()``) or
+            "zoedepth" (Depth Anything v1's metric ones, or ``ZoeDepthForDepthEstimation.state_dict()`` on DINOv2).
 
     Raises:
         CheckpointError: an unknown source, or weights that do not fit; every name that is missing, unexpected or of another
