@@ -1,0 +1,259 @@
+"""Depth and motion from rendered video without a label, and Monodepth2's ablation (Godard et al. 2019, table 2).
+
+Drives (one frame apart) and walks through rooms (three frames apart) with moving objects in a third of the scenes and a camera
+that stands still in a fifth. One pair of networks per row and seed, from random weights, same order of the scenes, same
+number of steps; in rooms the full method only:
+
+    full         minimum over sources, automask, every scale compared at full resolution (the paper's method)
+    mean         as full, but the mean over sources
+    no automask  as full, but static pixels count
+    native       as full, but every scale compared at its own resolution
+    baseline     none of the three
+
+Scored on unseen scenes: depth after one median ratio per image, against the untrained network, one depth everywhere and one
+disparity per image row (the training scenes' median); motion over snippets of five frames after the best scale, against a
+camera that never moves and one that always moves like the training scenes' mean.
+
+    python benchmarks/self_supervised_video.py --jobs 2                  # everything; what is finished is kept
+    python benchmarks/self_supervised_video.py --scenes 32 --steps 20 --seeds 0 --out /tmp/quick   # a look
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from torch import Tensor
+
+from depthkit.data import ShardIndex, ShardSource, SyntheticScenes, VideoDataModule
+from depthkit.data.shards import write_shards
+from depthkit.data.synthetic import SceneKind
+from depthkit.evaluation import PROTOCOLS
+from depthkit.geometry import pose_from_axis_angle
+from depthkit.losses import MinReprojectionLoss
+from depthkit.metrics.functional import trajectory_error
+from depthkit.models import monodepth2_timm, pose_timm
+from depthkit.paradigms import SelfSupervisedVideoModule, StepDecay
+from depthkit.types import Ambiguity, LabelKind, Representation, Views
+
+SIZE = (64, 96)
+BATCH = 12
+NETWORK: dict[str, Any] = {"backbone": "test_resnet", "pretrained": False}
+UNSEEN = 60
+SNIPPET = 5
+SPACING: dict[SceneKind, int] = {"street": 1, "room": 3}
+METRIC = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
+RUNS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "mean": {"reduction": "mean"},
+    "no automask": {"automask": False},
+    "native": {"full_resolution": False},
+    "baseline": {"reduction": "mean", "automask": False, "full_resolution": False},
+}
+ROWS: dict[SceneKind, tuple[str, ...]] = {"street": tuple(RUNS), "room": ("full",)}
+Truth = dict[str, Tensor]
+
+
+def scenes(kind: SceneKind, count: int, seed: int, still: float) -> SyntheticScenes:
+    """Triplets of one kind."""
+    return SyntheticScenes(
+        count, size=SIZE, kind=kind, seed=seed, views=Views.VIDEO, spacing=SPACING[kind], moving=1 / 3, still=still
+    )
+
+
+def module(run: str, seed: int) -> SelfSupervisedVideoModule:
+    """A row's networks, untrained."""
+    seed_everything(seed, verbose=False)
+    options = dict(RUNS[run])
+    loss = MinReprojectionLoss(reduction=options.pop("reduction", "min"), automask=options.pop("automask", True))
+    return SelfSupervisedVideoModule(
+        monodepth2_timm(**NETWORK),
+        pose_timm(**NETWORK),
+        reprojection=loss,
+        optimizer=partial(torch.optim.Adam, lr=3e-4),
+        schedule=StepDecay(warmup=100, milestones=(0.75,)),
+        channels_last=True,
+        **options,
+    )
+
+
+def prepare(out: Path, count: int, jobs: int) -> None:
+    """Render what is missing: training triplets and, of unseen scenes, snippets with exact depth and motion."""
+    for kind in SPACING:
+        root = out / "shards" / kind
+        if not ((root / "index.json").exists() and ShardIndex.load(root).splits["train"].complete):
+            drawn = scenes(kind, count, seed=0, still=0.2)
+            write_shards(drawn, root, split="train", dataset=kind, workers=jobs, progress=True, resume=root.exists())
+        file = out / f"unseen-{kind}.pt"
+        if not file.exists():
+            torch.save(unseen(kind), file)
+
+
+def unseen(kind: SceneKind) -> Truth:
+    """Snippets of scenes of another seed: images, depth of the first, intrinsics, motions ``next_from_current``."""
+    drawn, spacing = scenes(kind, UNSEEN, seed=1, still=0.0), SPACING[kind]
+    videos = [drawn.video(i, (SNIPPET - 1) * spacing + 1)[::spacing] for i in range(UNSEEN)]
+    world = torch.from_numpy(np.stack([[view.world_from_camera for view in video] for video in videos]))
+    images = torch.from_numpy(np.stack([[view.image for view in video] for video in videos]))
+    return {
+        "image": images.movedim(-1, 2).float() / 255,
+        "depth": torch.from_numpy(np.stack([video[0].depth for video in videos]))[:, None].float(),
+        "intrinsics": torch.from_numpy(np.stack([video[0].intrinsics for video in videos])).float(),
+        "motion": torch.linalg.solve(world[:, 1:], world[:, :-1]),
+    }
+
+
+def train(kind: SceneKind, run: str, seed: int, out: Path, steps: int) -> None:
+    """Train one row's networks and keep weights, losses and time."""
+    torch.set_num_threads(1)
+    data = VideoDataModule(
+        [ShardSource(str(out / "shards" / kind))],
+        size=SIZE,
+        batch_size=BATCH,
+        seed=seed,
+        epoch_size=steps * BATCH,
+    )
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(max_epochs=1, accelerator="cpu", **quiet)
+    networks = module(run, seed)
+    began = time.perf_counter()
+    trainer.fit(networks, datamodule=data)
+    target = weights_file(out, kind, run, seed)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state": networks.state_dict(), "seconds": time.perf_counter() - began}, target)
+
+
+def weights_file(out: Path, kind: SceneKind, run: str, seed: int) -> Path:
+    """Where a finished row lies."""
+    return out / "weights" / f"{kind}-{run.replace(' ', '-')}-{seed}.pt"
+
+
+def depth_scores(predict: Callable[[Tensor], Tensor], truth: Truth) -> dict[str, float]:
+    """Mean over images after one median ratio each; ``predict`` gives disparity."""
+    depth = truth["depth"]
+    with torch.no_grad():
+        disparity = predict(truth["image"][:, 0])
+    values = PROTOCOLS["synthetic_median"].score(disparity, Representation.DISPARITY, depth, depth < 80, kind=METRIC)
+    return {name: float(values[name].nanmean()) for name in ("abs_rel", "delta1")}
+
+
+@torch.no_grad()
+def predicted_motion(networks: SelfSupervisedVideoModule, truth: Truth) -> Tensor:
+    """Motions of the snippets by the pose network, ``(N, frames - 1, 4, 4)``."""
+    images = truth["image"]
+    pairs = torch.stack([images[:, :-1], images[:, 1:]], 2).flatten(0, 1)
+    turn, move = networks.pose_net(pairs)
+    return pose_from_axis_angle(turn, move)[:, 0].unflatten(0, (len(images), -1)).double()
+
+
+def trajectory(motion: Tensor, truth: Truth) -> float:
+    """Mean ATE of whole snippets [m]."""
+    return float(trajectory_error(motion, truth["motion"], frames=SNIPPET, chaining="camera", partial=False).mean())
+
+
+def scores(kind: SceneKind, out: Path, seeds: list[int]) -> dict[str, list[dict[str, float]]]:
+    """Rows of a kind's table, a dictionary per seed: baselines, the untrained networks, and everything that is trained."""
+    truth = torch.load(out / f"unseen-{kind}.pt")
+    seen = list(scenes(kind, 100, seed=0, still=0.0))
+    mean = torch.from_numpy(np.mean([sample.frames_from_camera["next"] for sample in seen], 0))
+    still = torch.eye(4, dtype=torch.float64).expand_as(truth["motion"])
+    near = np.stack([np.where(sample.label < 80, 1 / sample.label, np.nan) for sample in seen])
+    profile = np.nanmedian(near, 2) / np.nanmedian(near, (1, 2))[:, None]  # of every image, in units of its median
+    rows = torch.from_numpy(np.nanmedian(profile, 0)).float()[:, None]
+    drift = mean.expand_as(truth["motion"])
+    found = {
+        "one depth, no motion": [{**depth_scores(lambda x: torch.ones_like(x[:, :1]), truth), "ate": trajectory(still, truth)}],
+        "median disparity per row, mean motion": [
+            {
+                **depth_scores(lambda x: rows.expand_as(x[:, :1]), truth),
+                "ate": trajectory(drift, truth),
+            }
+        ],
+    }
+    for run in ("untrained", *ROWS[kind]):
+        found[run] = []
+        for seed in seeds:
+            networks, minutes = trained(kind, run, seed, out)
+            ate = trajectory(predicted_motion(networks, truth), truth)
+            found[run].append({**depth_scores(networks, truth), "ate": ate, "minutes": minutes})
+    return found
+
+
+def trained(kind: SceneKind, run: str, seed: int, out: Path) -> tuple[SelfSupervisedVideoModule, float]:
+    """A row's networks in evaluation mode, and how long they were trained [min]."""
+    if run == "untrained":
+        return module("full", seed).eval(), 0.0
+    networks, kept = module(run, seed).eval(), torch.load(weights_file(out, kind, run, seed), weights_only=True)
+    networks.load_state_dict(kept["state"])
+    return networks, kept["seconds"] / 60
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> str:
+    """Mean and standard deviation over seeds, in Markdown."""
+    columns = {"abs_rel": ("AbsRel [%]", 100), "delta1": ("delta < 1.25 [%]", 100), "ate": ("ATE [mm]", 1000)}
+    lines = ["| | " + " | ".join(head for head, _ in columns.values()) + " | minutes |", "|---|--:|--:|--:|--:|"]
+    for row, seeds in found.items():
+        cells = []
+        for name, (_, unit) in columns.items():
+            values = unit * np.array([seed[name] for seed in seeds])
+            cells.append(f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""))
+        minutes = np.mean([seed.get("minutes", 0.0) for seed in seeds])
+        lines.append(f"| {row} | {' | '.join(cells)} | {minutes:.1f} |")
+    return "\n".join(lines)
+
+
+def picture(kind: SceneKind, out: Path, seed: int, file: Path) -> None:
+    """Unseen images, true disparity, and what the rows make of them."""
+    import matplotlib.pyplot as plt
+
+    truth, titles = torch.load(out / f"unseen-{kind}.pt"), ("image", "truth", *ROWS[kind])
+    networks = [trained(kind, run, seed, out)[0] for run in ROWS[kind]]
+    figure, axes = plt.subplots(5, len(titles), figsize=(2 * len(titles), 7), layout="constrained")
+    for line, image, depth in zip(axes, truth["image"][:, 0], truth["depth"], strict=False):
+        with torch.no_grad():
+            maps = [1 / depth[0], *(network(image[None])[0, 0] for network in networks)]
+        line[0].imshow(image.permute(1, 2, 0))
+        for axis, disparity in zip(line[1:], maps, strict=True):
+            low, high = np.quantile(disparity, [0.02, 0.98])
+            axis.imshow(disparity, cmap="magma", vmin=low, vmax=high)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    for axis in axes.flat:
+        axis.axis("off")
+    figure.savefig(file, dpi=100)
+
+
+def main() -> None:
+    """Render, train what is not trained, score, and write table, picture and numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/self_supervised_video"), help="folder; what is finished is kept")
+    parser.add_argument("--scenes", type=int, default=600, help="training scenes of each kind")
+    parser.add_argument("--steps", type=int, default=600, help=f"optimizer steps of {BATCH} triplets per network")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="networks trained at a time, one thread each")
+    options = parser.parse_args()
+    prepare(options.out, options.scenes, options.jobs)
+    todo = [(kind, run, seed) for seed in options.seeds for kind, runs in ROWS.items() for run in runs]
+    todo = [row for row in todo if not weights_file(options.out, *row).exists()]
+    with ProcessPoolExecutor(options.jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
+        waiting = [pool.submit(train, *row, options.out, options.steps) for row in todo]
+        for (kind, run, seed), done in zip(todo, waiting, strict=True):
+            done.result()
+            print(f"trained {run} on {kind}s, seed {seed}", flush=True)
+    for kind in ROWS:
+        found = scores(kind, options.out, options.seeds)
+        (options.out / f"scores-{kind}.json").write_text(json.dumps(found, indent=2))
+        picture(kind, options.out, options.seeds[0], options.out / f"maps-{kind}.png")
+        print(f"\n{kind}s\n\n{table(found)}")
+
+
+if __name__ == "__main__":
+    main()
