@@ -19,6 +19,7 @@ data:
   shards write | verify | info      raw RGB-D to shards, and checks of shards
 
 use:
+  label                             pseudo-labels for a pool of images, on all devices, by any teacher
   evaluate                          score a checkpoint on shards under a published protocol
   demo                              render scenes, train, evaluate, draw: the quickstart recipe from end to end
 
@@ -50,12 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _command(arguments: list[str]) -> None:
     from jsonargparse import auto_cli
 
-    from depthkit.cli import demo, evaluate, shards
+    from depthkit.cli import demo, evaluate, label, shards
 
     commands: dict[str, Any] = {
         "shards": {"_help": "Raw RGB-D to shards, and checks of shards.", "write": shards.write}
         | {"verify": shards.verify, "info": shards.info},
         "evaluate": evaluate.evaluate,
+        "label": label.label,
         "demo": demo.demo,
     }
     if arguments[0] not in commands:

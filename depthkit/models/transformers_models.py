@@ -1,0 +1,190 @@
+"""Depth and sky from models of the ``transformers`` library, called as ours are: on RGB in [0, 1]."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from depthkit.errors import CheckpointError, LabelError
+from depthkit.types import Ambiguity, LabelKind, Representation
+
+Output = Literal["disparity", "depth"]
+"""What a depth model of ``transformers`` returns as ``predicted_depth``: both bear that name."""
+_KINDS = {
+    "disparity": LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY),
+    "depth": LabelKind(Ambiguity.METRIC, Representation.DEPTH),
+}
+_METRIC = ("zoedepth", "depth_pro", "glpn", "prompt_depth_anything")
+_DEFAULT_SIDE = 512  # px, of a segmentation model whose processor names no size
+
+
+class _Transformers(nn.Module):
+    """A model that normalises its own input, with the size it was made for.
+
+    Attributes:
+        size: (height, width) [px] of its input, as its processor says.
+        keep_aspect: whether an image keeps its aspect, scaled as little as makes one side fit.
+        size_multiple: what both sides must be a multiple of [px].
+    """
+
+    image_mean: Tensor
+    image_std: Tensor
+
+    def __init__(self, model: nn.Module, processor: dict[str, Any]) -> None:
+        super().__init__()
+        self.model = model.eval()
+        for name, default in (("mean", [0.485, 0.456, 0.406]), ("std", [0.229, 0.224, 0.225])):
+            values = torch.tensor(processor.get(f"image_{name}") or default).view(1, 3, 1, 1)
+            self.register_buffer(f"image_{name}", values, persistent=False)
+        size = processor.get("size") or {}
+        size = {"height": size, "width": size} if isinstance(size, int) else size
+        side = size.get("shortest_edge", _DEFAULT_SIDE)
+        self.size = int(size.get("height", side)), int(size.get("width", side))
+        self.keep_aspect = bool(processor.get("keep_aspect_ratio", False))
+        config: Any = model.config
+        backbone = getattr(config, "backbone_config", None)
+        patch = getattr(backbone, "patch_size", None) or getattr(config, "patch_size", None)
+        self.size_multiple = patch if isinstance(patch, int) else int(processor.get("ensure_multiple_of") or 1)
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """The image as the model was trained to see it."""
+        return (image - self.image_mean) / self.image_std
+
+
+class TransformersDepth(_Transformers):
+    """An ``AutoModelForDepthEstimation``.
+
+    Args:
+        model: the model.
+        processor: the content of its ``preprocessor_config.json``.
+        output: what it returns. A relative model returns disparity up to scale and shift, a metric one depth [m], and both
+            under one name, so this has to be said; what the model says of itself must not contradict it.
+
+    Raises:
+        LabelError: nothing is said, or it contradicts the model's own configuration.
+    """
+
+    def __init__(self, model: nn.Module, processor: dict[str, Any], *, output: Output | None) -> None:
+        super().__init__(model, processor)
+        said = _own_word(model.config)
+        hint = f"This one calls itself {said[0]}: " if said else "Its model card says which; "
+        if output is None or output not in _KINDS:
+            raise LabelError(
+                f"expected to be told what the teacher returns, disparity (a relative model) or depth (a metric one); got "
+                f"{output}. {hint}give --output {said[1] if said else 'disparity or --output depth'}."
+            )
+        if said and said[1] != output:
+            raise LabelError(
+                f"expected --output {said[1]}, as this model calls itself {said[0]} in its configuration; got {output}. "
+                "Labels of the wrong kind would turn near and far around: correct --output."
+            )
+        self.kind = _KINDS[output]
+        self.representation = self.kind.representation
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The map ``(B, 1, h, w)`` of RGB in [0, 1], ``(B, 3, h, w)``."""
+        return self.model(pixel_values=self.normalised(image)).predicted_depth[:, None]
+
+
+class TransformersSky(_Transformers):
+    """The class ``sky`` of an ``AutoModelForSemanticSegmentation``.
+
+    Args:
+        model: the model.
+        processor: the content of its ``preprocessor_config.json``.
+
+    Raises:
+        CheckpointError: it has no class of that name.
+    """
+
+    def __init__(self, model: nn.Module, processor: dict[str, Any]) -> None:
+        super().__init__(model, processor)
+        names = {number: str(name).lower() for number, name in model.config.id2label.items()}  # type: ignore[union-attr,operator]
+        found = [int(number) for number, name in names.items() if name == "sky" or name.startswith(("sky,", "sky-"))]
+        if len(found) != 1:
+            raise CheckpointError(
+                f"expected a segmentation model with a class 'sky'; this one knows {', '.join(list(names.values())[:5])}, ... "
+                "Choose one trained on ADE20K or Cityscapes."
+            )
+        self.sky = found[0]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The probability of sky, ``(B, 1, h', w')`` in [0, 1], of RGB in [0, 1], ``(B, 3, h, w)``."""
+        return self.model(pixel_values=self.normalised(image)).logits.float().softmax(1)[:, self.sky : self.sky + 1]
+
+
+def load_depth(name: str, *, output: Output | None) -> TransformersDepth:
+    """The depth model in a folder, or of a hub id, of ``transformers``.
+
+    Args:
+        name: folder written by ``save_pretrained``, or hub id.
+        output: see ``TransformersDepth``.
+
+    Raises:
+        CheckpointError: ``transformers`` is not installed, or there is no such model, or it cannot be reached.
+        LabelError: see ``TransformersDepth``.
+    """
+    return TransformersDepth(*_load(name, "AutoModelForDepthEstimation", "depth"), output=output)
+
+
+def load_sky(name: str) -> TransformersSky:
+    """The segmentation model in a folder, or of a hub id, of ``transformers``.
+
+    Raises:
+        CheckpointError: as ``load_depth``, or it does not know the sky.
+    """
+    return TransformersSky(*_load(name, "AutoModelForSemanticSegmentation", "segmentation"))
+
+
+def _own_word(config: Any) -> tuple[str, Output] | None:
+    """What a model's configuration says of its output: relative or metric, and what that means."""
+    said = getattr(config, "depth_estimation_type", None)
+    if said == "metric" or (said is None and getattr(config, "model_type", "") in _METRIC):
+        return "metric", "depth"
+    return ("relative", "disparity") if said == "relative" else None
+
+
+def _load(name: str, factory: str, what: str) -> tuple[nn.Module, dict[str, Any]]:
+    try:
+        import transformers
+    except ImportError as error:
+        raise CheckpointError(
+            f"expected the package transformers to read {name}; it is not installed. `pip install depthkit[transformers]`."
+        ) from error
+    if (name.startswith((".", "/", "~")) or name.count("/") != 1) and not (Path(name).expanduser() / "config.json").is_file():
+        raise CheckpointError(
+            f"expected a {what} model of transformers at {name}: a folder with config.json, or a hub id such as "
+            "depth-anything/Depth-Anything-V2-Small-hf. Check the path."
+        )
+    place = str(Path(name).expanduser()) if (Path(name).expanduser() / "config.json").is_file() else name
+    try:
+        model, report = getattr(transformers, factory).from_pretrained(place, output_loading_info=True)
+        processor = _processor(place)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(
+            f"expected a {what} model of transformers at {name}; it cannot be had ({lines[0]}). Without a connection to the "
+            "hub, give a folder that save_pretrained wrote."
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise CheckpointError(
+            f"expected all weights of the {what} model {name}; {len(missing)} are missing, such as {missing[0]}, and would be "
+            "random. Choose a model that was trained for this."
+        )
+    return model, processor
+
+
+def _processor(place: str) -> dict[str, Any]:
+    """What ``preprocessor_config.json`` says."""
+    folder = Path(place)
+    if folder.is_dir():
+        file = folder / "preprocessor_config.json"
+    else:
+        from huggingface_hub import hf_hub_download
+
+        file = Path(hf_hub_download(place, "preprocessor_config.json"))
+    if not file.is_file():
+        raise OSError(f"{file.name} is missing, which says at what size and how normalised it wants images")
+    return dict(json.loads(file.read_text()))
