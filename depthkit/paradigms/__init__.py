@@ -4,6 +4,7 @@ from depthkit.paradigms.affine_invariant import AffineInvariantModule
 from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.cutmix import CutMix
 from depthkit.paradigms.geometry_preserving import GeometryPreservingModule
+from depthkit.paradigms.metric import MetricModule
 from depthkit.paradigms.optimizers import LookaheadRAdam
 from depthkit.paradigms.pareto import pareto_weights
 from depthkit.paradigms.schedules import CosineDecay, LinearDecay, Schedule, StepDecay
@@ -18,6 +19,7 @@ __all__ = [
     "GeometryPreservingModule",
     "LinearDecay",
     "LookaheadRAdam",
+    "MetricModule",
     "Schedule",
     "SelfSupervisedVideoModule",
     "SemiSupervisedModule",

@@ -78,6 +78,7 @@ ALL_LOSSES = [
     LossCase(functional.pairwise_l2_si_loss, losses.PairwiseL2SILoss),
     LossCase(functional.silog_loss, losses.SILogLoss),
     LossCase(functional.silog_loss, losses.SILogLoss, {"variance_focus": 0.5}),
+    LossCase(functional.silog_loss, losses.SILogLoss, {"root": True, "factor": 10.0}),
     LossCase(functional.ranking_loss, losses.RankingLoss),
 ]
 

@@ -1,0 +1,106 @@
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from depthkit.errors import LabelError, RecipeError
+from depthkit.losses import SILogLoss
+from depthkit.models import dpt_timm, zoedepth
+from depthkit.paradigms import MetricModule, SemiSupervisedModule
+from depthkit.types import Ambiguity, Representation
+from tests.contracts.paradigm import FILM, METRIC_DEPTH, Memory, TinyNet, batch, sgd, trainer, weights_after
+from tests.contracts.ranks import on_ranks
+
+ROWS = [(0, METRIC_DEPTH)] * 6
+
+
+def module(**options: Any) -> MetricModule:
+    torch.manual_seed(0)
+    return MetricModule(TinyNet(Representation.DEPTH), **{"optimizer": sgd, **options})
+
+
+def test_the_loss_is_zoedepths_on_labels_in_range() -> None:
+    m, b = module(label_range=(2.0, 5.0)), batch(ROWS)
+    losses, counted = m.per_image_loss(b)
+    prediction = m(b.image).detach()
+    for row, loss in enumerate(losses):
+        depth, known = b.target[row], b.valid[row]
+        kept = known & (depth >= 2) & (depth <= 5)
+        g = prediction[row][kept].log() - depth[kept].log()
+        if kept.any():
+            assert_close(loss, 10 * (g.var(correction=0) + 0.15 * g.mean() ** 2).sqrt())
+        assert bool(counted[row]) == bool(kept.any())
+
+
+@pytest.mark.parametrize("representation", [Representation.LOG_DEPTH, Representation.DISPARITY])
+def test_what_the_network_outputs_does_not_matter(representation: Representation) -> None:
+    b, depth_net, other = batch(ROWS), module(), module()
+
+    class Converted(TinyNet):
+        def forward(self, image: Tensor) -> Tensor:
+            depth = super().forward(image)
+            return depth.log() if representation == Representation.LOG_DEPTH else 1 / depth
+
+    torch.manual_seed(0)
+    other.model = Converted(representation)
+    assert_close(other.per_image_loss(b)[0], depth_net.per_image_loss(b)[0])
+
+
+def ranks_agree(_: int, root: Path, ranks: int) -> list[dict[str, Tensor]]:
+    data = [Memory([batch(ROWS, unlabelled=[1])], (METRIC_DEPTH,), split) for split in ((3, 3), (1, 5))]
+    return [weights_after(module(), memory, root, ranks=ranks) for memory in data]
+
+
+def test_a_step_on_two_ranks_is_the_step_on_one(tmp_path: Path) -> None:
+    start = torch.cat([p.detach().flatten() for p in module().model.parameters()])
+    one, (two, other) = ranks_agree(0, tmp_path, 1), on_ranks(2, ranks_agree, tmp_path, 2)
+    for alone, together, rival in zip(one, two, other, strict=True):
+        flat = [torch.cat([p.flatten() for p in weights.values()]) for weights in (alone, together, rival)]
+        change = flat[0] - start
+        assert change.norm() > 1e-3
+        assert_close(flat[1] - start, change, rtol=0, atol=1e-4 * change.norm().item())
+        assert_close(flat[2], flat[1], rtol=0, atol=0)
+
+
+def test_a_relative_model_becomes_a_metric_one(tmp_path: Path) -> None:
+    """Teacher, then a sigmoid head on its weights, then ZoeDepth's bins on the same."""
+    relative = partial(dpt_timm, "test_vit", pretrained=False, features=16)
+    memory = Memory([batch(ROWS[:2], size=(32, 48))], (METRIC_DEPTH,))
+    first = SemiSupervisedModule(relative(), unlabelled_weight=0.0, feature_weight=0.0)
+    run = trainer(tmp_path)
+    run.fit(first, datamodule=memory)
+    run.save_checkpoint(tmp_path / "relative.ckpt")
+    still = partial(torch.optim.SGD, lr=0.0)
+    second = MetricModule(relative(max_depth=10.0), weights=tmp_path / "relative.ckpt", optimizer=still)
+    trainer(tmp_path).fit(second, datamodule=memory)
+    for name, value in first.model.state_dict().items():
+        assert_close(second.model.state_dict()[name], value, rtol=0, atol=0)
+    third = MetricModule(zoedepth(first.model), optimizer=partial(torch.optim.Adam, lr=1e-4), encoder_lr=2e-6)
+    trainer(tmp_path).fit(third, datamodule=memory)
+    assert (third(memory.batches[0].image) > 0).all()
+    assert third.ambiguity == Ambiguity.METRIC
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    batches = [batch(ROWS, seed=seed) for seed in range(4)]
+    learner = module(optimizer=partial(torch.optim.Adam, lr=1e-2))
+
+    def total() -> float:
+        return sum(float(learner.per_image_loss(b)[0].detach().sum()) for b in batches)
+
+    before = total()
+    trainer(tmp_path, max_steps=80, max_epochs=-1).fit(learner, datamodule=Memory(batches, (METRIC_DEPTH,)))
+    assert total() < 0.6 * before
+
+
+def test_what_is_not_metric_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="holds shift_scale disparity labels"):
+        trainer(tmp_path).fit(module(), datamodule=Memory([batch([(0, FILM)])], (FILM,)))
+    with pytest.raises(RecipeError, match="0 <= least < greatest"):
+        module(label_range=(5.0, 5.0))
+    with pytest.raises(LabelError, match="expected a loss on metric labels; Film accepts shift_scale"):
+        module(loss=type("Film", (SILogLoss,), {"accepts": frozenset({Ambiguity.SHIFT_SCALE})})())
