@@ -271,7 +271,7 @@ def main() -> None:
     for name in (RIVAL, OURS):
         torch.manual_seed(1)  # the same noise against ties
         losses[name] = contenders[name]()
-    torch.testing.assert_close(losses[OURS], losses[RIVAL], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(losses[OURS], losses[RIVAL], rtol=5e-5, atol=0)
 
     walls: dict[str, list[float]] = {name: [] for name in contenders}
     cpus: dict[str, list[float]] = {name: [] for name in contenders}
@@ -297,9 +297,10 @@ def main() -> None:
 
 
 def print_profile(contenders: dict[str, Step], device: str) -> None:
-    """One profiled step of each: its parts side by side, and the operators behind them."""
+    """The fastest of four profiled steps of each: its parts side by side, and the operators behind them."""
     mark_parts()
-    found = {name: by_part(contenders[name], device) for name in (RIVAL, OURS)}
+    profiled = [{name: by_part(contenders[name], device) for name in (RIVAL, OURS)} for _ in range(4)]
+    found = {name: min((turn[name] for turn in profiled), key=lambda parts: parts[0].total()) for name in (RIVAL, OURS)}
     print(f"\n| operators of | {RIVAL} [ms] | {OURS} [ms] |\n|---|--:|--:|")
     parts = sorted(found[RIVAL][0], key=found[RIVAL][0].__getitem__, reverse=True)
     for part in parts:
