@@ -45,6 +45,7 @@ from depthkit.models.refinenet_light import (
     lrn_timm,
 )
 from depthkit.models.trained import read_checkpoint
+from depthkit.models.transfer import encoder_state_dict, export_encoder
 from depthkit.models.vgg import vgg16_relu1_1
 from depthkit.models.vit import ViTEncoder
 from depthkit.models.weights import read_weights
@@ -81,6 +82,8 @@ __all__ = [
     "dpt_dinov2_large",
     "dpt_dinov2_small",
     "dpt_timm",
+    "encoder_state_dict",
+    "export_encoder",
     "load_published",
     "lrn_efficientnet_b0",
     "lrn_efficientnet_b1",

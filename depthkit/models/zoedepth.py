@@ -20,6 +20,7 @@ _ATTRACTORS = (16, 8, 4, 1)  # at each fused level, coarsest first
 _ATTRACTION = 300.0
 _TEMPERATURES = (0.0212, 50.0)
 _LEAST = 1e-4  # of a probability; and added to what is divided by a sum
+_NEARLY_0 = 1e-7  # keeps x ln x finite at 0; a low temperature makes it show, so it is that of the released network
 _WIDTH = 1e-3  # added to a bin's width before widths are divided by their sum
 
 
@@ -171,6 +172,6 @@ def _log_binomial(x: Tensor, classes: int) -> Tensor:
 
 
 def _log_choose(n: float, k: Tensor) -> Tensor:
-    """Ln C(n, k) by Stirling's formula without its square root, as released: n ln n - k ln k - (n - k) ln(n - k)."""
-    whole = torch.full_like(k, n)
-    return whole.xlogy(whole) - k.xlogy(k) - (whole - k).xlogy(whole - k)
+    """Logarithm of C(n, k) by Stirling's formula without its square root, n ln n - k ln k - (n - k) ln(n - k), as released."""
+    whole, k = torch.full_like(k, n) + _NEARLY_0, k + _NEARLY_0
+    return whole * whole.log() - k * k.log() - (whole - k) * (whole - k + _NEARLY_0).log()

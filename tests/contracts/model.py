@@ -21,13 +21,18 @@ from depthkit.models import (
     XianDecoder,
     XianHead,
     build,
+    dpt_timm,
     lrn_timm,
     midas_timm,
     monodepth2_timm,
+    zoedepth,
 )
 from depthkit.types import Representation
 
 _TINY = "test_efficientnet"  # timm's own test network, 82 k parameters
+
+
+_DPT = {"architecture": "dpt_timm", "backbone": "test_vit", "features": 16}
 
 
 def _of_parts(decoder, head, strides=(4, 8, 16, 32)) -> DepthNet:
@@ -48,6 +53,11 @@ ALL_MODELS: Mapping[str, Callable[[], DepthNet]] = {
         LogDisparityHead,
         strides=(2, 4, 8, 16, 32),
     ),
+    "dpt_vit": partial(dpt_timm, "test_vit", pretrained=False, features=16),
+    "dpt_vit_registers": partial(dpt_timm, "test_vit2", pretrained=False, features=16, hooks="v1", max_depth=10.0),
+    "dpt_conv": partial(dpt_timm, _TINY, pretrained=False, features=16, output_activation="softplus"),
+    "zoedepth": partial(zoedepth, _DPT, pretrained=False),
+    "zoedepth_bounded": partial(zoedepth, _DPT, pretrained=False, bins=8, depth_range=(0.1, 80.0)),
     "monodepth2": partial(monodepth2_timm, _TINY, pretrained=False),
     "monodepth2_no_stem": partial(monodepth2_timm, _TINY, pretrained=False, strides=(4, 8, 16, 32), scales=2),
 }

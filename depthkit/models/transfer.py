@@ -1,0 +1,65 @@
+"""Take the trained encoder of a depth network to other tasks: its weights in timm's names."""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from depthkit.errors import CheckpointError, RecipeError
+from depthkit.models.net import DepthNet
+
+
+def encoder_state_dict(model: DepthNet) -> dict[str, Tensor]:
+    """The encoder's weights, copied to the CPU, in the names of ``timm.create_model(name)``.
+
+    Of a vision transformer they are all but the classification layer, so that ``timm.create_model(name, num_classes=0)`` (and
+    of DINOv2 ``timm.create_model(name)``) loads them strictly. Of other backbones, layers after the last feature map are not
+    there either: an EfficientNet has no ``conv_head`` and ``bn2``.
+
+    Raises:
+        RecipeError: the encoder is no timm backbone.
+
+    Example:
+        >>> from depthkit.models import dpt_timm
+        >>> model = dpt_timm("test_vit", pretrained=False, features=16)
+        >>> timm.create_model("test_vit", num_classes=0).load_state_dict(encoder_state_dict(model))
+        <All keys matched successfully>
+    """
+    names = _timm_names(model)
+    weights = model.encoder.backbone.state_dict()
+    return {names[key]: x.detach().cpu().clone(memory_format=torch.contiguous_format) for key, x in weights.items()}
+
+
+def export_encoder(model: DepthNet, path: str | Path) -> None:
+    """Write ``encoder_state_dict`` to a ``.safetensors`` file, which ``pretrained=path`` reads, here and in most tools.
+
+    timm reads it by ``timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": path})``. The file's metadata
+    name the architecture.
+
+    Raises:
+        CheckpointError: another kind of file, or a folder that does not exist.
+        RecipeError: the encoder is no timm backbone.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors" or not path.parent.is_dir():
+        raise CheckpointError(f"expected a path that ends in .safetensors, in a folder that exists; got {path}.")
+    save_file(encoder_state_dict(model), path, metadata={"format": "pt", "architecture": _architecture(model)})
+
+
+def _architecture(model: DepthNet) -> str:
+    configuration = getattr(getattr(model.encoder, "backbone", None), "pretrained_cfg", None)
+    if not configuration:
+        raise RecipeError(f"expected a network on a timm backbone; got one with {type(model.encoder).__name__} as its encoder.")
+    return configuration["architecture"]
+
+
+def _timm_names(model: DepthNet) -> dict[str, str]:
+    """Name of a weight in the backbone -> its name in the whole network of timm."""
+    with torch.device("meta"):
+        whole: Any = timm.create_model(_architecture(model))
+    flat = {key.replace(".", "_"): key for key in whole.state_dict()}  # some feature extractors join module names by _
+    given = model.encoder.backbone.state_dict()
+    return {key: flat.get(key.removeprefix("model.").replace(".", "_"), key) for key in given}
