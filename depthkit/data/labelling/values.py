@@ -51,6 +51,7 @@ def stored_label(
         >>> label.tolist(), valid.all()
         ([[0.0, 0.5, 1.0]], np.True_)
     """
+    values = np.ascontiguousarray(values, np.float32)
     if not np.isfinite(values).all():
         raise PredictionError("expected a finite prediction; the teacher returned NaN or infinity. Try precision '32'.")
     seen = np.ones(values.shape, bool) if sky is None else ~sky
@@ -62,13 +63,10 @@ def stored_label(
         low, high = values.min(where=seen, initial=np.inf), values.max(where=seen, initial=-np.inf)
         if not high > low:
             raise PredictionError(f"expected a disparity that varies; the teacher returned {low:g} at every pixel.")
-        label = (values.astype(np.float32) - np.float32(low)) / (np.float32(high) - np.float32(low))
+        label = (values - low) / (high - low)
         return (label if sky is None else np.where(sky, np.float32(0), label)), np.ones(values.shape, bool), sky
     depth, valid = convert_label(
-        torch.from_numpy(np.ascontiguousarray(values, np.float32)),
-        torch.from_numpy(seen),
-        teacher.representation,
-        Representation.DEPTH,
+        torch.from_numpy(values), torch.from_numpy(seen), teacher.representation, Representation.DEPTH
     )
     if not bool(valid.any()):
         raise PredictionError("expected a prediction with positive depth; no pixel has one.")
