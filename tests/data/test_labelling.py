@@ -242,7 +242,7 @@ def test_a_shard_that_was_not_finished_leaves_nothing_and_is_still_to_do(shards,
 def test_two_processes_do_not_write_the_same_shard(shards, tmp_path):
     folder = LabelFolder(tmp_path / "out", open_pool(shards), AFFINE, FACTS)
     shard = LabelledShard(folder, folder.pool.pieces[0])
-    with pytest.raises(ShardError, match="another process is labelling train-000000.tar"):
+    with pytest.raises(ShardError, match=r"another process is labelling train-000000\.tar"):
         LabelledShard(folder, folder.pool.pieces[0])
     shard.discard()
 
@@ -309,7 +309,7 @@ def test_a_pool_that_is_none_says_what_is_missing(shards, tmp_path):
             open_pool(root, **options)
     with ShardWriter(shards, split="val", dataset="pool") as writer:
         writer.write(Sample("a", picture(0)))
-    with pytest.raises(ShardError, match="it has train, val. Give --split"):
+    with pytest.raises(ShardError, match=r"it has train, val\. Give --split"):
         open_pool(shards)
 
 

@@ -1,5 +1,6 @@
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ def test_a_model_that_says_nothing_of_itself_is_taken_at_the_users_word():
 def test_weights_that_are_missing_are_not_replaced_by_random_ones(relative, tmp_path):
     dinov2 = transformers.Dinov2Model(transformers.AutoConfig.from_pretrained(relative).backbone_config)
     save(dinov2, tmp_path)
-    (tmp_path / "config.json").write_text((open(f"{relative}/config.json")).read())
+    (tmp_path / "config.json").write_text((Path(relative) / "config.json").read_text())
     with pytest.raises(CheckpointError, match=r"are missing, such as .*, and would be random"):
         load_depth(str(tmp_path), output="disparity")
 
