@@ -132,9 +132,8 @@ def main() -> None:
     device = torch.device(options.device)
     warnings.filterwarnings("ignore")
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads of torch, {device}\n")
-    print(
-        "| teacher | side | batch | workers | bare images/s | label images/s | ratio | processor time |\n|---|--:|--:|--:|--:|--:|--:|--:|"
-    )
+    print("| teacher | side | batch | workers | bare images/s | label images/s | ratio | processor time |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as made:
         if not options.pool:
             photographs(Path(made), options.images)
