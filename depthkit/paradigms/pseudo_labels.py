@@ -1,6 +1,7 @@
 """Pseudo-labels by Lightning's predict loop: on every device, each writing shards of its own."""
 
 import math
+import signal
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from depthkit.data.labelling import (
@@ -94,6 +96,8 @@ class PseudoLabelModule(LightningModule):
         """Label the images of one batch, and hand them over."""
         if batch.error is not None:
             raise batch.error
+        if self.trainer.received_sigterm:  # the trainer heeds it while it trains only
+            raise SIGTERMException(128 + signal.SIGTERM)
         assert batch.piece is not None
         if batch.piece.shard not in self._open:
             self._open[batch.piece.shard] = LabelledShard(self.folder, batch.piece)

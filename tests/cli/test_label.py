@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from PIL import Image
 
 from depthkit.cli.label import label
@@ -156,6 +157,18 @@ def test_a_writer_that_fails_leaves_whole_shards_only(checkpoint, pool, labelled
     with pytest.raises(OSError, match="No space left"):
         label(str(checkpoint), str(pool), tmp_path / "out", **OPTIONS)
     assert {path.suffix for path in (tmp_path / "out").iterdir() if path.is_file()} <= {".tar", ".json"}
+    monkeypatch.undo()
+    label(str(checkpoint), str(pool), tmp_path / "out", **OPTIONS)
+    assert contents(tmp_path / "out") == contents(labelled)
+
+
+def test_a_run_that_is_told_to_end_leaves_whole_shards_only(checkpoint, pool, labelled, tmp_path, monkeypatch):
+    asked = iter([False] * 4 + [True] * 9)
+    monkeypatch.setattr(Trainer, "received_sigterm", property(lambda trainer: next(asked)))
+    with pytest.raises(SystemExit) as stopped:
+        label(str(checkpoint), str(pool), tmp_path / "out", **OPTIONS)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert not list((tmp_path / "out").glob("*.partial"))
     monkeypatch.undo()
     label(str(checkpoint), str(pool), tmp_path / "out", **OPTIONS)
     assert contents(tmp_path / "out") == contents(labelled)
