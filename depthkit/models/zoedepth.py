@@ -86,11 +86,8 @@ class BinsHead(nn.Module):
     def _drawn(self, centres: Tensor, x: Tensor) -> Tensor:
         """Centres after the mean of what each attractor a does to each centre c, dx / (1 + 300 dx^2) with dx = a - c."""
         attractors = F.softplus(x) if self.depth_range is None else (F.relu(x) + _WIDTH)[:, ::2]
-        shift = torch.zeros_like(centres)
-        for k in range(attractors.shape[1]):  # one at a time: all at once are a tensor 16 times as large
-            dx = attractors[:, k : k + 1] - centres
-            shift = shift + dx / (1 + _ATTRACTION * dx.square())
-        return centres + shift / attractors.shape[1]
+        dx = attractors.unsqueeze(2) - centres.unsqueeze(1)  # finer levels have fewer attractors: of like size at each
+        return centres + (dx / (1 + _ATTRACTION * dx.square())).mean(1)
 
     def _metric(self, centres: Tensor) -> Tensor:
         if self.depth_range is None:

@@ -67,6 +67,19 @@ def test_features_are_the_normalised_tokens_of_its_blocks(name, hooks):
     assert found.shape == (2, encoder.channels[3], 6, 8)
 
 
+def test_gradient_checkpointing_changes_no_gradient():
+    encoder = ViTEncoder(VIT, pretrained=False)
+    image = torch.randn(1, 3, 32, 48)
+    gradients = []
+    for keep_less in (False, True):
+        encoder.backbone.set_grad_checkpointing(keep_less)
+        encoder.zero_grad()
+        sum(x.square().mean() for x in encoder(image)).backward()
+        gradients.append([p.grad.clone() for p in encoder.parameters() if p.grad is not None])
+    for found, expected in zip(*gradients, strict=True):
+        assert_close(found, expected)
+
+
 @pytest.mark.parametrize("rule", ["transformers", "timm", "dinov2"])
 def test_positions_keep_prefix_trained_grid_and_constants(rule):
     positions = torch.randn(1, 2 + 20, 3)
