@@ -5,7 +5,18 @@ in a ``validation_step``. To add a benchmark, add an entry to ``depthkit.evaluat
 """
 
 from depthkit.evaluation.baselines import RowBaseline, best_row_baseline
-from depthkit.evaluation.crops import BORDER_NYU, CENTRE_MAKE3D, EIGEN_KITTI, EIGEN_NYU, FULL, GARG, Crop
+from depthkit.evaluation.crops import (
+    BORDER_NYU,
+    CENTRE_MAKE3D,
+    EIGEN_KITTI,
+    EIGEN_NYU,
+    EIGEN_NYU_ON_HYPERSIM,
+    FULL,
+    GARG,
+    GARG_IN_KB,
+    KB_CROP,
+    Crop,
+)
 from depthkit.evaluation.protocol import Comparison, Protocol, kinds
 from depthkit.evaluation.protocols import PROTOCOLS, find_protocol
 from depthkit.evaluation.render import batch_strip, colourise, picture_strip
@@ -19,8 +30,11 @@ __all__ = [
     "CENTRE_MAKE3D",
     "EIGEN_KITTI",
     "EIGEN_NYU",
+    "EIGEN_NYU_ON_HYPERSIM",
     "FULL",
     "GARG",
+    "GARG_IN_KB",
+    "KB_CROP",
     "PROTOCOLS",
     "Comparison",
     "Crop",

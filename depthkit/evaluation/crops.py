@@ -3,7 +3,7 @@
 The field writes "eigen crop" for three different rectangles; a name here is one rectangle, with its numbers and source.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -23,6 +23,8 @@ class Crop:
         columns: the same for columns.
         size: (height, width) [px] of the only image size the pixel numbers are meant for; None for fractions.
         rounding: of fractions of a size to a pixel: ``"down"`` or to the ``"nearest"``.
+        window: (height, width) [px] of the part at the bottom, in the middle of the columns, that the fractions are of; None:
+            the whole image.
     """
 
     name: str
@@ -31,17 +33,27 @@ class Crop:
     columns: tuple[float, float]
     size: tuple[int, int] | None = None
     rounding: Literal["down", "nearest"] = "down"
+    window: tuple[int, int] | None = None
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
         """First and last row, first and last column [px] in an image of this size; the last ones are excluded.
 
         Raises:
-            ShapeError: the crop is in pixels of another image size.
+            ShapeError: the crop is in pixels of another image size, or its window is larger than the image.
 
         Example:
             >>> GARG.box(375, 1242), EIGEN_NYU.box(480, 640)
             ((153, 371, 44, 1197), (45, 471, 41, 601))
         """
+        if self.window is not None:
+            down, across = height - self.window[0], width - self.window[1]
+            if min(down, across) < 0:
+                raise ShapeError(
+                    f"expected a label of at least {self.window[0]}x{self.window[1]} (height x width) for the crop "
+                    f"{self.name!r}; got {height}x{width}. Evaluate at the benchmark's own label size, or choose another crop."
+                )
+            top, bottom, left, right = replace(self, window=None).box(*self.window)
+            return top + down, bottom + down, left + across // 2, right + across // 2
         if self.size is None:
             whole = int if self.rounding == "down" else round
             edges = [*(whole(f * height) for f in self.rows), *(whole(f * width) for f in self.columns)]
@@ -75,4 +87,15 @@ CENTRE_MAKE3D = Crop(
 )
 BORDER_NYU = Crop(
     "border_nyu", "Romanov et al. 2020: NYUv2 at 480x640 without its white frame of 8 px", (8, 472), (8, 632), (480, 640)
+)
+KB_CROP = Crop("kb", "KITTI's depth benchmark", (0.0, 1.0), (0.0, 1.0), window=(352, 1216))
+GARG_IN_KB = Crop(
+    "garg_in_kb", "Garg et al. 2016, within the crop of KITTI's depth benchmark", GARG.rows, GARG.columns, window=(352, 1216)
+)
+EIGEN_NYU_ON_HYPERSIM = Crop(
+    "eigen_nyu_on_hypersim",
+    "Bhat et al. 2023, released code: NYUv2's pixels on Hypersim at 768x1024",
+    EIGEN_NYU.rows,
+    EIGEN_NYU.columns,
+    (768, 1024),
 )

@@ -126,7 +126,8 @@ class Protocol:
                 check_convertible(kind, self.space)
         if self.alignment is None:
             return
-        if self.alignment.degrees == "scale_shift" and self.alignment.space in _INVERSES and self.max_depth == torch.inf:
+        inverted = self.alignment.space in _INVERSES and self.alignment.space != self.space
+        if self.alignment.degrees == "scale_shift" and inverted and self.max_depth == torch.inf:
             raise RecipeError(
                 f"protocol {self.name!r}: expected a finite max_depth: a shift fitted in {self.alignment.space} can leave "
                 "pixels beyond infinity."

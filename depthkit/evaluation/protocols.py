@@ -6,6 +6,7 @@ from typing import Any
 
 from depthkit.errors import RecipeError
 from depthkit.evaluation.protocol import Protocol, kinds
+from depthkit.evaluation.protocols_depth_anything import DEPTH_ANYTHING_PROTOCOLS
 from depthkit.evaluation.protocols_gp2 import GP2_PROTOCOLS, LOG_RESIZE, UTS_FIT
 from depthkit.evaluation.protocols_monodepth2 import MEDIAN_FIT, MONODEPTH2_PROTOCOLS
 from depthkit.evaluation.resize import InputResize, OutputResize
@@ -95,6 +96,7 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
     _midas("tum", 5, "delta1_error", DeltaError(1.25).formula, max_depth=10.0),
     *GP2_PROTOCOLS,
     *MONODEPTH2_PROTOCOLS,
+    *DEPTH_ANYTHING_PROTOCOLS,
     *_on_scenes(
         "affine", "scale and shift in disparity fitted per image", accepts=_DENSE, alignment=_DISPARITY_FIT, max_depth=80.0
     ),

@@ -209,7 +209,8 @@ def describe(protocol: Protocol) -> dict[str, str]:
 
 def _rectangle(crop: Crop) -> str:
     rows, columns = (f"{edges[0]:g} to {edges[1]:g}" for edges in (crop.rows, crop.columns))
-    return f"{crop.name}: rows {rows}, columns {columns} {'px' if crop.size else 'of the image'} ({crop.source})"
+    whole = f"{crop.window[0]}x{crop.window[1]} px at the bottom and centre" if crop.window else "the image"
+    return f"{crop.name}: rows {rows}, columns {columns} {'px' if crop.size else f'of {whole}'} ({crop.source})"
 
 
 def _figure(value: float | None) -> str:

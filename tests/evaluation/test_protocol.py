@@ -35,7 +35,7 @@ def scene():
 @pytest.mark.parametrize("protocol", DENSE, ids=lambda p: p.name)
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
 def test_the_perfect_prediction_scores_perfectly(protocol, representation):
-    size = protocol.shown.size or (24, 32)
+    size = protocol.shown.size or protocol.shown.window or protocol.crop.size or (24, 32)
     depth, valid = 1 + 8 * torch.rand(3, 1, *size), torch.rand(3, 1, *size) > 0.3
     top, bottom, left, right = protocol.shown.box(*size)
     seen = depth[..., top:bottom, left:right]
