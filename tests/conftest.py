@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import lightning.pytorch  # noqa: F401 - first imported inside a test, its log would go to that test's captured stream
 import pytest
 import torch
 

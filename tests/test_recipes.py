@@ -12,6 +12,14 @@ from depthkit.cli.training import run
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+
+
+def dpt(**options: Any) -> dict[str, Any]:
+    """A small network of Depth Anything's kind."""
+    arguments = {"backbone": "test_resnet", "pretrained": False, "features": 16, **options}
+    return {"class_path": "depthkit.models.dpt_timm", "init_args": arguments}
+
+
 SMALL = {
     "AffineInvariantModule": {
         "model": {
@@ -32,6 +40,8 @@ SMALL = {
         "protocols": "synthetic_median",
         "augment": {"class_path": "torch.nn.Identity"},
     },
+    "SemiSupervisedModule": {"model": dpt(), "protocols": "synthetic_affine"},
+    "MetricModule": {"model": dpt(max_depth=80.0), "protocols": "synthetic_metric"},
 }
 """What shrinks a recipe of each paradigm."""
 SMALL_POSE = {"class_path": "depthkit.models.pose_timm", "init_args": {"backbone": "test_resnet", "pretrained": False}}
@@ -73,11 +83,16 @@ def test_a_shrunk_recipe_learns(recipe: Path, scenes: Path, drive: Path, tmp_pat
     model.pop("encoder_lr", None)
     if "pose_net" in model:
         model["pose_net"] = SMALL_POSE
+    if "teacher" in model:
+        model["teacher"] = dpt()
+    names = model.get("pseudo_labelled", ())
+    if names:
+        model["pseudo_labelled"] = [f"set{i}" for i, source in enumerate(data["sources"]) if source.get("name") in names]
     root = str(drive if "views" in data else scenes)
     data["sources"] = [{**source, "root": root, "name": f"set{i}"} for i, source in enumerate(data["sources"])]
     data["transform"] = {"class_path": "depthkit.data.transforms.Resize", "init_args": {"size": [64, 96]}}
-    data.update(val_sources=[{"root": root, "split": "test", "name": "test"}], size=[64, 96], num_workers=0, epoch_size=6)
-    data["batch_size"] = max(len(data["sources"]), 6)
+    data.update(val_sources=[{"root": root, "split": "test", "name": "test"}], size=[64, 96], num_workers=0)
+    data["batch_size"] = data["epoch_size"] = max(len(data["sources"]), 6)
     steps = {
         "max_steps": 40,
         "max_epochs": -1,

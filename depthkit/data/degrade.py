@@ -74,3 +74,15 @@ class DegradeLabel(Transform):
 
     def _draws(self, key: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, *hashlib.sha256(key.encode()).digest()])
+
+
+class WithoutLabel(Transform):
+    """An image alone: what a labelled dataset is to a teacher's student."""
+
+    def label_kinds(self, kind: LabelKind) -> frozenset[LabelKind]:
+        """See ``Transform.label_kinds``."""
+        return frozenset({LabelKind(Ambiguity.UNLABELLED, kind.representation)})
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """The sample without label, mask, sky and pairs."""
+        return sample.replace(label=None, valid=None, sky=None, pairs=None, ambiguity=Ambiguity.UNLABELLED)

@@ -44,7 +44,7 @@ from depthkit.models.refinenet_light import (
     lrn_mobilenetv2,
     lrn_timm,
 )
-from depthkit.models.trained import read_checkpoint
+from depthkit.models.trained import read_checkpoint, trained
 from depthkit.models.transfer import encoder_state_dict, export_encoder
 from depthkit.models.vgg import vgg16_relu1_1
 from depthkit.models.vit import ViTEncoder
@@ -106,6 +106,7 @@ __all__ = [
     "pose_timm",
     "read_checkpoint",
     "read_weights",
+    "trained",
     "vgg16_relu1_1",
     "xian_resnet50",
     "zoedepth",

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
 
 from depthkit.errors import CheckpointError
 from depthkit.models.build import build
+from depthkit.models.net import DepthNet
 from depthkit.models.weights import check_fit
 from depthkit.types import Ambiguity
 
@@ -83,3 +84,12 @@ def _rebuild(config: Mapping[str, Any], allow: tuple[str, ...], path: Path) -> n
     if not isinstance(model, nn.Module):
         raise CheckpointError(f"expected {name} to build a network; it built a {type(model).__name__}.")
     return model
+
+
+def trained(path: str | Path) -> DepthNet:
+    """The network of a checkpoint, to build upon: in a recipe ``base: {class_path: depthkit.models.trained, ...}``.
+
+    Args:
+        path: the ``.ckpt`` file; errors as of ``read_checkpoint``.
+    """
+    return cast(DepthNet, read_checkpoint(path).model)

@@ -200,7 +200,7 @@ class SemiSupervisedModule(DepthModule):
         with self.repeatable_chance():
             seen = self.challenge(batch, unlabelled)
         features = self.model.encode(seen.image)
-        prediction = self.model.head(self.model.decoder(features)).float()
+        prediction = self.model.decode(features).float()
         target, valid = self.pseudo_labels(batch, unlabelled & bool(self.unlabelled_weight))
         terms: list[tuple[str, float, Callable[[], Tensor], Tensor]] = [
             ("labelled", self.labelled_weight, lambda: self.loss(prediction, target, valid), ~unlabelled & has_label(valid)),

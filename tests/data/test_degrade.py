@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from depthkit.data import DepthDataModule, ShardSource, SyntheticScenes
-from depthkit.data.degrade import DegradeLabel
+from depthkit.data.degrade import DegradeLabel, WithoutLabel
 from depthkit.data.transforms import Compose, HorizontalFlip
 from depthkit.errors import LabelError, RecipeError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
@@ -91,3 +91,13 @@ def test_an_image_without_a_valid_pixel_stays_one(street: Sample) -> None:
         lesser = DegradeLabel(share)(blind, RNG)
         assert not lesser.valid.any()
         assert np.isfinite(lesser.label).all()
+
+
+def test_without_its_label_a_sample_is_an_image_alone() -> None:
+    sample = SyntheticScenes(1, size=(16, 24), kind="street")[0]
+    bare = WithoutLabel()(sample, np.random.default_rng(0))
+    assert bare.label is None
+    assert bare.valid is None
+    assert bare.ambiguity == Ambiguity.UNLABELLED
+    assert (bare.image == sample.image).all()
+    assert {kind.ambiguity for kind in WithoutLabel().label_kinds(sample.kind)} == {Ambiguity.UNLABELLED}

@@ -65,9 +65,7 @@ def stored_label(
             raise PredictionError(f"expected a disparity that varies; the teacher returned {low:g} at every pixel.")
         label = (values - low) / (high - low)
         return (label if sky is None else np.where(sky, np.float32(0), label)), np.ones(values.shape, bool), sky
-    depth, valid = convert_label(
-        torch.from_numpy(values), torch.from_numpy(seen), teacher.representation, Representation.DEPTH
-    )
+    depth, valid = convert_label(torch.from_numpy(values), torch.from_numpy(seen), teacher.representation, Representation.DEPTH)
     if not bool(valid.any()):
         raise PredictionError("expected a prediction with positive depth; no pixel has one.")
     if sky is None:
