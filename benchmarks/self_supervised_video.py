@@ -37,7 +37,6 @@ from depthkit.data import ShardIndex, ShardSource, SyntheticScenes, VideoDataMod
 from depthkit.data.shards import write_shards
 from depthkit.data.synthetic import SceneKind
 from depthkit.evaluation import PROTOCOLS
-from depthkit.geometry import pose_from_axis_angle
 from depthkit.losses import MinReprojectionLoss
 from depthkit.metrics.functional import trajectory_error
 from depthkit.models import monodepth2_timm, pose_timm
@@ -145,15 +144,6 @@ def depth_scores(predict: Callable[[Tensor], Tensor], truth: Truth) -> dict[str,
     return {name: float(values[name].nanmean()) for name in ("abs_rel", "delta1")}
 
 
-@torch.no_grad()
-def predicted_motion(networks: SelfSupervisedVideoModule, truth: Truth) -> Tensor:
-    """Motions of the snippets by the pose network, ``(N, frames - 1, 4, 4)``."""
-    images = truth["image"]
-    pairs = torch.stack([images[:, :-1], images[:, 1:]], 2).flatten(0, 1)
-    turn, move = networks.pose_net(pairs)
-    return pose_from_axis_angle(turn, move)[:, 0].unflatten(0, (len(images), -1)).double()
-
-
 def trajectory(motion: Tensor, truth: Truth) -> float:
     """Mean ATE of whole snippets [m]."""
     return float(trajectory_error(motion, truth["motion"], frames=SNIPPET, chaining="camera", partial=False).mean())
@@ -182,7 +172,7 @@ def scores(kind: SceneKind, out: Path, seeds: list[int]) -> dict[str, list[dict[
         found[run] = []
         for seed in seeds:
             networks, minutes = trained(kind, run, seed, out)
-            ate = trajectory(predicted_motion(networks, truth), truth)
+            ate = trajectory(torch.stack([networks.motions(x) for x in truth["image"]]), truth)
             found[run].append({**depth_scores(networks, truth), "ate": ate, "minutes": minutes})
     return found
 

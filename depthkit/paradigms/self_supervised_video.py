@@ -225,6 +225,27 @@ class SelfSupervisedVideoModule(DepthModule):
                 poses[i] = pose_from_axis_angle(turn, move * unit)[:, place]
         return torch.stack(poses, 1)
 
+    @torch.no_grad()
+    def motions(self, video: Tensor) -> Tensor:
+        """How the camera moved from each frame to the next, for ``TrajectoryError`` and ``chain_poses``.
+
+        Args:
+            video: successive frames at a size that the networks take, RGB in [0, 1], ``(T, 3, H, W)``.
+
+        Returns:
+            ``next_from_current`` in the unit of the depth, ``(T - 1, 4, 4)``.
+
+        Raises:
+            RecipeError: there is no pose network for pairs of frames.
+        """
+        if self.pose_net is None or self.pose_net.frames != 2:
+            raise RecipeError("expected a pose_net that sees 2 frames; there is none, or one of 3 frames.")
+        seen = self.model.encode(video)[-1] if self.pose_net.shares_encoder else video
+        turn, move = self.pose_net(torch.stack([seen[:-1], seen[1:]], 1))
+        if self.pose_net.times_mean_disparity:
+            move = move * self.model(video[:-1]).mean((1, 2, 3))[:, None, None]
+        return pose_from_axis_angle(turn, move)[:, 0]
+
     def _motion_error(self, poses: Tensor, batch: Batch) -> Tensor:
         """Mean over the sources of known motion of the difference in its length [m], ``(B,)``."""
         actual = batch.frames_from_camera[..., :3, 3]

@@ -12,8 +12,9 @@ from torch.testing import assert_close
 
 from depthkit.data import ShardSource, VideoDataModule
 from depthkit.errors import GeometryError, RecipeError
+from depthkit.geometry import invert_pose
 from depthkit.losses import MinReprojectionLoss
-from depthkit.models import LearnedCamera, PredictiveMask, monodepth2_timm, pose_cnn, pose_shared
+from depthkit.models import LearnedCamera, PredictiveMask, monodepth2_timm, pose_cnn, pose_shared, pose_timm
 from depthkit.paradigms import SelfSupervisedVideoModule
 from depthkit.types import Ambiguity, Batch, Views
 from tests.contracts.paradigm import METRIC_DEPTH, Memory, trainer
@@ -169,6 +170,28 @@ def test_a_run_resumed_mid_epoch_ends_in_the_same_weights_bit_for_bit(drive: Pat
     whole, resumed = run(), run(ckpt_path=tmp_path / "step=3.ckpt")
     for name, weight in whole.items():
         assert_close(resumed[name], weight, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["cnn", "shared", "separate"])
+def test_the_motions_of_a_video_are_those_that_training_uses(kind: str, drive: Path) -> None:
+    torch.manual_seed(0)
+    model = monodepth2_timm("test_resnet", pretrained=False)
+    nets = {
+        "cnn": pose_cnn,
+        "shared": partial(pose_shared, model.encoder.channels[-1]),
+        "separate": partial(pose_timm, "test_resnet", pretrained=False),
+    }
+    m, b = SelfSupervisedVideoModule(model, nets[kind]()).eval(), batch(drive)
+    before, after = m.reconstruct(b).source_from_target.unbind(1)
+    for row, (previous, following) in enumerate(b.frames):
+        motions = m.motions(torch.stack([previous, b.image[row], following]))
+        assert_close(motions[0], invert_pose(before[row : row + 1])[0], rtol=1e-4, atol=1e-6)
+        assert_close(motions[1], after[row], rtol=1e-4, atol=1e-6)
+
+
+def test_a_stereo_model_has_no_motions() -> None:
+    with pytest.raises(RecipeError, match="pose_net that sees 2 frames"):
+        module(None, stereo=True).motions(torch.rand(3, 3, *SIZE))
 
 
 def test_what_a_trained_model_leaves_open_follows_from_what_it_knew() -> None:
