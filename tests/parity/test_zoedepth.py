@@ -6,9 +6,10 @@ from torch import nn
 
 from depthkit.errors import CheckpointError
 from depthkit.models import DepthNet, dpt_timm, load_published, zoedepth
-from tests.parity.test_depth_anything import TINY, V1_TINY, backbone_config, difference, published_names, randomize
 
 transformers = pytest.importorskip("transformers")
+
+from tests.parity.test_depth_anything import TINY, V1_TINY, backbone_config, difference, published_names, randomize  # noqa: E402
 
 _RANGE = (1e-3, 10.0)  # as in the configuration's default
 
