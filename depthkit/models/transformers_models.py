@@ -147,17 +147,17 @@ def _own_word(config: Any) -> tuple[str, Output] | None:
 
 
 def _load(name: str, factory: str, what: str) -> tuple[nn.Module, dict[str, Any]]:
+    if (name.startswith((".", "/", "~")) or name.count("/") != 1) and not (Path(name).expanduser() / "config.json").is_file():
+        raise CheckpointError(
+            f"expected a {what} model of transformers at {name}: a folder with config.json, or a hub id such as "
+            "depth-anything/Depth-Anything-V2-Small-hf. Check the path."
+        )
     try:
         import transformers
     except ImportError as error:
         raise CheckpointError(
             f"expected the package transformers to read {name}; it is not installed. `pip install depthkit[transformers]`."
         ) from error
-    if (name.startswith((".", "/", "~")) or name.count("/") != 1) and not (Path(name).expanduser() / "config.json").is_file():
-        raise CheckpointError(
-            f"expected a {what} model of transformers at {name}: a folder with config.json, or a hub id such as "
-            "depth-anything/Depth-Anything-V2-Small-hf. Check the path."
-        )
     place = str(Path(name).expanduser()) if (Path(name).expanduser() / "config.json").is_file() else name
     try:
         model, report = getattr(transformers, factory).from_pretrained(place, output_loading_info=True)
