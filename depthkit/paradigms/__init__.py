@@ -5,9 +5,10 @@ from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.cutmix import CutMix
 from depthkit.paradigms.geometry_preserving import GeometryPreservingModule
 from depthkit.paradigms.metric import MetricModule
+from depthkit.paradigms.multires_noise import MultiResolutionNoise
 from depthkit.paradigms.optimizers import LookaheadRAdam
 from depthkit.paradigms.pareto import pareto_weights
-from depthkit.paradigms.schedules import CosineDecay, LinearDecay, Schedule, StepDecay
+from depthkit.paradigms.schedules import CosineDecay, ExponentialDecay, LinearDecay, Schedule, StepDecay
 from depthkit.paradigms.self_supervised_video import SelfSupervisedVideoModule
 from depthkit.paradigms.semi_supervised import SemiSupervisedModule
 
@@ -16,10 +17,12 @@ __all__ = [
     "CosineDecay",
     "CutMix",
     "DepthModule",
+    "ExponentialDecay",
     "GeometryPreservingModule",
     "LinearDecay",
     "LookaheadRAdam",
     "MetricModule",
+    "MultiResolutionNoise",
     "Schedule",
     "SelfSupervisedVideoModule",
     "SemiSupervisedModule",

@@ -67,3 +67,15 @@ class StepDecay(Schedule):
     def factor(self, progress: float) -> float:
         """See ``Schedule.factor``."""
         return self.gamma ** sum(progress >= share for share in self.milestones)
+
+
+class ExponentialDecay(Schedule):
+    """From 1 to ``final`` by the same factor every step, within the share ``until`` of the steps; from there on ``final``."""
+
+    def __init__(self, warmup: int = 0, *, final: float = 0.01, until: float = 1.0) -> None:
+        super().__init__(warmup)
+        self.final, self.until = final, until
+
+    def factor(self, progress: float) -> float:
+        """See ``Schedule.factor``."""
+        return self.final ** min(1.0, progress / self.until)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from depthkit.paradigms import CosineDecay, LinearDecay, Schedule, StepDecay
+from depthkit.paradigms import CosineDecay, ExponentialDecay, LinearDecay, Schedule, StepDecay
 
 
 def rates(schedule: Schedule, steps: int) -> list[list[float]]:
@@ -16,7 +16,10 @@ def rates(schedule: Schedule, steps: int) -> list[list[float]]:
     return seen
 
 
-@pytest.mark.parametrize("schedule", [Schedule(warmup=5), LinearDecay(warmup=5), CosineDecay(warmup=5), StepDecay(warmup=5)])
+KINDS = (Schedule, LinearDecay, CosineDecay, StepDecay, ExponentialDecay)
+
+
+@pytest.mark.parametrize("schedule", [kind(warmup=5) for kind in KINDS])
 def test_groups_keep_their_ratio_and_warm_up_rises_to_one(schedule: Schedule) -> None:
     seen = rates(schedule, 40)
     assert_close([encoder / decoder for decoder, encoder in seen], [0.1] * 40)
@@ -30,4 +33,5 @@ def test_each_schedule_has_its_closed_form() -> None:
     cosine = CosineDecay(flat=0.5)
     assert [cosine.factor(p) for p in (0.0, 0.25, 0.5)] == [1.0, 1.0, 1.0]
     assert_close([cosine.factor(0.75), cosine.factor(1.0)], [0.5, 0.0])
+    assert_close([d for d, _ in rates(ExponentialDecay(final=0.01, until=0.5), 4)], [1.0, 0.1, 0.01, 0.01])
     assert Schedule().factor(0.7) == 1.0
