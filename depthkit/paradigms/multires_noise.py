@@ -20,8 +20,8 @@ class MultiResolutionNoise:
 
     .. math:: \epsilon = \Big(n_0 + \sum_i s^i\, \mathrm{up}(n_i)\Big) / \sigma
 
-    with sigma the standard deviation over the whole batch, so that rows early in the diffusion come out below unit deviation and
-    late ones above.
+    with sigma the standard deviation over the whole batch: rows early in the diffusion come out below unit deviation, late ones
+    above.
 
     Args:
         strength: s in [0, 1]; 0 is plain white noise.
