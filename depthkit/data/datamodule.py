@@ -33,12 +33,14 @@ class ShardSource:
         split: which shards of it.
         name: what logs and reports call it; None for the name in the index.
         transform: what happens to each sample first, before what the datamodule does to all.
+        size: (height, width) [px] of its training images where it is not the datamodule's; then every batch is of one dataset.
     """
 
     root: str
     split: str = "train"
     name: str | None = None
     transform: Transform | None = None
+    size: tuple[int, int] | None = None
 
 
 class DepthDataModule(LightningDataModule):
@@ -105,8 +107,8 @@ class DepthDataModule(LightningDataModule):
         self.predict_sources = tuple(str(source) for source in predict_sources)
         self.mixing = mixing or EqualParts()
         self.batch_size, self.val_batch_size, self.num_workers = batch_size, val_batch_size, num_workers
-        self.size = (int(size[0]), int(size[1]))
-        self.transform = transform or Compose([RandomResizedCrop(self.size), HorizontalFlip()])
+        self.size = _size(size)
+        self.transform = transform
         self.seed, self.shuffle_window, self.epoch_size, self.drop_last = seed, shuffle_window, epoch_size, drop_last
         self.max_broken_fraction, self.multiprocessing_context = max_broken_fraction, multiprocessing_context
 
@@ -118,7 +120,7 @@ class DepthDataModule(LightningDataModule):
     @property
     def label_kinds(self) -> tuple[frozenset[LabelKind], ...]:
         """What the labels of each training source may be after its transforms."""
-        after = [Compose([t for t in (source.transform, self.transform) if t is not None]) for source in self.sources]
+        after = [Compose([t for t in (source.transform, self._transform(source)) if t]) for source in self.sources]
         stored = [ShardIndex.load(source.root).kind(source.split) for source in self.sources]
         return tuple(transform.label_kinds(kind) for transform, kind in zip(after, stored, strict=True))
 
@@ -150,8 +152,14 @@ class DepthDataModule(LightningDataModule):
             epoch_size=self.epoch_size,
         )
         labelled = [any(kind.ambiguity is not Ambiguity.UNLABELLED for kind in kinds) for kinds in self.label_kinds]
+        composition = self.mixing.composition(rows, sizes, labelled)
+        if len({d.size for d in datasets}) > 1 and ((composition > 0).sum(-1) > 1).any():
+            raise RecipeError(
+                f"expected images of one size in a batch; {self.mixing} mixes sources of sizes "
+                f"{', '.join(str(d.size) for d in datasets)}. Use OneDatasetPerBatch, or one data.size for all."
+            )
         plan = Plan(
-            self.mixing.composition(rows, sizes, labelled),
+            composition,
             tuple(d.counts for d in datasets),
             workers=workers,
             seed=self.seed,
@@ -177,7 +185,10 @@ class DepthDataModule(LightningDataModule):
         return DataLoader(files, batch_size=None, num_workers=self.num_workers, multiprocessing_context=self._context)
 
     def _training_dataset(self, source: ShardSource) -> Dataset:
-        return _dataset(source, self.transform, self.size)
+        return _dataset(source, self._transform(source), _size(source.size or self.size))
+
+    def _transform(self, source: ShardSource) -> Transform:
+        return self.transform or Compose([RandomResizedCrop(_size(source.size or self.size)), HorizontalFlip()])
 
     def _evaluation_loader(self, source: ShardSource) -> Loader:
         rank, world = self._rank_and_world()
@@ -245,6 +256,10 @@ class ImageFiles(TorchDataset[Batch]):
         if not source.exists():
             raise ShardError(f"expected an image or a folder at {source}; there is nothing. Check data.predict_sources.")
         return [source]
+
+
+def _size(size: Sequence[int]) -> tuple[int, int]:
+    return int(size[0]), int(size[1])  # a recipe has lists
 
 
 def _names(sources: Sequence[ShardSource]) -> tuple[str, ...]:

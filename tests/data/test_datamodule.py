@@ -8,6 +8,7 @@ from depthkit.data import (
     DepthDataModule,
     EqualParts,
     LabelledUnlabelled,
+    OneDatasetPerBatch,
     Proportional,
     ShardSource,
     ShardWriter,
@@ -68,6 +69,18 @@ def test_realised_frequencies_are_those_of_the_mixing(sources, mixing, share):
     data = DepthDataModule(sources, mixing=mixing, batch_size=6, size=(8, 8), epoch_size=600)
     counts = sum(torch.bincount(batch.dataset, minlength=3) for batch in data.train_dataloader())
     np.testing.assert_allclose(counts, 600 * np.array(share) / sum(share), atol=2)
+
+
+def test_sources_of_different_sizes_take_batches_in_turn(sources):
+    """Nine batches of ten from one, as Marigold mixes rooms with drives, each in the size of its own."""
+    mixed = [sources[0], ShardSource(sources[1].root, size=(8, 24))]
+    options = {"batch_size": 2, "size": (16, 16), "epoch_size": 80}
+    data = DepthDataModule(mixed, mixing=OneDatasetPerBatch([0.9, 0.1]), **options)
+    seen = [(batch.image.shape[-2:], batch.dataset.tolist()) for batch in data.train_dataloader()]
+    assert seen.count(((16, 16), [0, 0])) == 36
+    assert seen.count(((8, 24), [1, 1])) == 4
+    with pytest.raises(RecipeError, match=r"images of one size in a batch; EqualParts\(\) mixes .*\(16, 16\), \(8, 24\)"):
+        DepthDataModule(mixed, **options).train_dataloader()
 
 
 def test_an_epoch_of_given_size_has_so_many_samples(sources):
