@@ -8,6 +8,7 @@
 from depthkit.models.build import architecture, build
 from depthkit.models.camera import LearnedCamera
 from depthkit.models.checkpoints import load_published
+from depthkit.models.depth_codecs import AffineDepth, DepthCodec, LinearDepth, LogDepth, codec_of, valid_latents
 from depthkit.models.dpt import (
     DPTDecoder,
     DPTHead,
@@ -20,6 +21,8 @@ from depthkit.models.dpt import (
 from depthkit.models.encoder import TimmEncoder
 from depthkit.models.flip import FlipAverage
 from depthkit.models.heads import LogDisparityHead, MidasHead
+from depthkit.models.latent_diffusion import LatentDiffusionDepth
+from depthkit.models.latent_diffusion_build import latent_diffusion, latent_diffusion_of, latent_diffusion_tiny
 from depthkit.models.midas import MidasDecoder, midas_resnext101, midas_small, midas_timm
 from depthkit.models.monodepth2 import (
     Monodepth2Decoder,
@@ -31,6 +34,7 @@ from depthkit.models.monodepth2 import (
     monodepth2_timm,
 )
 from depthkit.models.net import DepthNet
+from depthkit.models.noise_schedule import NoiseSchedule
 from depthkit.models.pose import PoseCNN, PoseNet, SharedPoseNet, pose_cnn, pose_resnet18, pose_shared, pose_timm
 from depthkit.models.refinenet_light import (
     LightRefineNetDecoder,
@@ -44,6 +48,7 @@ from depthkit.models.refinenet_light import (
     lrn_mobilenetv2,
     lrn_timm,
 )
+from depthkit.models.sampling import Sampling
 from depthkit.models.trained import read_checkpoint, trained
 from depthkit.models.transfer import encoder_state_dict, export_encoder
 from depthkit.models.vgg import vgg16_relu1_1
@@ -53,22 +58,29 @@ from depthkit.models.xian import XianDecoder, XianHead, xian_resnet50
 from depthkit.models.zoedepth import BinsHead, ZoeDepthNet, zoedepth
 
 __all__ = [
+    "AffineDepth",
     "BinsHead",
     "DPTDecoder",
     "DPTHead",
+    "DepthCodec",
     "DepthNet",
     "FlipAverage",
+    "LatentDiffusionDepth",
     "LearnedCamera",
     "LightRefineNetDecoder",
+    "LinearDepth",
+    "LogDepth",
     "LogDisparityHead",
     "MidasDecoder",
     "MidasHead",
     "Monodepth2Decoder",
     "Monodepth2Head",
     "Monodepth2Net",
+    "NoiseSchedule",
     "PoseCNN",
     "PoseNet",
     "PredictiveMask",
+    "Sampling",
     "SharedPoseNet",
     "SigmoidDepthHead",
     "TimmEncoder",
@@ -78,12 +90,16 @@ __all__ = [
     "ZoeDepthNet",
     "architecture",
     "build",
+    "codec_of",
     "dpt_dinov2_base",
     "dpt_dinov2_large",
     "dpt_dinov2_small",
     "dpt_timm",
     "encoder_state_dict",
     "export_encoder",
+    "latent_diffusion",
+    "latent_diffusion_of",
+    "latent_diffusion_tiny",
     "load_published",
     "lrn_efficientnet_b0",
     "lrn_efficientnet_b1",
@@ -107,6 +123,7 @@ __all__ = [
     "read_checkpoint",
     "read_weights",
     "trained",
+    "valid_latents",
     "vgg16_relu1_1",
     "xian_resnet50",
     "zoedepth",

@@ -85,6 +85,11 @@ class DepthNet(nn.Module):
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """The encoder's feature maps of an image, ``(B, 3, H, W)`` in [0, 1]; raises like ``forward``."""
+        self.check(image)
+        return self.encoder((image - self.mean) / self.std)
+
+    def check(self, image: Tensor) -> None:
+        """``image`` is one that the network can take; raises like ``forward``."""
         check_image("image", image)
         height, width = image.shape[-2:]
         m = self.size_multiple
@@ -95,7 +100,6 @@ class DepthNet(nn.Module):
                 f"expected an image{least} whose height and width are multiples of {m}; got {height}x{width}. "
                 f"Resize or pad it to {legal[0]}x{legal[1]}, the next legal size."
             )
-        return self.encoder((image - self.mean) / self.std)
 
     def forward(self, image: Tensor) -> Tensor:
         """The map of an image.

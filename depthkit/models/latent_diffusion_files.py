@@ -1,0 +1,193 @@
+"""Latent diffusion models in the folders of diffusers: read one, and write one that its Marigold pipeline opens."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from depthkit import __version__
+from depthkit.errors import CheckpointError, DepthKitError
+from depthkit.models.latent_diffusion import LatentDiffusionDepth
+from depthkit.types import Ambiguity
+
+FACTS = "depthkit.json"
+TEXT = "empty_text_embedding.safetensors"
+_KEY = "empty_text_embedding"
+_PARTS = "unet/, vae/ and scheduler/"
+_PROCESSING_SIZE = 768  # px of the longer side, the resolution of Stable Diffusion 2 and of Marigold
+
+
+class Parts(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        unet: ``UNet2DConditionModel``, float32.
+        vae: ``AutoencoderKL``, float32.
+        scheduler: configuration of its noise.
+        text_embedding: of the empty prompt, ``(1, tokens, C)``.
+        facts: what ``save`` adds to what diffusers writes: "codec", "sampling"; empty in any other folder.
+    """
+
+    unet: Any
+    vae: nn.Module
+    scheduler: dict[str, Any]
+    text_embedding: Tensor
+    facts: dict[str, Any]
+
+
+def diffusers() -> Any:
+    """The package, imported when it is needed.
+
+    Raises:
+        DepthKitError: it is not installed.
+    """
+    try:
+        import diffusers as package
+    except ImportError as error:
+        raise DepthKitError(
+            "expected the package diffusers for latent diffusion models; it is not installed. "
+            "Run: pip install 'depthkit[diffusion]'"
+        ) from error
+    return package
+
+
+def load(source: str | Path, *, tokens: int | None = None) -> Parts:
+    """The parts in a folder of diffusers (of Stable Diffusion, Marigold or ``save``), or of a hub id.
+
+    Args:
+        source: which.
+        tokens: of the empty prompt's embedding: 2, its start and end, or 77, padded as for text-to-image; None takes what the
+            folder stores, or 2.
+
+    Raises:
+        CheckpointError: it is no such model, some of its weights are missing or too many, or it cannot be reached.
+        DepthKitError: diffusers is not installed, or transformers, which a text encoder needs.
+    """
+    package, root = diffusers(), _folder(source)
+    low_memory = importlib.util.find_spec("accelerate") is not None
+    found = {}
+    for name, kind in (("unet", package.UNet2DConditionModel), ("vae", package.AutoencoderKL)):
+        written = _read_json(root / name / "config.json", source).get("_class_name")
+        if written != kind.__name__:
+            raise CheckpointError(
+                f"expected a {kind.__name__} in {root / name}; it holds a {written}. Choose a model of the kind of Stable "
+                "Diffusion 1 or 2, or one that was fine-tuned from it."
+            )
+        try:
+            model, report = kind.from_pretrained(
+                root, subfolder=name, output_loading_info=True, torch_dtype=torch.float32, low_cpu_mem_usage=low_memory
+            )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise CheckpointError(
+                f"expected weights of {kind.__name__} in {root / name}; got: {_first_line(error)}."
+            ) from error
+        if wrong := [*report["missing_keys"], *report["unexpected_keys"]]:
+            raise CheckpointError(
+                f"expected the weights in {root / name} to be those its config.json describes; {len(wrong)} are missing or too "
+                f"many, such as {wrong[0]}. Save the model again."
+            )
+        found[name] = model
+    scheduler = _read_json(root / "scheduler" / "scheduler_config.json", source)
+    facts = json.loads((root / FACTS).read_text(encoding="utf-8")) if (root / FACTS).is_file() else {}
+    return Parts(found["unet"], found["vae"], scheduler, _text_embedding(root, tokens), facts)
+
+
+def save(model: LatentDiffusionDepth, folder: str | Path) -> Path:
+    """Write a model as a folder that ``diffusers.MarigoldDepthPipeline.from_pretrained`` opens, and ``load`` reads.
+
+    The text encoder is not stored: the embedding of the empty prompt is, beside the codec's facts. In diffusers, set
+    ``pipeline.empty_text_embedding`` to it before the first call.
+    """
+    package, folder = diffusers(), Path(folder)
+    affine = model.ambiguity == Ambiguity.SHIFT_SCALE
+    pipeline = package.MarigoldDepthPipeline(
+        model.unet,
+        model.vae,
+        package.DDIMScheduler.from_config(model.scheduler.config),
+        None,
+        None,
+        prediction_type="depth",
+        scale_invariant=affine,
+        shift_invariant=affine,
+        default_denoising_steps=model.sampling.steps,
+        default_processing_resolution=_PROCESSING_SIZE,
+    )
+    pipeline.save_pretrained(folder)
+    save_file({_KEY: model.text_embedding.detach().cpu().contiguous()}, folder / TEXT)
+    config = model.config or {}
+    facts = {"version": __version__, "codec": config["codec"], "sampling": config["sampling"]}
+    (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def _folder(source: str | Path) -> Path:
+    """Where the parts lie, downloaded if ``source`` is a hub id."""
+    path, text = Path(source).expanduser(), str(source)
+    if path.is_dir():
+        return path
+    if isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") != 1:
+        raise CheckpointError(
+            f"expected a folder of diffusers at {source}, with {_PARTS}, or a hub id such as prs-eth/marigold-depth-v1-1; "
+            "there is no such folder. Check the path."
+        )
+    from huggingface_hub import snapshot_download
+
+    weights = [f"{part}/*.safetensors" for part in ("unet", "vae", "text_encoder")]
+    try:
+        return Path(
+            snapshot_download(
+                text, allow_patterns=["*.json", "tokenizer/*", TEXT, *weights], ignore_patterns=["*.fp16.*", "*.non_ema.*"]
+            )
+        )
+    except Exception as error:  # whatever the hub's client, its network or its cache raise
+        raise CheckpointError(
+            f"expected a latent diffusion model at {text}; it cannot be had ({_first_line(error)}). Without a connection to "
+            f"the hub, give the path of a folder with {_PARTS}."
+        ) from error
+
+
+def _text_embedding(root: Path, tokens: int | None) -> Tensor:
+    if (root / TEXT).is_file():
+        stored: Tensor = load_file(root / TEXT)[_KEY]
+        if tokens not in (None, stored.shape[1]):
+            raise CheckpointError(
+                f"expected an embedding of {tokens} tokens in {root / TEXT}; it has {stored.shape[1]}, which the model was "
+                "trained with. Leave out tokens."
+            )
+        return stored
+    if not ((root / "text_encoder").is_dir() and (root / "tokenizer").is_dir()):
+        raise CheckpointError(
+            f"expected {TEXT}, or text_encoder/ and tokenizer/, in {root}; there is neither. Complete the folder: the "
+            "empty prompt's embedding comes from them once."
+        )
+    try:
+        from transformers import CLIPTextModel, CLIPTokenizer
+    except ImportError as error:
+        raise DepthKitError(
+            f"expected the package transformers for the text encoder in {root}; it is not installed. "
+            "Run: pip install 'depthkit[diffusion]'"
+        ) from error
+    tokenizer = CLIPTokenizer.from_pretrained(root, subfolder="tokenizer")
+    encoder = CLIPTextModel.from_pretrained(root, subfolder="text_encoder").float().eval()
+    padding = "do_not_pad" if tokens in (None, 2) else "max_length"
+    prompt = tokenizer("", padding=padding, max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        embedding: Tensor = encoder(prompt.input_ids)[0]
+    return embedding
+
+
+def _read_json(file: Path, source: str | Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise CheckpointError(
+            f"expected a latent diffusion model at {source}, a folder of diffusers with {_PARTS}; "
+            f"{file.parent.name}/{file.name} is missing. Check the path, or choose a model of the kind of Stable Diffusion 2."
+        )
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

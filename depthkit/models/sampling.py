@@ -1,0 +1,43 @@
+"""How a latent diffusion model predicts: steps, noise and members of an ensemble."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from depthkit.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a latent diffusion model predicts when it is called as any other network is.
+
+    Attributes:
+        steps: calls of the UNet.
+        noise: what they start from: "gaussian", or "zeros" for a model fine-tuned end to end from zeros.
+        members: predictions from different noise, of which the median in y counts; 1 is the one prediction.
+        seed: of the noise, which is the same for every image of a size, so that neither the batch nor the order matters.
+
+    Raises:
+        RecipeError: fewer than one step or member, an unknown noise, or several members from zeros, which are all the same.
+    """
+
+    steps: int = 1
+    noise: Literal["gaussian", "zeros"] = "gaussian"
+    members: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.noise not in ("gaussian", "zeros"):
+            raise RecipeError(f"expected noise to be gaussian or zeros; got {self.noise!r}.")
+        if self.steps < 1 or self.members < 1:
+            raise RecipeError(f"expected one step and one member or more; got {self.steps} and {self.members}.")
+        if self.members > 1 and self.noise == "zeros":
+            raise RecipeError("expected one member from zeros, as all would be the same; set noise to gaussian for several.")
+
+    def latents(self, shape: tuple[int, ...]) -> Tensor:
+        """Where to start, ``shape``, on the CPU."""
+        if self.noise == "zeros":
+            return torch.zeros(shape)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(self.seed))
