@@ -16,7 +16,7 @@ train and evaluate (a recipe's keys are constructor arguments; `depthkit fit --h
   fit | validate | test | predict   --config RECIPE.yaml [--key value ...]
 
 data:
-  shards write | verify | info      raw RGB-D to shards, and checks of shards
+  shards write | verify | info      datasets and raw RGB-D to shards, and checks of shards; `shards write --list` names them
 
 use:
   label                             pseudo-labels for a pool of images, on all devices, by any teacher
@@ -60,6 +60,9 @@ def _command(arguments: list[str]) -> None:
         "label": label.label,
         "demo": demo.demo,
     }
+    if arguments[:3] == ["shards", "write", "--list"]:
+        shards.datasets()
+        return
     if arguments[0] not in commands:
         sys.stderr.write(f"unknown command {arguments[0]!r}; expected one of {', '.join((*TRAINING, *commands))}.\n")
         sys.exit(2)

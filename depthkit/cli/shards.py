@@ -1,6 +1,7 @@
 """``depthkit shards write | verify | info``."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -8,8 +9,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from depthkit.data.convert import folder, kitti_raw, tum, video
-from depthkit.data.convert.frames import Frames
+from depthkit.data.convert.catalogue import CATALOGUE, find
 from depthkit.data.shards import DepthFormat, ShardIndex, WriteReport, write_shards
 from depthkit.data.shards import verify as verify_shards
 from depthkit.data.synthetic import SceneKind, SyntheticScenes
@@ -22,7 +22,7 @@ _SHOWN = 20  # rejects and problems printed one by one
 
 
 def write(
-    dataset: Literal["folder", "video", "kitti_raw", "tum", "synthetic"],
+    dataset: str,
     root: str,
     out: str,
     split: str = "train",
@@ -48,6 +48,7 @@ def write(
     seed: int | None = None,
     moving: float | None = None,
     still: float | None = None,
+    options: dict[str, Any] | None = None,
     depth_format: Literal["png_log16", "png_linear16", "npy"] | None = None,
     samples_per_shard: int | None = None,
     workers: int = 0,
@@ -56,15 +57,15 @@ def write(
     """Turn a dataset into shards. The same command continues after an interruption.
 
     Args:
-        dataset: layout of the source: ``folder`` (images alone, or rgb/, depth/, intrinsics.json, ...), ``video`` (a file),
-            ``kitti_raw`` (drives or odometry sequences, by a list of frames), ``tum`` (rgb.txt, depth.txt, ...), or
-            ``synthetic`` to render scenes.
+        dataset: one that ``depthkit shards write --list`` names: a published one, or a layout such as ``folder`` (images
+            alone, or rgb/, depth/, intrinsics.json, ...), ``video`` (a file), ``kitti_raw`` (drives or odometry sequences,
+            by a list of frames) and ``tum`` (rgb.txt, depth.txt, ...); or ``synthetic`` to render scenes.
         root: folder of the source, or the video file; ``-`` for synthetic.
         out: folder of the shards.
-        split: name of the split to write.
+        split: name of the split to write; of a dataset with published splits, one of them.
         holdout: if greater than 0, write ``train``, and this fraction of the frames, at the end of the sequence, as ``test``.
         name: of the dataset; that of the source, or "synthetic", by default.
-        licence: of the data.
+        licence: of the data; what its authors state by default.
         split_file: kitti_raw: list with a line ``folder frame side`` for each sample.
         label: folder: auto, depth, disparity or none; auto reads the one that more images have. kitti_raw: none, velodyne,
             velodyne_forward (how far ahead of the scanner, as the Eigen test wants it) or annotated (the improved ground
@@ -88,8 +89,9 @@ def write(
         seed: synthetic: another seed, other scenes.
         moving: synthetic: share of scenes in which objects move.
         still: synthetic: share of scenes in which the camera does not.
-        depth_format: how depth is stored; png_log16 for synthetic and png_linear16, which keeps millimetres, for
-            recordings by default; npy is float32.
+        options: further options of the dataset's converter by name, such as ``--options.benchmark_crop true``.
+        depth_format: how depth is stored; png_linear16, which keeps millimetres, for recordings of depth cameras, and
+            png_log16 for the others by default; npy is float32.
         samples_per_shard: at most so many; by default 1000, or fewer so that there are 16 shards.
         workers: processes that make samples; 0 for none but this one.
         overwrite: replace what the split holds.
@@ -119,20 +121,20 @@ def write(
         "still": still,
         "holdout": holdout or None,
     }
-    options = {option: value for option, value in chosen.items() if value is not None}
-    recorded = dataset != "synthetic"
-    for part in ("train", "test") if holdout else (None,):
-        source = _source(dataset, root, part, options)
+    given = {option: value for option, value in chosen.items() if value is not None} | (options or {})
+    known = None if dataset == "synthetic" else find(dataset)
+    for part in ("train", "test") if holdout else (split if known and known.published else None,):
+        source = known.open(root, part, given) if known else _scenes(given)
         target = part or split
         report = write_shards(
             source,
             out,
             split=target,
-            dataset=name or (_name(Path(root)) if recorded else dataset),
-            licence=licence,
-            depth_format=depth_format or (DepthFormat.PNG_LINEAR16 if recorded else DepthFormat.PNG_LOG16),
+            dataset=name or (dataset if not known or known.published else _name(Path(root))),
+            licence=licence or (known.licence if known else ""),
+            depth_format=depth_format or (known.depth_format if known else DepthFormat.PNG_LOG16),
             samples_per_shard=samples_per_shard or max(1, min(_LARGEST, -(-len(source) // _SPREAD))),
-            originals=root if recorded else None,
+            originals=root if known else None,
             overwrite=overwrite,
             resume=not overwrite and _cut_short(out, target),
             workers=workers,
@@ -141,25 +143,23 @@ def write(
         _print_written(out, target, report)
 
 
-def _source(dataset: str, root: str, part: str | None, options: Mapping[str, Any]) -> Frames | SyntheticScenes:
-    """The samples; an option that the dataset does not have is an error, not a wish unheard."""
-    makers: dict[str, Callable[..., Any]] = {
-        "folder": folder.frames,
-        "video": video.frames,
-        "kitti_raw": kitti_raw.frames,
-        "tum": tum.frames,
-        "synthetic": SyntheticScenes,
-    }
-    known = signature(makers[dataset]).parameters.keys()
+def datasets() -> None:
+    """Print every dataset that ``write`` reads: its converter, what its labels are, what was checked, its published size."""
+    table = Table("dataset", "converter", "label", "test tree", "real", "published samples", title="datasets")
+    for name, entry in sorted(CATALOGUE.items()):
+        counts = ", ".join(f"{split} {'?' if count is None else f'{count:,}'}" for split, count in entry.published.items())
+        module = entry.frames.__module__.rpartition(".")[2]
+        test = Path(entry.test).stem
+        table.add_row(name, module, str(entry.kind or "as the files say"), test, "yes" if entry.real else "no", counts or "-")
+    console = Console()
+    (console if console.is_terminal else Console(width=160)).print(table)
+
+
+def _scenes(options: Mapping[str, Any]) -> SyntheticScenes:
+    known = signature(SyntheticScenes).parameters.keys()
     if foreign := sorted(options.keys() - known):
-        has = ", ".join(sorted(known & signature(write).parameters.keys() - {"root", "split"}))
-        raise RecipeError(f"expected options of dataset {dataset}: {has}; got {', '.join(foreign)}. Leave {foreign[0]} out.")
-    if dataset == "kitti_raw":
-        if "split_file" not in options:
-            raise RecipeError("expected a list of the frames to write; got none. Give --split_file, such as train_files.txt.")
-        return kitti_raw.frames(root, **options)
-    if dataset != "synthetic":
-        return makers[dataset](root, part, **options)
+        has = ", ".join(sorted(known & signature(write).parameters.keys()))
+        raise RecipeError(f"expected options of dataset synthetic: {has}; got {', '.join(foreign)}. Leave {foreign[0]} out.")
     if "count" not in options:
         raise RecipeError("expected the number of scenes to render; got none. Give --count.")
     return SyntheticScenes(**options)
@@ -190,9 +190,12 @@ def _print_written(out: str, split: str, report: WriteReport) -> None:
         console.print("Some samples are without intrinsics: give them, or train with a camera that is learned.")
     if report.rejects:
         reasons: dict[str, list[str]] = {}
+        first: dict[str, str] = {}
         for name, reason in report.rejects:
-            reasons.setdefault(reason, []).append(name)
-        rows = [(str(len(names)), names[0], reason) for reason, names in reasons.items()]
+            alike = re.sub(r"\S*(/|\d)\S*", "", reason)  # names and numbers apart
+            first.setdefault(alike, reason)
+            reasons.setdefault(alike, []).append(name)
+        rows = [(str(len(names)), names[0], first[alike]) for alike, names in reasons.items()]
         _print_table(console, f"{len(report.rejects)} samples were left out", ("samples", "the first", "reason"), rows)
 
 

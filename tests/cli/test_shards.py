@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from depthkit.cli import shards
+from depthkit.cli.main import main
+from depthkit.data.convert.catalogue import CATALOGUE
 from depthkit.data.shards import ShardIndex, ShardWriter
 from depthkit.errors import RecipeError, ShardError
 from depthkit.types import Sample
@@ -116,6 +118,26 @@ def test_kitti_drives_become_shards_by_a_list(tmp_path):
     assert (sum(shard.samples for shard in split.shards), split.intrinsics) == (2, True)
 
 
+def test_every_dataset_is_listed_with_its_label_and_its_published_size(capsys):
+    main(["shards", "write", "--list"])
+    out = said(capsys)
+    for name, dataset in CATALOGUE.items():
+        assert f" {name} " in out
+        assert all(f"{split} {count:,}" in out for split, count in dataset.published.items() if count)
+
+
+def test_a_published_dataset_is_written_by_its_split_with_its_licence(tmp_path):
+    from tests.data.test_convert_virtual_kitti import write_variation
+
+    write_variation(tmp_path / "vkitti", "Scene01", "clone")
+    options = ["--options.variations", "[clone]", "--split", "val"]
+    main(["shards", "write", "virtual_kitti", str(tmp_path / "vkitti"), str(tmp_path / "out"), *options])
+    index = ShardIndex.load(tmp_path / "out")
+    assert (index.dataset, index.licence, index.samples("val")) == ("virtual_kitti", "CC BY-NC-SA 3.0", 4)
+    assert str(index.split("val").kind) == "metric depth"
+    shards.verify(str(tmp_path / "out"))
+
+
 def test_rendered_videos_have_moving_things_and_still_cameras(tmp_path):
     shards.write("synthetic", "-", str(tmp_path), count=2, size=(24, 32), views="video", moving=1.0, still=1.0, spacing=2)
     assert str(ShardIndex.load(tmp_path).split("train").views) == "video"
@@ -142,7 +164,7 @@ def test_rendered_videos_have_moving_things_and_still_cameras(tmp_path):
             {"holdout": 0.2},
             "options of dataset kitti_raw: label, max_spacing, min_motion, spacing, split_file, views;",
         ),
-        ("kitti_raw", {}, "expected a list of the frames to write; got none. Give --split_file"),
+        ("kitti_raw", {}, "expected option split_file for dataset kitti_raw; got none. Give --split_file"),
         ("tum", {"every": 2}, "options of dataset tum: .*; got every"),
     ],
 )

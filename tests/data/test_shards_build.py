@@ -68,7 +68,7 @@ def test_every_sample_left_out_is_named_with_its_reason(tmp_path):
 def test_a_sample_that_cannot_be_made_is_left_out_and_the_others_are_written(tmp_path):
     report = write_shards(OnDemand(6), tmp_path, **OPTIONS)
     assert report.samples == 5
-    assert report.rejects == (("position 2", "depth/000002.png is damaged."),)
+    assert report.rejects == (("s2", "depth/000002.png is damaged."),)
 
 
 def test_resuming_does_not_make_again_what_is_there(tmp_path):

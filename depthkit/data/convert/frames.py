@@ -1,20 +1,23 @@
 """Image files with what is known about them, read when they are asked for."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import NamedTuple, TypeVar, overload
 
-import cv2
 import numpy as np
 
+from depthkit.data.convert.files import names_in, read_bytes, read_png16
 from depthkit.data.shards.build import Reject
-from depthkit.data.shards.images import decode_image, decode_pixels
+from depthkit.data.shards.images import decode_image
 from depthkit.errors import DepthKitError, GeometryError, LabelError, RecipeError, ShapeError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 UNLABELLED = LabelKind(Ambiguity.UNLABELLED, Representation.DEPTH)
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+"""What names of pictures end in, small or large."""
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 _SATURATED = 65535  # cameras and converters mean "no value" or "too far" by it
@@ -27,9 +30,10 @@ class Frame:
     Attributes:
         key: name of the sample.
         image: file.
-        label: 16-bit PNG, 0 and 65535 where there is no value; None if there is none.
+        label: file of the label; None if there is none.
         scale: label units per integer of that file.
         shift: label at the integer 0.
+        parts: further files that the label is made of, such as masks, by what they are.
         intrinsics: ``(3, 3)`` [px].
         size: (height, width) that the intrinsics are for.
         world_from_camera: ``(4, 4)`` [m].
@@ -43,12 +47,33 @@ class Frame:
     label: str | None = None
     scale: float = 1.0
     shift: float = 0.0
+    parts: Mapping[str, str] = field(default_factory=dict)
     intrinsics: np.ndarray | None = None
     size: tuple[int, int] | None = None
     world_from_camera: np.ndarray | None = None
     stereo_baseline: float | None = None
     views: Mapping[str, str] = field(default_factory=dict)
     views_from_camera: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Annotation(NamedTuple):
+    """A dense label as read: float ``(H, W)``, arbitrary where not valid; bool ``(H, W)``; bool ``(H, W)`` if known."""
+
+    value: np.ndarray
+    valid: np.ndarray
+    sky: np.ndarray | None = None
+
+
+def read_codes(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
+    """The label of a frame that is a 16-bit PNG, in which 0 and 65535 mean "no value"."""
+    assert frame.label
+    codes = read_png16(root / frame.label)
+    return Annotation(codes * frame.scale + frame.shift, (codes > 0) & (codes < _SATURATED))
+
+
+def read_picture(root: Path, name: str) -> np.ndarray:
+    """A JPEG, PNG or WebP file upright, uint8 RGB ``(H, W, 3)``."""
+    return decode_image(read_bytes(root / name), str(root / name), DepthKitError, upright=True)
 
 
 @dataclass(frozen=True)
@@ -62,12 +87,17 @@ class Frames(Sequence[Sample]):
         frames: what to read.
         kind: of every label.
         rejects: images that are left out, and why: nothing belongs to them, they have no neighbour, nothing moves.
+        reader: from root, frame and the image's (height, width) to the label. A function of a module, so that it travels to
+            worker processes, like ``picture``.
+        picture: from root and file name to uint8 RGB ``(H, W, 3)``.
     """
 
     root: Path
     frames: tuple[Frame, ...]
     kind: LabelKind = UNLABELLED
     rejects: tuple[Reject, ...] = ()
+    reader: Callable[[Path, Frame, tuple[int, int]], Annotation] = read_codes
+    picture: Callable[[Path, str], np.ndarray] = read_picture
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -85,7 +115,8 @@ class Frames(Sequence[Sample]):
             return replace(self, frames=self.frames[position])
         frame = self.frames[position]
         image = self.image(frame.image)
-        self._check_camera(frame, image.shape[:2])
+        size = image.shape[0], image.shape[1]
+        self._check_camera(frame, size)
         views = {name: self.image(file) for name, file in frame.views.items()}
         for name, view in views.items():
             if view.shape != image.shape:
@@ -93,7 +124,7 @@ class Frames(Sequence[Sample]):
                     f"{self.root / frame.views[name]}: expected the size of {frame.image}, {image.shape[:2]} (height, width); "
                     f"got {view.shape[:2]}. Save all frames of a video, and both images of a pair, in one size."
                 )
-        label, valid = self._label(frame, image.shape[:2]) if frame.label else (None, None)
+        label, valid, sky = self._label(frame, size) if frame.label else (None, None, None)
         return Sample(
             key=frame.key,
             image=image,
@@ -101,18 +132,19 @@ class Frames(Sequence[Sample]):
             valid=valid,
             ambiguity=self.kind.ambiguity,
             representation=self.kind.representation,
+            sky=sky,
             intrinsics=frame.intrinsics,
             world_from_camera=frame.world_from_camera,
             stereo_baseline=frame.stereo_baseline,
             frames=views,
             frames_from_camera=frame.views_from_camera,
-            source={"image": frame.image, **({"label": frame.label} if frame.label else {}), **frame.views},
+            source={"image": frame.image, **({"label": frame.label} if frame.label else {}), **frame.parts, **frame.views},
         )
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[position] for position in range(len(self)))
 
-    def _check_camera(self, frame: Frame, size: tuple[int, ...]) -> None:
+    def _check_camera(self, frame: Frame, size: tuple[int, int]) -> None:
         if frame.size and frame.size != size:
             raise GeometryError(
                 f"{self.root / frame.image}: expected the size of its intrinsics, {frame.size} (height, width); "
@@ -128,29 +160,38 @@ class Frames(Sequence[Sample]):
 
     def image(self, name: str) -> np.ndarray:
         """A picture by its file name, uint8 RGB ``(H, W, 3)``."""
-        return decode_image(self._read(name), str(self.root / name), DepthKitError, upright=True)
+        return self.picture(self.root, name)
 
-    def _read(self, name: str) -> bytes:
-        try:
-            return (self.root / name).read_bytes()
-        except OSError as error:
-            raise DepthKitError(
-                f"expected file {self.root / name}; {error.strerror}. Restore it or leave the frame out."
-            ) from error
-
-    def _label(self, frame: Frame, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        assert frame.label
-        what = str(self.root / frame.label)
-        codes = decode_pixels(self._read(frame.label), cv2.IMREAD_UNCHANGED, what, LabelError)
-        if codes.dtype != np.uint16 or codes.ndim != 2:
-            raise LabelError(
-                f"{what}: expected a 16-bit PNG with one channel; got {codes.dtype} {codes.shape}. Convert it first."
-            )
-        if codes.shape != size:
+    def _label(self, frame: Frame, size: tuple[int, int]) -> Annotation:
+        label = self.reader(self.root, frame, size)
+        if label.value.shape != size:
             raise ShapeError(
-                f"{what}: expected the size of {frame.image}, {size}; got {codes.shape}. Resize the image to its label."
+                f"{self.root / (frame.label or '')}: expected the size of {frame.image}, {size}; got {label.value.shape}. "
+                "Resize the image to its label."
             )
-        return (codes * frame.scale + frame.shift).astype(np.float32), (codes > 0) & (codes < _SATURATED)
+        return label._replace(value=label.value.astype(np.float32))
+
+
+def paired(root: Path, images: str, labels: str, name: Callable[[str], str], key: str) -> tuple[list[Frame], list[Reject]]:
+    """Pictures of a folder whose label lies in another folder, and the others.
+
+    Args:
+        root: to which the folders are relative.
+        images: folder of the pictures; if there is none, there are no frames.
+        labels: folder of the labels.
+        name: from a picture's name without its ending to its label's name.
+        key: what keys start with.
+    """
+    there, found, alone = set(names_in(root / labels)), [], []
+    for file in names_in(root / images):
+        stem, ending = os.path.splitext(file)
+        if ending.lower() in PICTURES:
+            frame = Frame(key_of(key, stem), f"{images}/{file}", f"{labels}/{name(stem)}")
+            if name(stem) in there:
+                found.append(frame)
+            else:
+                alone.append(Reject(frame.key, f"there is no {labels}/{name(stem)}"))
+    return found, alone
 
 
 def part(count: int, split: str | None, holdout: float) -> slice:
@@ -246,4 +287,4 @@ def wrong_layout(expected: str, root: Path) -> DepthKitError:
 
 def key_of(*names: str) -> str:
     """A sample's key from file names, which may hold dots and blanks."""
-    return "/".join("".join(c if c.isalnum() or c in "-_" else "_" for c in name) for name in names)
+    return "/".join("".join(c if c.isalnum() or c in "-_/" else "_" for c in name) for name in names)

@@ -21,7 +21,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from depthkit.data.convert.frames import UNLABELLED, Frame, Frames, camera_matrix, check_folder, key_of, member, wrong_layout
+from depthkit.data.convert.files import read_bytes
+from depthkit.data.convert.frames import (
+    UNLABELLED,
+    Annotation,
+    Frame,
+    Frames,
+    camera_matrix,
+    check_folder,
+    key_of,
+    member,
+    read_codes,
+    wrong_layout,
+)
 from depthkit.data.convert.neighbours import Spacing, Target, with_neighbours
 from depthkit.data.shards import Reject
 from depthkit.errors import DepthKitError, GeometryError, LabelError
@@ -110,7 +122,8 @@ def frames(
         chosen, alone = with_neighbours(targets, gaps, Frames(root, ()).image)
         rejects += alone
     kind = UNLABELLED if label == Label.NONE else LabelKind(Ambiguity.METRIC, Representation.DEPTH)
-    return KittiFrames(root, chosen, kind, tuple(rejects), forward=label == Label.VELODYNE_FORWARD)
+    reader = partial(_read_depth, forward=label == Label.VELODYNE_FORWARD)
+    return Frames(root, chosen, kind, tuple(rejects), reader)
 
 
 def lidar_depth(
@@ -154,30 +167,20 @@ class LidarFrame(Frame):
     image_from_lidar: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class KittiFrames(Frames):
-    """Frames with depth from laser points.
-
-    Attributes:
-        forward: see ``lidar_depth``.
-    """
-
-    forward: bool = False
-
-    def _label(self, frame: Frame, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        assert isinstance(frame, LidarFrame)
-        assert frame.label
-        if not frame.label.endswith(".bin"):
-            return super()._label(frame, size)
-        assert frame.image_from_lidar is not None
-        data = self._read(frame.label)
-        if not data or len(data) % 16:
-            raise LabelError(
-                f"{self.root / frame.label}: expected points of four float32 each; got {len(data)} bytes. Get the file again."
-            )
-        points = np.frombuffer(data, "<f4").reshape(-1, 4)
-        depth = lidar_depth(points[np.isfinite(points).all(1)], frame.image_from_lidar, size, forward=self.forward)
-        return depth, depth > 0
+def _read_depth(root: Path, frame: Frame, size: tuple[int, int], forward: bool) -> Annotation:
+    assert isinstance(frame, LidarFrame)
+    assert frame.label
+    if not frame.label.endswith(".bin"):
+        return read_codes(root, frame, size)
+    assert frame.image_from_lidar is not None
+    data = read_bytes(root / frame.label)
+    if not data or len(data) % 16:
+        raise LabelError(
+            f"{root / frame.label}: expected points of four float32 each; got {len(data)} bytes. Get the file again."
+        )
+    points = np.frombuffer(data, "<f4").reshape(-1, 4)
+    depth = lidar_depth(points[np.isfinite(points).all(1)], frame.image_from_lidar, size, forward=forward)
+    return Annotation(depth, depth > 0)
 
 
 class Clip(NamedTuple):

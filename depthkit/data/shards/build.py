@@ -140,7 +140,8 @@ class _Make:
     encode: Encoder
 
     def __call__(self, job: Any) -> Made:
-        name = f"position {job}" if self.samples is not None else job.key
+        key = getattr(self.samples, "key", "position {}".format)
+        name = job.key if self.samples is None else key(job)
         try:
             sample = job if self.samples is None else self.samples[job]
             name = sample.key

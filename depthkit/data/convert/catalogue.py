@@ -1,0 +1,41 @@
+"""All datasets that depthkit reads, by name.
+
+A dataset is a module of this folder with a function ``frames(root, split, ...)`` and its facts in ``DATASETS``; it is added
+by naming the module here.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+
+from depthkit.data.convert import plain, virtual_kitti
+from depthkit.data.convert.dataset import Dataset
+from depthkit.errors import RecipeError
+
+_MODULES = (
+    plain,
+    virtual_kitti,
+)
+
+CATALOGUE: Mapping[str, Dataset] = MappingProxyType(
+    {dataset.name: dataset for module in _MODULES for dataset in module.DATASETS}
+)
+"""Every dataset by the name that ``depthkit shards write`` takes."""
+
+
+def find(name: str) -> Dataset:
+    """A dataset by its name.
+
+    Raises:
+        RecipeError: there is none.
+
+    >>> find("virtual_kitti").published["train"]
+    20148
+    """
+    if name not in CATALOGUE:
+        near = get_close_matches(name, CATALOGUE, 1, 0.5)
+        raise RecipeError(
+            f"expected a dataset that `depthkit shards write --list` names; got '{name}'. "
+            f"{f'Did you mean {near[0]}?' if near else 'For other data use folder.'}"
+        )
+    return CATALOGUE[name]
