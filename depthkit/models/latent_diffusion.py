@@ -65,9 +65,9 @@ class LatentDiffusionDepth(DepthNet):
         seen, given = (self.unet.config.in_channels, self.unet.config.out_channels, width), (2 * latent, latent, width)
         if seen != given or text_embedding.ndim != 3 or text_embedding.shape[::2] != (1, width):
             raise RecipeError(
-                f"expected a UNet from {2 * latent} channels (or {latent}, to be widened) to {latent}, as this VAE's "
-                f"latents have {latent} channels, and a text embedding of shape (1, tokens, {width}); got one from {seen[0]} to "
-                f"{seen[1]} and {tuple(text_embedding.shape)}."
+                f"expected a UNet from {2 * latent} channels (or {latent}, to be widened) to {latent}, as this VAE's latents "
+                f"have {latent}, and a text embedding of shape (1, tokens, {width}); got one from {seen[0]} to {seen[1]}, and "
+                f"{tuple(text_embedding.shape)}."
             )
         self.register_buffer("text_embedding", text_embedding.detach().clone().float())
         self.vae.requires_grad_(False)

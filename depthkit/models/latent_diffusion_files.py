@@ -3,20 +3,19 @@
 import importlib.util
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from depthkit import __version__
 from depthkit.errors import CheckpointError, DepthKitError
+from depthkit.models.empty_prompt import FILE, read_embedding, save_embedding, text_parts
 from depthkit.models.latent_diffusion import LatentDiffusionDepth
 from depthkit.types import Ambiguity
 
 FACTS = "depthkit.json"
-TEXT = "empty_text_embedding.safetensors"
-_KEY = "empty_text_embedding"
 _PARTS = "unet/, vae/ and scheduler/"
 _PROCESSING_SIZE = 768  # px of the longer side, the resolution of Stable Diffusion 2 and of Marigold
 
@@ -93,31 +92,37 @@ def load(source: str | Path, *, tokens: int | None = None) -> Parts:
         found[name] = model
     scheduler = _read_json(root / "scheduler" / "scheduler_config.json", source)
     facts = json.loads((root / FACTS).read_text(encoding="utf-8")) if (root / FACTS).is_file() else {}
-    return Parts(found["unet"], found["vae"], scheduler, _text_embedding(root, tokens), facts)
+    return Parts(found["unet"], found["vae"], scheduler, read_embedding(root, tokens), facts)
 
 
 def save(model: LatentDiffusionDepth, folder: str | Path) -> Path:
-    """Write a model as a folder that ``diffusers.MarigoldDepthPipeline.from_pretrained`` opens, and ``load`` reads.
+    """Write a model as a folder that ``diffusers.MarigoldDepthPipeline.from_pretrained`` opens and runs, and ``load`` reads.
 
-    The text encoder is not stored: the embedding of the empty prompt is, beside the codec's facts. In diffusers, set
-    ``pipeline.empty_text_embedding`` to it before the first call.
+    The pipeline's prediction is (y + 1) / 2; the codec that makes metres of y stands in ``depthkit.json``. The text encoder in
+    it knows the empty prompt only. One trained with an embedding of 77 tokens gets none, as the pipeline would ask for 2.
+
+    Raises:
+        DepthKitError: diffusers or transformers is not installed.
     """
     package, folder = diffusers(), Path(folder)
     affine = model.ambiguity == Ambiguity.SHIFT_SCALE
-    pipeline = package.MarigoldDepthPipeline(
-        model.unet,
-        model.vae,
-        package.DDIMScheduler.from_config(model.scheduler.config),
-        None,
-        None,
-        prediction_type="depth",
-        scale_invariant=affine,
-        shift_invariant=affine,
-        default_denoising_steps=model.sampling.steps,
-        default_processing_resolution=_PROCESSING_SIZE,
-    )
-    pipeline.save_pretrained(folder)
-    save_file({_KEY: model.text_embedding.detach().cpu().contiguous()}, folder / TEXT)
+    with TemporaryDirectory() as scratch:
+        two = model.text_embedding.shape[1] == 2
+        text_encoder, tokenizer = text_parts(model.text_embedding, Path(scratch)) if two else (None, None)
+        pipeline = package.MarigoldDepthPipeline(
+            model.unet,
+            model.vae,
+            package.DDIMScheduler.from_config(model.scheduler.config),
+            text_encoder,
+            tokenizer,
+            prediction_type="depth",
+            scale_invariant=affine,
+            shift_invariant=affine,
+            default_denoising_steps=model.sampling.steps,
+            default_processing_resolution=_PROCESSING_SIZE,
+        )
+        pipeline.save_pretrained(folder)
+    save_embedding(model.text_embedding, folder)
     config = model.config or {}
     facts = {"version": __version__, "codec": config["codec"], "sampling": config["sampling"]}
     (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -140,7 +145,7 @@ def _folder(source: str | Path) -> Path:
     try:
         return Path(
             snapshot_download(
-                text, allow_patterns=["*.json", "tokenizer/*", TEXT, *weights], ignore_patterns=["*.fp16.*", "*.non_ema.*"]
+                text, allow_patterns=["*.json", "tokenizer/*", FILE, *weights], ignore_patterns=["*.fp16.*", "*.non_ema.*"]
             )
         )
     except Exception as error:  # whatever the hub's client, its network or its cache raise
@@ -148,36 +153,6 @@ def _folder(source: str | Path) -> Path:
             f"expected a latent diffusion model at {text}; it cannot be had ({_first_line(error)}). Without a connection to "
             f"the hub, give the path of a folder with {_PARTS}."
         ) from error
-
-
-def _text_embedding(root: Path, tokens: int | None) -> Tensor:
-    if (root / TEXT).is_file():
-        stored: Tensor = load_file(root / TEXT)[_KEY]
-        if tokens not in (None, stored.shape[1]):
-            raise CheckpointError(
-                f"expected an embedding of {tokens} tokens in {root / TEXT}; it has {stored.shape[1]}, which the model was "
-                "trained with. Leave out tokens."
-            )
-        return stored
-    if not ((root / "text_encoder").is_dir() and (root / "tokenizer").is_dir()):
-        raise CheckpointError(
-            f"expected {TEXT}, or text_encoder/ and tokenizer/, in {root}; there is neither. Complete the folder: the "
-            "empty prompt's embedding comes from them once."
-        )
-    try:
-        from transformers import CLIPTextModel, CLIPTokenizer
-    except ImportError as error:
-        raise DepthKitError(
-            f"expected the package transformers for the text encoder in {root}; it is not installed. "
-            "Run: pip install 'depthkit[diffusion]'"
-        ) from error
-    tokenizer = CLIPTokenizer.from_pretrained(root, subfolder="tokenizer")
-    encoder = CLIPTextModel.from_pretrained(root, subfolder="text_encoder").float().eval()
-    padding = "do_not_pad" if tokens in (None, 2) else "max_length"
-    prompt = tokenizer("", padding=padding, max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
-    with torch.no_grad():
-        embedding: Tensor = encoder(prompt.input_ids)[0]
-    return embedding
 
 
 def _read_json(file: Path, source: str | Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -116,12 +117,13 @@ class NoiseSchedule:
         """
         if not 1 <= steps <= self.length:
             raise RecipeError(f"expected between 1 and {self.length} steps; got {steps}.")
-        if self.spacing == "trailing":
-            return [round(self.length - k * self.length / steps) - 1 for k in range(steps)]
         if self.spacing == "leading":
             offset = int(self.config.get("steps_offset", 0))
             return [k * (self.length // steps) + offset for k in reversed(range(steps))]
-        spaced = torch.linspace(0, self.length - 1, steps, dtype=torch.float64).round().flip(0)
+        if self.spacing == "trailing":  # by NumPy, as a half is rounded here or there with the last bit
+            spaced = np.arange(self.length, 0, -self.length / steps).round() - 1
+        else:
+            spaced = np.linspace(0, self.length - 1, steps).round()[::-1]
         return [int(t) for t in spaced]
 
     def step(self, output: Tensor, noisy: Tensor, timestep: int, steps: int) -> Tensor:
