@@ -9,7 +9,9 @@ from depthkit.evaluation.crops import (
     BORDER_NYU,
     CENTRE_MAKE3D,
     EIGEN_KITTI,
+    EIGEN_KITTI_IN_KB,
     EIGEN_NYU,
+    EIGEN_NYU_ON_ANY,
     EIGEN_NYU_ON_HYPERSIM,
     FULL,
     GARG,
@@ -17,6 +19,7 @@ from depthkit.evaluation.crops import (
     KB_CROP,
     Crop,
 )
+from depthkit.evaluation.odometry import ODOMETRY_PROTOCOLS, OdometryProtocol
 from depthkit.evaluation.protocol import Comparison, Protocol, kinds
 from depthkit.evaluation.protocols import PROTOCOLS, find_protocol
 from depthkit.evaluation.render import batch_strip, colourise, picture_strip
@@ -29,16 +32,20 @@ __all__ = [
     "BORDER_NYU",
     "CENTRE_MAKE3D",
     "EIGEN_KITTI",
+    "EIGEN_KITTI_IN_KB",
     "EIGEN_NYU",
+    "EIGEN_NYU_ON_ANY",
     "EIGEN_NYU_ON_HYPERSIM",
     "FULL",
     "GARG",
     "GARG_IN_KB",
     "KB_CROP",
+    "ODOMETRY_PROTOCOLS",
     "PROTOCOLS",
     "Comparison",
     "Crop",
     "InputResize",
+    "OdometryProtocol",
     "OutputResize",
     "Protocol",
     "ProtocolMetrics",

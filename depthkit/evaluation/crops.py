@@ -21,10 +21,11 @@ class Crop:
         source: where the numbers come from.
         rows: first and last row; [px] if ``size`` is given, else fractions of the height.
         columns: the same for columns.
-        size: (height, width) [px] of the only image size the pixel numbers are meant for; None for fractions.
+        size: (height, width) [px] of the image size the pixel numbers are meant for; None for fractions.
         rounding: of fractions of a size to a pixel: ``"down"`` or to the ``"nearest"``.
         window: (height, width) [px] of the part at the bottom, in the middle of the columns, that the fractions are of; None:
             the whole image.
+        anywhere: take the pixel numbers in images of any size, without what lies outside of them; else other sizes are refused.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Crop:
     size: tuple[int, int] | None = None
     rounding: Literal["down", "nearest"] = "down"
     window: tuple[int, int] | None = None
+    anywhere: bool = False
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
         """First and last row, first and last column [px] in an image of this size; the last ones are excluded.
@@ -57,8 +59,8 @@ class Crop:
         if self.size is None:
             whole = int if self.rounding == "down" else round
             edges = [*(whole(f * height) for f in self.rows), *(whole(f * width) for f in self.columns)]
-        elif self.size == (height, width):
-            edges = [int(edge) for edge in (*self.rows, *self.columns)]
+        elif self.anywhere or self.size == (height, width):
+            edges = [int(min(edge, side)) for edges, side in ((self.rows, height), (self.columns, width)) for edge in edges]
         else:
             raise ShapeError(
                 f"expected a label of {self.size[0]}x{self.size[1]} (height x width) for the crop {self.name!r}, which is in "
@@ -91,6 +93,21 @@ BORDER_NYU = Crop(
 KB_CROP = Crop("kb", "KITTI's depth benchmark", (0.0, 1.0), (0.0, 1.0), window=(352, 1216))
 GARG_IN_KB = Crop(
     "garg_in_kb", "Garg et al. 2016, within the crop of KITTI's depth benchmark", GARG.rows, GARG.columns, window=(352, 1216)
+)
+EIGEN_KITTI_IN_KB = Crop(
+    "eigen_kitti_in_kb",
+    "Eigen et al. 2014, within the crop of KITTI's depth benchmark",
+    EIGEN_KITTI.rows,
+    EIGEN_KITTI.columns,
+    window=(352, 1216),
+)
+EIGEN_NYU_ON_ANY = Crop(
+    "eigen_nyu_on_any",
+    "Bhat et al. 2023, released code: NYUv2's pixels on labels of any size",
+    EIGEN_NYU.rows,
+    EIGEN_NYU.columns,
+    EIGEN_NYU.size,
+    anywhere=True,
 )
 EIGEN_NYU_ON_HYPERSIM = Crop(
     "eigen_nyu_on_hypersim",

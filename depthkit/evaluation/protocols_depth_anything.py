@@ -1,4 +1,4 @@
-"""The tests of Yang et al. 2024 (Depth Anything): zero-shot and relative, and in metres under the rules of Bhat et al. 2023.
+"""The tests of Yang et al. 2024 (Depth Anything): zero-shot and relative; those in metres are ZoeDepth's.
 
 Table 2 was made by aligning and by scoring in disparity, without an inversion (its author; no script was released). Others
 invert the aligned disparity first, as MiDaS does: those are the tests ``..._in_depth``. Their numbers are not comparable, so
@@ -10,25 +10,16 @@ from typing import Any
 
 import torch
 
-from depthkit.evaluation.crops import EIGEN_NYU, EIGEN_NYU_ON_HYPERSIM, FULL, GARG, GARG_IN_KB, KB_CROP, Crop
+from depthkit.evaluation.crops import FULL, GARG, Crop
 from depthkit.evaluation.protocol import Protocol, kinds
 from depthkit.evaluation.resize import InputResize, OutputResize
-from depthkit.metrics import RMSE, AbsRel, Alignment, DeltaAccuracy, Formula, Log10, RMSELog
+from depthkit.metrics import RMSE, AbsRel, Alignment, DeltaAccuracy, Formula, Log10, RMSELog, SILog, SqRel
 from depthkit.types import Ambiguity, Representation
 
+_THREAD = "thread 174 of LiheYoung/Depth-Anything"
 _PAPER = "Yang et al., Depth Anything: Unleashing the Power of Large-Scale Unlabeled Data, CVPR 2024"
-_ZOE = "Bhat et al., ZoeDepth: Zero-shot Transfer by Combining Relative and Metric Depth, arXiv 2302.12288"
 _FIT = Alignment("scale_shift", "least_squares", space=Representation.DISPARITY)
 _RELATIVE: dict[str, Formula] = {"abs_rel": AbsRel().formula, "delta1": DeltaAccuracy(1.25).formula}
-_METRIC: dict[str, Formula] = {
-    "delta1": DeltaAccuracy(1.25).formula,
-    "delta2": DeltaAccuracy(1.25**2).formula,
-    "delta3": DeltaAccuracy(1.25**3).formula,
-    "abs_rel": AbsRel().formula,
-    "rmse": RMSE().formula,
-}
-_INDOOR = {**_METRIC, "log10": Log10().formula}
-_OUTDOOR = {**_METRIC, "rmse_log": RMSELog().formula}
 
 # The paper states no caps: these are the field's. DIODE's indoor and outdoor images are one column of table 2.
 _SETS: Mapping[str, tuple[float, Crop]] = {
@@ -48,9 +39,18 @@ _TABLE_2 = {
     "Depth Anything B": ((0.080, 0.046, 0.432, 0.232, 0.126, 0.069), (0.939, 0.979, 0.756, 0.786, 0.884, 0.946)),
     "Depth Anything L": ((0.076, 0.043, 0.458, 0.230, 0.127, 0.066), (0.947, 0.981, 0.760, 0.789, 0.882, 0.952)),
 }
+# Table 6, likewise: what a network learns from one labelled set, or from all.
+_TABLE_6 = {
+    "L, BlendedMVS alone": ((0.089, 0.068, 0.556, 0.305, 0.148, 0.092), (0.918, 0.958, 0.689, 0.731, 0.845, 0.921)),
+    "L, DIML alone": ((0.099, 0.055, 0.573, 0.381, 0.142, 0.107), (0.907, 0.969, 0.722, 0.657, 0.859, 0.908)),
+    "L, HRWSI alone": ((0.095, 0.062, 0.502, 0.270, 0.186, 0.087), (0.917, 0.966, 0.731, 0.750, 0.775, 0.935)),
+    "L, IRS alone": ((0.105, 0.057, 0.568, 0.328, 0.143, 0.088), (0.892, 0.970, 0.714, 0.691, 0.845, 0.926)),
+    "L, MegaDepth alone": ((0.217, 0.071, 0.632, 0.479, 0.142, 0.104), (0.741, 0.953, 0.660, 0.566, 0.852, 0.910)),
+    "L, TartanAir alone": ((0.088, 0.061, 0.602, 0.332, 0.160, 0.088), (0.920, 0.964, 0.723, 0.690, 0.818, 0.928)),
+    "L, labelled images only": ((0.085, 0.053, 0.492, 0.245, 0.134, 0.070), (0.934, 0.971, 0.748, 0.771, 0.874, 0.945)),
+}
 # The ablations, AbsRel alone: what the unlabelled images add, the margin of the feature alignment, and where it is applied.
 _ABLATIONS = {
-    "L, labelled images only": (0.085, 0.053, 0.492, 0.245, 0.134, 0.070),
     "L, unlabelled images unperturbed": (0.085, 0.054, 0.481, 0.242, 0.138, 0.073),
     "L, unlabelled images perturbed": (0.081, 0.048, 0.469, 0.235, 0.134, 0.068),
     "S, margin 1.00": (0.085, 0.055, 0.523, 0.250, 0.134, 0.079),
@@ -73,12 +73,13 @@ def _relative() -> Iterator[Protocol]:
             "output": OutputResize(Representation.DISPARITY),
         }
         published = {
-            model: {"abs_rel": errors[column], "delta1": shares[column]} for model, (errors, shares) in _TABLE_2.items()
+            model: {"abs_rel": errors[column], "delta1": shares[column]}
+            for model, (errors, shares) in (_TABLE_2 | _TABLE_6).items()
         }
         ablations = {model: {"abs_rel": errors[column]} for model, errors in _ABLATIONS.items()}
         yield Protocol(
             f"depth_anything_{name}",
-            f"{_PAPER}, table 2; metrics of disparity, as its author states (thread 174 of LiheYoung/Depth-Anything)",
+            f"{_PAPER}, tables 2, 6, 9, 12 and 13; metrics of disparity, as its author states ({_THREAD})",
             space=Representation.DISPARITY,
             published={**published, **ablations},
             **shared,
@@ -91,63 +92,32 @@ def _relative() -> Iterator[Protocol]:
         )
 
 
-def _zoe(name: str, table: str, figures: Mapping[str, tuple[float, ...]], cap: float, crop: Crop, **settings: Any) -> Protocol:
-    """One test in metres. The code aligns the corners of its input, too; here only those of its prediction are.
-
-    The figures are of predictions averaged with those of the mirrored image.
-    """
-    metrics = settings["metrics"]
-    order = ("abs_rel", "delta1") if "zero-shot" in table else tuple(metrics)
-    near = settings.pop("near", 1e-3)
-    return Protocol(
-        name=f"zoedepth_{name}",
-        source=f"{_ZOE}; figures: {_PAPER}, {table}, mean with the mirrored image",
-        accepts=kinds(Ambiguity.METRIC),
-        min_depth=near,
-        max_depth=cap,
-        label_range=(near, cap),
-        crop=crop,
-        output=OutputResize(Representation.DEPTH, align_corners=True),
-        min_valid=1,
-        published={model: dict(zip(order, row, strict=True)) for model, row in figures.items()},
-        **settings,
-    )
-
-
-def _metric() -> Iterator[Protocol]:
-    """Models fine-tuned on NYUv2 and KITTI, there and on sets they have not seen.
-
-    SUN RGB-D is not among them: the code cuts NYUv2's pixels out of labels of any size, and its figures are disputed.
-    """
-    indoor: dict[str, Any] = {
-        "metrics": _INDOOR,
-        "input": InputResize((392, 518), "stretch", multiple=14, interpolation="bilinear"),
+def _v2() -> Iterator[Protocol]:
+    """The validation of the released trainer of metric models (Depth Anything V2): no fit, no crop, one cap per dataset."""
+    metrics = {
+        **{f"delta{k}": DeltaAccuracy(1.25**k).formula for k in (1, 2, 3)},
+        "abs_rel": AbsRel().formula,
+        "sq_rel": SqRel().formula,
+        "rmse": RMSE().formula,
+        "rmse_log": RMSELog().formula,
+        "log10": Log10().formula,
+        "silog": SILog(variance_focus=0.5, factor=1.0).formula,
     }
-    outdoor: dict[str, Any] = {
-        "metrics": _OUTDOOR,
-        "input": InputResize((384, 768), "stretch", multiple=14, interpolation="bilinear"),
-    }
-    known, unseen = "in-domain metric depth", "zero-shot metric depth"
-    nyu = {
-        "ZoeDepth": (0.951, 0.994, 0.999, 0.077, 0.282, 0.033),
-        "Depth Anything L": (0.984, 0.998, 1.000, 0.056, 0.206, 0.024),
-    }
-    kitti = {
-        "ZoeDepth": (0.971, 0.996, 0.999, 0.054, 2.281, 0.082),
-        "Depth Anything L": (0.982, 0.998, 1.000, 0.046, 1.896, 0.069),
-    }
-    ibims = {"ZoeDepth": (0.169, 0.656), "Depth Anything L": (0.150, 0.714)}
-    hypersim = {"ZoeDepth": (0.407, 0.302), "Depth Anything L": (0.363, 0.361)}
-    vkitti2 = {"ZoeDepth": (0.106, 0.844), "Depth Anything L": (0.085, 0.913)}
-    diode = {"ZoeDepth": (0.814, 0.237), "Depth Anything L": (0.794, 0.288)}
-    yield _zoe("nyu", known, nyu, 10.0, EIGEN_NYU, **indoor)
-    yield _zoe("kitti", known, kitti, 80.0, GARG_IN_KB, shown=KB_CROP, **outdoor)
-    yield _zoe("ibims", unseen, ibims, 10.0, EIGEN_NYU, near=0.0, **indoor)
-    yield _zoe("hypersim", unseen, hypersim, 80.0, EIGEN_NYU_ON_HYPERSIM, **indoor)
-    yield _zoe("vkitti2", unseen, vkitti2, 80.0, GARG_IN_KB, shown=KB_CROP, **outdoor)
-    yield _zoe("diode_outdoor", unseen, diode, 80.0, GARG, **outdoor)
+    for name, cap in (("hypersim", 20.0), ("vkitti2", 80.0)):
+        yield Protocol(
+            f"depth_anything_v2_{name}",
+            "Yang et al., Depth Anything V2, NeurIPS 2024, released code (metric_depth): validation while training",
+            kinds(Ambiguity.METRIC),
+            metrics,
+            max_depth=cap,
+            label_range=(1e-3, cap),
+            input=InputResize(518, "lower_bound", multiple=14),
+            output=OutputResize(Representation.DEPTH, align_corners=True),
+        )
 
 
-DEPTH_ANYTHING_PROTOCOLS: tuple[Protocol, ...] = (*_relative(), *_metric())
-"""``depth_anything_{kitti,nyu,sintel,ddad,eth3d,diode}[_in_depth]`` and
-``zoedepth_{nyu,kitti,ibims,hypersim,vkitti2,diode_outdoor}``."""
+DEPTH_ANYTHING_PROTOCOLS: tuple[Protocol, ...] = (*_relative(), *_v2())
+"""``depth_anything_{kitti,nyu,sintel,ddad,eth3d,diode}[_in_depth]`` and ``depth_anything_v2_{hypersim,vkitti2}``.
+
+Tables 3 to 5, in metres, are ``zoedepth_...``.
+"""

@@ -28,8 +28,9 @@ def score(protocol, pred, depth, representation=DISPARITY, valid=None):
 
 
 def labels(protocol):
-    """Depth from 1 to 9 m at a size that the protocol's crops take."""
-    return 1 + 8 * torch.rand(2, 1, *(protocol.crop.window or protocol.crop.size or (24, 32)))
+    """Depth from 1 m, or what is scored and a little more, to 8 m further, at a size that the protocol's crops take."""
+    near = max(1.0, 1.2 * protocol.label_range[0])
+    return near + (8.9 - near) * torch.rand(2, 1, *(protocol.crop.window or protocol.crop.size or (24, 32)))
 
 
 def pixels(values, columns=12):

@@ -99,7 +99,8 @@ def test_disparity_is_resized_and_then_inverted():
 
 def test_images_are_stretched_to_the_networks_size():
     sizes = {p.name: p.input_size(375, 1242, 32) for p in KITTI}
-    assert {size for name, size in sizes.items() if "1024" not in name} == {(192, 640)}
+    assert {size for name, size in sizes.items() if "1024" not in name and "416" not in name} == {(192, 640)}
+    assert {size for name, size in sizes.items() if "416" in name} == {(128, 416)}
     assert {size for name, size in sizes.items() if "1024" in name} == {(320, 1024)}
     assert PROTOCOLS["small_median"].input_size(480, 640, 32) == PROTOCOLS["small_affine"].input_size(480, 640, 32)
     assert PROTOCOLS["synthetic_median"].input_size(96, 160, 32) == (96, 160)
@@ -270,9 +271,12 @@ def test_one_scale_is_that_of_all_ranks(tmp_path):
 def test_the_protocols_carry_the_papers_figures():
     figure = lambda name, model: PROTOCOLS[f"monodepth2_{name}"].published[model]  # noqa: E731
     assert figure("eigen", "M")["abs_rel"] == 0.115
-    assert figure("eigen", "M + flip") == {"abs_rel": 0.112, "sq_rel": 0.851, "rmse": 4.754}
+    assert list(figure("eigen", "M + flip").values()) == [0.112, 0.851, 4.754, 0.190, 0.881, 0.960, 0.981]
+    assert figure("eigen", "LEGO") == {"abs_rel": 0.162, "sq_rel": 1.352, "rmse": 6.276, "rmse_log": 0.252}
     assert figure("eigen_metric_1024", "MS")["delta1"] == 0.876
     assert figure("improved_one_scale", "M")["rmse_log"] == 0.154
     assert figure("improved_metric", "S")["delta3"] == 0.993
     assert figure("make3d", "M") == {"abs_rel": 0.322, "sq_rel": 3.589, "rmse": 7.417, "rmse_log10": 0.163}
+    server = {"silog": 15.57, "sq_rel_percent": 4.52, "abs_rel": 0.1298, "i_rmse": 16.70}
+    assert figure("benchmark", "M") == pytest.approx(server)
     assert "5.4 is the unit of its stereo baseline" in PROTOCOLS["monodepth2_eigen_metric"].source
