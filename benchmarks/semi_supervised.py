@@ -2,9 +2,9 @@
 
 The labels are of one family of rendered scenes, the unlabelled images of another one, which nobody labelled; scored on unseen
 scenes of both. One network per row and seed, an ImageNet encoder each time, the same number of steps; a step shows
-6 labelled images and, from the third row on, 12 unlabelled ones, which the teacher labels as it goes:
+4 labelled images and, from the third row on, 8 unlabelled ones, which the teacher labels as it goes:
 
-    teacher               labels alone, 18 labelled images in a step
+    teacher               labels alone, 12 labelled images in a step
     labelled only         labels alone
     + unlabelled          and pseudo-labels of images as they are
     + perturbation        and of images recoloured, blurred and mixed by CutMix, for the student alone
@@ -40,7 +40,7 @@ from depthkit.types import Ambiguity, LabelKind, Representation
 Family = Literal["room", "street"]
 
 SIZE = (96, 128)
-LABELLED, UNLABELLED = 6, 12  # images in a step
+LABELLED, UNLABELLED = 4, 8  # images in a step
 UNSEEN = 100
 METRIC = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 PROTOCOL = PROTOCOLS["synthetic_affine"]
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/semi_supervised"), help="folder; what is finished is kept")
     parser.add_argument("--labelled", choices=("room", "street"), default="room", help="family with labels; the other has none")
     parser.add_argument("--scenes", type=int, default=1200, help="unlabelled scenes; half as many are labelled")
-    parser.add_argument("--steps", type=int, default=400, help="optimizer steps of every network")
+    parser.add_argument("--steps", type=int, default=300, help="optimizer steps of every network")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS))
     options = parser.parse_args()
