@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ _LEAST = 128  # px: four halvings of an eighth of it must leave something to cor
 
 @dataclass
 class Raft:
-    """Flow between two pictures; a ``stereo_labels.Flow``. It loads its weights when first called, in every process.
+    """Flow between two pictures; a ``stereo_labels.Flow``. Weights are loaded when they are needed, once in every process.
 
     Attributes:
         weights: file of them, as torchvision saves them; None for those of torchvision (trained on FlyingChairs,
@@ -24,7 +24,7 @@ class Raft:
         device: of torch; None for a GPU if there is one.
 
     Raises:
-        CheckpointError: when called: the weights cannot be had, or are of another network.
+        CheckpointError: from ``ready`` and calls: the weights cannot be had, or are of another network.
     """
 
     weights: Path | None = None
@@ -35,16 +35,22 @@ class Raft:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_model": None}
 
+    def ready(self) -> Self:
+        """The same, its weights loaded."""
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = self._model or self._load().eval().to(device)
+        return self
+
     @torch.inference_mode()
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Where each pixel of the first picture, uint8 RGB ``(H, W, 3)``, goes in the second, ``(H, W, 2)`` [px]."""
-        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._model = self._model or self._load().eval().to(device)
+        model = self.ready()._model
+        device = next(model.parameters()).device
         pair = torch.from_numpy(np.stack([first, second])).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
         height, width = pair.shape[-2:]
         missing = [max(_LEAST, -(-side // 8) * 8) - side for side in (width, height)]
         pair = pad(pair, (0, missing[0], 0, missing[1]), mode="replicate")
-        flow = self._model(pair[:1], pair[1:])[-1][0, :, :height, :width]
+        flow = model(pair[:1], pair[1:])[-1][0, :, :height, :width]
         return flow.permute(1, 2, 0).float().cpu().numpy()
 
     def _load(self) -> torch.nn.Module:

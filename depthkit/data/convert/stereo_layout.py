@@ -142,12 +142,13 @@ def likeness(a: np.ndarray, b: np.ndarray) -> float:
 
     The median, over blocks that have details, of the best normalised correlation within a tenth of the width.
     """
-    height = max(round(_WIDTH * a.shape[0] / a.shape[1]), 3 * _BLOCK)
-    grey = [cv2.resize(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), (_WIDTH, height), interpolation=cv2.INTER_AREA) for x in (a, b)]
+    width = min(_WIDTH, a.shape[1])
+    height = round(width * a.shape[0] / a.shape[1])
+    grey = [cv2.resize(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), (width, height), interpolation=cv2.INTER_AREA) for x in (a, b)]
     first, second = (x - cv2.GaussianBlur(x, (0, 0), 4.0) for x in (picture.astype(np.float32) for picture in grey))
     found = []
     for y in range(2, height - _BLOCK - 1, _BLOCK):
-        for x in range(_SEARCH, _WIDTH - _BLOCK - _SEARCH + 1, _BLOCK):
+        for x in range(_SEARCH, width - _BLOCK - _SEARCH + 1, _BLOCK):
             block = first[y : y + _BLOCK, x : x + _BLOCK]
             if block.std() >= _FAINT:
                 around = second[y - 2 : y + _BLOCK + 2, x - _SEARCH : x + _BLOCK + _SEARCH]

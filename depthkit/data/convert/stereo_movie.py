@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from depthkit.data.convert.dataset import Dataset
 from depthkit.data.convert.frames import Frame, Frames, key_of, member, part
 from depthkit.data.convert.optical_flow import Raft
 from depthkit.data.convert.stereo_labels import KIND, RULES, Flow, Rules, Sky, StereoLabels
@@ -77,6 +78,7 @@ def frames(
 
     Raises:
         DepthKitError: there is no such film, it has two different pictures in its frames, or it is too short.
+        CheckpointError: there are no weights for the flow.
         RecipeError: an option is out of its range.
     """
     file, views = Path(file), member(Views, views, "views")
@@ -105,9 +107,9 @@ def frames(
         begin = cut_near(video, positions, len(positions) - round(len(positions) * holdout))
         here = slice(0, begin) if split == "train" else slice(begin, None)
     found = tuple(_frame(file, position, views) for position in positions[here])
-    rejects = tuple(Reject(key_of(file.stem, "end"), f"the film ends {video.missing} frames early") for _ in range(video.missing > 0))
-    labels = StereoLabels(film.pair, flow or Raft(Path(weights) if weights else None), preset(rules), sky)
-    return Frames(file.parent, found, KIND, rejects, reader=labels, picture=film.picture)
+    lost = (Reject(key_of(file.stem, "end"), f"the film ends {video.missing} frames early"),) if video.missing else ()
+    labels = StereoLabels(film.pair, flow or Raft(Path(weights) if weights else None).ready(), preset(rules), sky)
+    return Frames(file.parent, found, KIND, lost, reader=labels, picture=film.picture)
 
 
 def preset(rules: Rules | str) -> Rules:
@@ -154,16 +156,20 @@ def cut_near(video: Sequence[np.ndarray], positions: Sequence[int], wanted: int)
     reach = max(min(_REACH, len(positions) // 10), 1)
     near = range(max(wanted - reach, 1), min(wanted + reach + 1, len(positions)))
     colours = {n: _colours(video, positions[n]) for n in range(near.start - 1, near.stop)} if near else {}
-    changes = {n: float(np.abs(colours[n] - colours[n - 1]).sum()) for n in near}
-    return max(near, key=lambda n: (round(changes[n], 2), -abs(n - wanted)), default=wanted)
+
+    def change(n: int) -> float:
+        before, behind = colours[n - 1], colours[n]
+        return 0.0 if before is None or behind is None else round(float(np.abs(behind - before).sum()), 2)
+
+    return max(near, key=lambda n: (change(n), -abs(n - wanted)), default=wanted)
 
 
-def _colours(video: Sequence[np.ndarray], position: int) -> np.ndarray:
-    """Shares of 512 colours, which motion and camera pans change little; NaN never wins, so a damaged picture is no cut."""
+def _colours(video: Sequence[np.ndarray], position: int) -> np.ndarray | None:
+    """Shares of 512 colours, which motion changes little; None if the picture is damaged."""
     try:
         small = cv2.resize(video[position], (64, 48), interpolation=cv2.INTER_AREA)
     except DepthKitError:
-        return np.zeros(512)
+        return None
     codes = (small // 32).astype(np.intp) @ np.array([64, 8, 1])
     return np.bincount(codes.ravel(), minlength=512) / codes.size
 
@@ -203,3 +209,21 @@ class Film:
     def picture(self, root: Path, name: str) -> np.ndarray:
         """One of them."""
         return self.pair(root, name.removesuffix(_RIGHT))[name.endswith(_RIGHT)]
+
+
+DATASETS = (
+    Dataset(
+        name="stereo_movie",
+        frames=frames,
+        layout="a video file with both eyes' pictures side by side or one above the other in every frame",
+        kind=KIND,
+        unit="disparity [px] of the left picture by optical flow, of unknown scale and offset",
+        invalid="where flow there and back disagree, and black bars",
+        sky="the least disparity of its picture, if a segmentation model is given",
+        camera="unknown",
+        source="Ranftl et al. 2022 (rules midas), Romanov et al. 2020 (rules gp2), whose films are for sale and not published",
+        licence="that of the film",
+        splits="the end of the film is held out, from a cut on",
+        test="tests/data/test_convert_stereo_movie.py",
+    ),
+)
