@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from depthkit.cli.sky import SkyFinder
 from depthkit.data.convert.catalogue import CATALOGUE, find
 from depthkit.data.shards import DepthFormat, ShardIndex, WriteReport, write_shards
 from depthkit.data.shards import verify as verify_shards
@@ -122,6 +123,8 @@ def write(
         "holdout": holdout or None,
     }
     given = {option: value for option, value in chosen.items() if value is not None} | (options or {})
+    if "sky" in given:
+        given["sky"] = SkyFinder(str(given["sky"])).ready()
     known = None if dataset == "synthetic" else find(dataset)
     for part in ("train", "test") if holdout else (split if known and known.published else None,):
         source = known.open(root, part, given) if known else _scenes(given)
@@ -147,10 +150,9 @@ def datasets() -> None:
     """Print every dataset that ``write`` reads: its converter, what its labels are, what was checked, its published size."""
     table = Table("dataset", "converter", "label", "test tree", "real", "published samples", title="datasets")
     for name, entry in sorted(CATALOGUE.items()):
-        counts = ", ".join(f"{split} {'?' if count is None else f'{count:,}'}" for split, count in entry.published.items())
         module = entry.frames.__module__.rpartition(".")[2]
         test = Path(entry.test).stem
-        table.add_row(name, module, str(entry.kind or "as the files say"), test, "yes" if entry.real else "no", counts or "-")
+        table.add_row(name, module, str(entry.kind or "as the files say"), test, "yes" if entry.real else "no", entry.counts)
     console = Console()
     (console if console.is_terminal else Console(width=160)).print(table)
 

@@ -8,12 +8,35 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from depthkit.data.convert import plain, virtual_kitti
+from depthkit.data.convert import (
+    blendedmvs,
+    diml,
+    hrwsi,
+    hypersim,
+    irs,
+    kitti_depth,
+    megadepth,
+    plain,
+    redweb,
+    stereo_movie,
+    tartanair,
+    virtual_kitti,
+)
 from depthkit.data.convert.dataset import Dataset
 from depthkit.errors import RecipeError
 
 _MODULES = (
+    blendedmvs,
+    diml,
+    hrwsi,
+    hypersim,
+    irs,
+    kitti_depth,
+    megadepth,
     plain,
+    redweb,
+    stereo_movie,
+    tartanair,
     virtual_kitti,
 )
 
@@ -32,6 +55,7 @@ def find(name: str) -> Dataset:
     >>> find("virtual_kitti").published["train"]
     20148
     """
+    name = name.replace("-", "_")
     if name not in CATALOGUE:
         near = get_close_matches(name, CATALOGUE, 1, 0.5)
         raise RecipeError(

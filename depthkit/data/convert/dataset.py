@@ -26,7 +26,8 @@ class Dataset:
         camera: what is known of intrinsics, and where pixels are counted from.
         source: who published it, and where its facts are stated.
         licence: of the data.
-        published: how many samples its authors publish, by split; None where they say nothing.
+        published: how many samples its authors publish, by split; None where they say nothing. Empty if any split will do.
+        total: how many there are in all, as far as known, where ``published`` does not say it.
         splits: how samples are divided; scenes never lie on both sides.
         test: the test that writes such a folder and reads it back.
         real: whether a published sample was read.
@@ -44,10 +45,17 @@ class Dataset:
     source: str
     licence: str
     published: Mapping[str, int | None] = field(default_factory=dict)
+    total: int | None = None
     splits: str = "none are published"
     test: str = ""
     real: bool = False
     depth_format: DepthFormat = DepthFormat.PNG_LOG16
+
+    @property
+    def counts(self) -> str:
+        """``published`` and ``total`` in words."""
+        splits = [f"{split} {'?' if count is None else f'{count:,}'}" for split, count in self.published.items()]
+        return ", ".join(splits + [f"{self.total:,} in all"] * (self.total is not None)) or "-"
 
     @property
     def options(self) -> Mapping[str, Parameter]:

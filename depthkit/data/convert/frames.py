@@ -1,6 +1,7 @@
 """Image files with what is known about them, read when they are asked for."""
 
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -57,11 +58,19 @@ class Frame:
 
 
 class Annotation(NamedTuple):
-    """A dense label as read: float ``(H, W)``, arbitrary where not valid; bool ``(H, W)``; bool ``(H, W)`` if known."""
+    """A dense label as read.
+
+    Attributes:
+        value: float, ``(H, W)``; arbitrary where not valid.
+        valid: bool, ``(H, W)``.
+        sky: bool, ``(H, W)``, where it is known; a subset of valid.
+        intrinsics: ``(3, 3)`` [px] if they come with the label and the frame has none.
+    """
 
     value: np.ndarray
     valid: np.ndarray
     sky: np.ndarray | None = None
+    intrinsics: np.ndarray | None = None
 
 
 def read_codes(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
@@ -124,7 +133,7 @@ class Frames(Sequence[Sample]):
                     f"{self.root / frame.views[name]}: expected the size of {frame.image}, {image.shape[:2]} (height, width); "
                     f"got {view.shape[:2]}. Save all frames of a video, and both images of a pair, in one size."
                 )
-        label, valid, sky = self._label(frame, size) if frame.label else (None, None, None)
+        label, valid, sky, intrinsics = self._label(frame, size) if frame.label else (None, None, None, None)
         return Sample(
             key=frame.key,
             image=image,
@@ -133,7 +142,7 @@ class Frames(Sequence[Sample]):
             ambiguity=self.kind.ambiguity,
             representation=self.kind.representation,
             sky=sky,
-            intrinsics=frame.intrinsics,
+            intrinsics=frame.intrinsics if frame.intrinsics is not None else intrinsics,
             world_from_camera=frame.world_from_camera,
             stereo_baseline=frame.stereo_baseline,
             frames=views,
@@ -172,26 +181,39 @@ class Frames(Sequence[Sample]):
         return label._replace(value=label.value.astype(np.float32))
 
 
-def paired(root: Path, images: str, labels: str, name: Callable[[str], str], key: str) -> tuple[list[Frame], list[Reject]]:
+def paired(
+    root: Path, images: str, labels: str, name: Callable[[str], str | None], key: str
+) -> tuple[list[Frame], list[Reject]]:
     """Pictures of a folder whose label lies in another folder, and the others.
 
     Args:
         root: to which the folders are relative.
         images: folder of the pictures; if there is none, there are no frames.
         labels: folder of the labels.
-        name: from a picture's name without its ending to its label's name.
+        name: from a picture's name without its ending to its label's name; None if it is no sample.
         key: what keys start with.
     """
     there, found, alone = set(names_in(root / labels)), [], []
     for file in names_in(root / images):
         stem, ending = os.path.splitext(file)
-        if ending.lower() in PICTURES:
-            frame = Frame(key_of(key, stem), f"{images}/{file}", f"{labels}/{name(stem)}")
-            if name(stem) in there:
-                found.append(frame)
-            else:
-                alone.append(Reject(frame.key, f"there is no {labels}/{name(stem)}"))
+        label = name(stem) if ending.lower() in PICTURES else None
+        if label is None:
+            continue
+        frame = Frame(key_of(key, stem), f"{images}/{file}", f"{labels}/{label}")
+        if label in there:
+            found.append(frame)
+        else:
+            alone.append(Reject(frame.key, f"there is no {frame.label}"))
     return found, alone
+
+
+def held_out(name: str, share: float) -> bool:
+    """Whether what has this name is for validation, where nobody has published which are: by its CRC-32, so always the same.
+
+    >>> sum(held_out(f"scene {n}", 0.1) for n in range(1000))
+    97
+    """
+    return zlib.crc32(name.encode()) < share * 2**32
 
 
 def part(count: int, split: str | None, holdout: float) -> slice:

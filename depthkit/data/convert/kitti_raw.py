@@ -12,7 +12,7 @@ benchmark's test images are ``image 5``. Under the root lie, as the archives unp
 - ``image/NNNNNNNNNN.png`` and ``intrinsics/NNNNNNNNNN.txt`` of the benchmark's test.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -64,7 +64,7 @@ def samples(root: str | Path, split_file: str | Path, **options: Any) -> Iterato
 
 def frames(
     root: str | Path,
-    split_file: str | Path,
+    split_file: str | Path | Sequence[tuple[str, int, int]],
     *,
     label: Label | str = Label.NONE,
     views: Views | str = Views.SINGLE,
@@ -79,7 +79,7 @@ def frames(
 
     Args:
         root: folder of the dates, or of ``sequences``.
-        split_file: list of frames.
+        split_file: list of frames, or (folder, frame, number of the camera) of each.
         label: which depth to read.
         views: further views to read: the frames before and after, the other camera's image.
         spacing: for video, how many frames away neighbours are.
@@ -90,11 +90,12 @@ def frames(
         DepthKitError: the list does not read, or nothing of it is there.
         GeometryError: a drive's calibration is missing or garbled.
     """
-    root, split_file = Path(root), Path(split_file)
+    root = Path(root)
     label, views = member(Label, label, "label"), member(Views, views, "views")
     gaps = Spacing.of(views, spacing, max_spacing, min_motion)
     check_folder(root, "KITTI's dates, such as 2011_09_26, or its sequences")
-    lines = _lines(split_file)
+    listed = Path(split_file) if isinstance(split_file, str | Path) else Path("the list")
+    lines = _lines(listed) if isinstance(split_file, str | Path) else list(split_file)
     stereo = views in (Views.STEREO, Views.VIDEO_STEREO)
     clips: dict[tuple[str, int], Clip] = {}
     targets, rejects = [], []
@@ -112,11 +113,11 @@ def frames(
     if not targets and any(clip.frames for clip in clips.values()):
         name, reason = rejects[0]
         raise LabelError(
-            f"expected frames of {split_file} with views {views} and label {label} under {root}; got none, "
+            f"expected frames of {listed} with views {views} and label {label} under {root}; got none, "
             f"the first, {name}: {reason}. Get what is missing, or ask for less."
         )
     if not targets:
-        raise wrong_layout(f"{clips[lines[0][0], lines[0][2]].place} or another drive of {split_file.name}", root)
+        raise wrong_layout(f"{clips[lines[0][0], lines[0][2]].place} or another drive of {listed.name}", root)
     chosen = tuple(target.frame for target in targets)
     if gaps:
         chosen, alone = with_neighbours(targets, gaps, Frames(root, ()).image)

@@ -161,11 +161,11 @@ def _poses(file: Path, times: Sequence[float], tolerance: float) -> list[np.ndar
         raise GeometryError(f"expected 'time tx ty tz qx qy qz qw' in {file}; got {error}. Correct it.") from error
     stamps = np.array([time for time, _ in entries])
     nearest = np.abs(stamps[None] - np.array(times)[:, None]).argmin(1) if len(times) else []
-    return [_pose(rows[j]) if abs(stamps[j] - time) <= tolerance else None for time, j in zip(times, nearest, strict=True)]
+    return [pose_of(rows[j]) if abs(stamps[j] - time) <= tolerance else None for time, j in zip(times, nearest, strict=True)]
 
 
-def _pose(row: np.ndarray) -> np.ndarray:
-    """From translation and quaternion (x, y, z, w) to a matrix."""
+def pose_of(row: np.ndarray) -> np.ndarray:
+    """The matrix ``(4, 4)`` of a translation and a quaternion, ``tx ty tz qx qy qz qw``."""
     x, y, z, w = row[3:] / np.linalg.norm(row[3:])
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     pose = np.eye(4)
