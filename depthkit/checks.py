@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from depthkit.errors import GeometryError, ShapeError
+from depthkit.errors import GeometryError, RecipeError, ShapeError
 
 
 def _shape(x: Tensor) -> tuple[int, ...]:
@@ -64,3 +64,18 @@ def check_pose(name: str, pose: Tensor, batch: int) -> None:
     """``pose`` is ``(B, 4, 4)``."""
     if _shape(pose) != (batch, 4, 4):
         raise ShapeError(f"expected {name} of shape ({batch}, 4, 4); got {_shape(pose)}.")
+
+
+def check_device(name: str | torch.device) -> torch.device:
+    """The device of that name, which this machine has.
+
+    Raises:
+        RecipeError: it has none, or there is no such name.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecipeError(f"expected a device that this machine has; got {name} ({reason}). Choose cpu, or cuda:0.") from error
+    return device

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from depthkit.checks import check_device
 from depthkit.data import DepthDataModule, ShardSource
 from depthkit.data.stream import Loader
 from depthkit.evaluation import evaluate as score
@@ -42,10 +43,11 @@ def evaluate(
     console = Console(soft_wrap=True, highlight=False)
     rules = find_protocol(protocol)
     network = read_checkpoint(checkpoint, allow=allow or ())
-    model = FlipAverage(network.model) if flip else network.model
-    for root in shards:
+    model = (FlipAverage(network.model) if flip else network.model).to(check_device(device))
+    names = [root.rstrip("/").rpartition("/")[2] for root in shards]
+    for root, name in zip(shards, names, strict=True):
         report = score(
-            model.to(device),
+            model,
             evaluation_samples(root, split, num_workers=num_workers),
             rules,
             ambiguity=network.ambiguity,
@@ -54,7 +56,8 @@ def evaluate(
         )
         console.print(f"{root} ({split})\n{report.table()}\n", markup=False)
         if out is not None:
-            stem = f"{root.rstrip('/').rpartition('/')[2]}.{split}.{protocol}{'.flip' * flip}"
+            unique = name if names.count(name) == 1 else root.strip("/").replace("/", "-").replace(":", "")
+            stem = f"{unique}.{split}.{protocol}{'.flip' * flip}"
             for file in (report.to_json(out / f"{stem}.json"), report.to_html(out / f"{stem}.html")):
                 console.print(f"wrote {file}", markup=False)
 

@@ -1,5 +1,6 @@
 """What ``depthkit predict`` leaves behind: one file per image, and on request a picture and a point cloud of it."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -7,13 +8,14 @@ from typing import Any, Literal, cast
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from torch import Tensor
 
 from depthkit.errors import LabelError
 from depthkit.geometry import intrinsics_from_field_of_view
 from depthkit.inference import Prediction
 from depthkit.paradigms import DepthModule
 from depthkit.types import Ambiguity, Batch
+
+_SHOWN = 5  # broken images named
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -38,6 +40,7 @@ class PredictionWriter(BasePredictionWriter):
         super().__init__("batch")
         self.out, self.suffix, self.colour = out, suffix, colour
         self.point_cloud, self.field_of_view = point_cloud, field_of_view
+        self.broken: list[str] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse point clouds of predictions that have none before the first is computed.
@@ -62,10 +65,13 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write one batch."""
+        """Write one batch; an image that could not be read is remembered."""
+        self.broken += cast(Batch, batch).broken
         module, root = cast(DepthModule, pl_module), cast(Any, trainer.predict_dataloaders).dataset.root
-        rows = zip(cast(Batch, batch).keys, cast(Tensor, prediction), batch.image, batch.intrinsics.cpu().numpy(), strict=True)
-        for key, depth_map, image, camera in rows:
+        cameras = batch.intrinsics.cpu().numpy()
+        for key, depth_map, image, camera, real in zip(batch.keys, prediction, batch.image, cameras, batch.real, strict=True):
+            if not real:
+                continue
             picture = (image.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
             values = depth_map[0].float().cpu().numpy().astype(np.float32)
             found = Prediction(values, module.model.representation, module.ambiguity, picture, name=key)
@@ -77,3 +83,9 @@ class PredictionWriter(BasePredictionWriter):
                 known = np.isfinite(camera).all()
                 camera = camera if known else intrinsics_from_field_of_view(values.shape, self.field_of_view)
                 found.save_point_cloud(file.with_name(file.name + self.point_cloud), camera)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Name the images that could not be read."""
+        if self.broken:
+            named = " ".join(self.broken[:_SHOWN])
+            warnings.warn(f"{len(self.broken)} images have no prediction: {named}", stacklevel=2)

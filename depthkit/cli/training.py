@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from jsonargparse import ArgumentError
 from lightning.pytorch import Callback
@@ -94,15 +95,22 @@ class DepthCLI(LightningCLI):
             sys.stdout.write(f"{part} sets, protocols: {self.model.protocols}\n\n{table_of(rows)}\n")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """As in Lightning, but a mistake in a recipe is one sentence.
+        """As in Lightning, but a mistake in a recipe is one sentence; what Lightning will read as a checkpoint is one.
 
         Raises:
             RecipeError: names the key, what is wrong with it, and how to see what it takes.
+            CheckpointError: the checkpoint is no file of torch.
         """
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
             raise RecipeError(f"{sentence(str(error))} See `depthkit fit --help`.") from error
+        checkpoint = self.config[self.subcommand].get("ckpt_path")
+        if checkpoint and Path(checkpoint).is_file() and not is_zipfile(checkpoint):
+            raise CheckpointError(
+                f"expected a checkpoint at {checkpoint}; the file is something else, or its end is missing. "
+                "Give one written by `depthkit fit`, for example the previous one of the run."
+            )
 
 
 def last_checkpoint(root: Path) -> Path | None:

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -222,7 +223,7 @@ class DepthDataModule(LightningDataModule):
 
 
 class ImageFiles(TorchDataset[Batch]):
-    """Images to predict, each a batch of one.
+    """Images to predict, each a batch of one; an unreadable one is a row that is not ``real``, named in ``broken``.
 
     Args:
         sources: files, and folders that are searched for images.
@@ -240,9 +241,11 @@ class ImageFiles(TorchDataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         image = cv2.imread(str(self.files[index]), cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            raise ShardError(f"expected an image at {self.files[index]}; it cannot be decoded. Remove it or save it again.")
-        return finished(collate([Sample(key=str(self.files[index]), image=image)], [0]))
+        key = str(self.files[index])
+        if image is None:  # a row that is not real stands for it, so that ranks stay in step
+            batch = finished(collate([Sample(key=key, image=np.zeros((32, 32, 3), np.uint8))], [0]))
+            return replace(batch, real=torch.zeros_like(batch.real), broken=(f"{key} cannot be decoded.",))
+        return finished(collate([Sample(key=key, image=image)], [0]))
 
     @property
     def root(self) -> Path:

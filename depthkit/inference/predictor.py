@@ -10,6 +10,7 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
+from depthkit.checks import check_device
 from depthkit.errors import DepthKitError, LabelError, PredictionError, ShapeError
 from depthkit.evaluation import InputResize
 from depthkit.evaluation.resize import interpolate
@@ -79,7 +80,7 @@ class DepthPredictor:
         if precision not in ("32", *_AUTOCAST):
             raise ShapeError(f"expected precision '32', 'bf16' or '16'; got {precision!r}.")
         own = next((x.device for x in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-        self.device = own if device is None else torch.device(device)
+        self.device = own if device is None else check_device(device)
         self.model = model.to(self.device).eval()
         self.representation, self.ambiguity = Representation(found), Ambiguity(ambiguity)
         self.resize = resize or InputResize(384, "area", antialias=True)

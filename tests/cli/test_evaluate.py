@@ -50,11 +50,20 @@ def test_a_checkpoint_is_scored_and_the_table_names_the_protocol(shards, checkpo
     assert "data:image/png" in (tmp_path / "boxes.test.midas_nyu.html").read_text()
 
 
+def test_reports_of_folders_of_one_name_do_not_overwrite_each_other(shards, checkpoint, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "boxes").symlink_to(shards)
+    evaluate(checkpoint, [str(shards), str(tmp_path / "other" / "boxes")], out=tmp_path / "reports")
+    assert len(list((tmp_path / "reports").glob("*.json"))) == 2
+
+
 def test_mistakes_end_in_one_sentence(shards, checkpoint, tmp_path):
     with pytest.raises(RecipeError, match="unknown protocol 'kitty'; expected one of"):
         evaluate(checkpoint, [str(shards)], "kitty")
     with pytest.raises(CheckpointError, match="there is no such file"):
         evaluate(tmp_path / "no.ckpt", [shards])
+    with pytest.raises(RecipeError, match=r"expected a device that this machine has; got tpu7 \(.*Choose cpu"):
+        evaluate(checkpoint, [str(shards)], device="tpu7")
     with pytest.raises(ShardError, match="expected a split of"):
         evaluate(checkpoint, [str(shards)], split="val")
 

@@ -8,6 +8,7 @@ import torch
 import trimesh
 
 from depthkit.cli.predictions import PredictionWriter
+from depthkit.data import DepthDataModule
 from depthkit.data.collate import collate, finished
 from depthkit.errors import LabelError
 from depthkit.geometry import intrinsics_from_field_of_view
@@ -38,6 +39,18 @@ def test_point_clouds_have_the_camera_of_the_image_or_the_angle_given(suffix: st
         cloud = trimesh.load(tmp_path / "maps" / f"{name}.png{suffix}")
         low, high = cloud.bounds
         assert high[0] - low[0] == pytest.approx(2 * 2 * np.tan(np.radians(degrees / 2)) * 15 / 16, rel=1e-5)
+
+
+def test_an_image_that_could_not_be_read_is_named_at_the_end_and_nothing_is_written_for_it(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    (batch,) = DepthDataModule(predict_sources=[str(tmp_path / "a.png")]).predict_dataloader()
+    trainer = SimpleNamespace(predict_dataloaders=SimpleNamespace(dataset=SimpleNamespace(root=tmp_path)))
+    writer = PredictionWriter(tmp_path / "maps")
+    maps = torch.ones_like(batch.image[:, :1])
+    writer.write_on_batch_end(cast(Any, trainer), module(Ambiguity.SCALE), maps, None, batch, 0, 0)
+    with pytest.warns(UserWarning, match=r"1 images have no prediction: .*a.png cannot be decoded"):
+        writer.on_predict_end(cast(Any, trainer), module(Ambiguity.SCALE))
+    assert not (tmp_path / "maps").exists()
 
 
 def test_there_is_no_cloud_without_asking(tmp_path: Path) -> None:

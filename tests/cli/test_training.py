@@ -97,3 +97,15 @@ def test_a_checkpoint_of_another_network_is_refused_in_one_sentence(
         main(["test", *options, f"--model.model={other}", f"--ckpt_path={checkpoint}"])
     assert stop.value.code == 2
     assert "CheckpointError" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_checkpoint_or_was_cut_off_is_one_sentence(
+    options: list[str], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.ckpt").write_text("no weights")
+    (tmp_path / "cut.ckpt").write_bytes(checkpoint.read_bytes()[:-1000])
+    for file in ("notes.ckpt", "cut.ckpt"):
+        with pytest.raises(SystemExit) as stop:
+            main(["test", *options, f"--ckpt_path={tmp_path / file}"])
+        assert stop.value.code == 2
+        assert "the file is something else, or its end is missing" in capsys.readouterr().err
