@@ -105,7 +105,7 @@ class DepthCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except ArgumentError as error:
             raise RecipeError(f"{sentence(str(error))} See `depthkit fit --help`.") from error
-        checkpoint = self.config[self.subcommand].get("ckpt_path")
+        checkpoint = self.config[self.config.subcommand].get("ckpt_path")
         if checkpoint and Path(checkpoint).is_file() and not is_zipfile(checkpoint):
             raise CheckpointError(
                 f"expected a checkpoint at {checkpoint}; the file is something else, or its end is missing. "
