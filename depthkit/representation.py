@@ -1,5 +1,7 @@
 """Convert maps between depth, disparity and their logarithms."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -116,7 +118,7 @@ def log_depth_to_unit(depth: Tensor, *, min_depth: float, max_depth: float) -> T
         max_depth: depth [m] that becomes 1.
     """
     _check_range(min_depth, max_depth)
-    low, high = torch.tensor([min_depth, max_depth], dtype=torch.float64).log().tolist()
+    low, high = math.log(min_depth), math.log(max_depth)
     return (depth.log() - low) * (2 / (high - low)) - 1
 
 
@@ -124,7 +126,7 @@ def log_depth_to_unit(depth: Tensor, *, min_depth: float, max_depth: float) -> T
 def unit_to_depth(unit: Tensor, *, min_depth: float, max_depth: float) -> Tensor:
     """The inverse of ``log_depth_to_unit``: depth [m] of a number in [-1, 1] (MetricGold eq. 3)."""
     _check_range(min_depth, max_depth)
-    low, high = torch.tensor([min_depth, max_depth], dtype=torch.float64).log().tolist()
+    low, high = math.log(min_depth), math.log(max_depth)
     return (low + (unit + 1) * ((high - low) / 2)).exp()
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,12 +67,13 @@ class NoiseSchedule:
         if kind not in ("linear", "scaled_linear") or get("trained_betas") is not None:
             raise RecipeError(f"expected a noise schedule that is linear or scaled_linear; got {kind} or a list of betas.")
         power = 2 if kind == "scaled_linear" else 1
-        betas = torch.linspace(low ** (1 / power), high ** (1 / power), self.length, dtype=torch.float32) ** power
-        self.alphas_cumprod = (1 - betas).cumprod(0)
+        roots = torch.linspace(low ** (1 / power), high ** (1 / power), self.length, dtype=torch.float32, device="cpu")
+        self.alphas_cumprod = (1 - roots**power).cumprod(0)
         if self.zero_snr:
             root = self.alphas_cumprod.sqrt()
             self.alphas_cumprod = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))).square()
-        self._last = 1.0 if get("set_alpha_to_one", True) else float(self.alphas_cumprod[0])
+        self._alphas: list[float] = self.alphas_cumprod.tolist()  # for one timestep, which then waits for no device
+        self._last = 1.0 if get("set_alpha_to_one", True) else self._alphas[0]
         self._bound = float(get("clip_sample_range", 1.0)) if get("clip_sample", True) else None
 
     def add_noise(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
@@ -120,11 +120,11 @@ class NoiseSchedule:
         if self.spacing == "leading":
             offset = int(self.config.get("steps_offset", 0))
             return [k * (self.length // steps) + offset for k in reversed(range(steps))]
-        if self.spacing == "trailing":  # by NumPy, as a half is rounded here or there with the last bit
-            spaced = np.arange(self.length, 0, -self.length / steps).round() - 1
-        else:
-            spaced = np.linspace(0, self.length - 1, steps).round()[::-1]
-        return [int(t) for t in spaced]
+        if self.spacing == "trailing":
+            stride = (self.length - self.length / steps) - self.length  # NumPy's, whose last bit rounds a half here or there
+            return [round(self.length + k * stride) - 1 for k in range(steps)]
+        stride = (self.length - 1) / max(steps - 1, 1)
+        return [round(k * stride) for k in reversed(range(steps))]
 
     def step(self, output: Tensor, noisy: Tensor, timestep: int, steps: int) -> Tensor:
         """The latent at the next lower of ``steps`` timesteps, or z_0: DDIM without fresh noise (Song et al. 2021, eq. 12).
@@ -139,7 +139,7 @@ class NoiseSchedule:
         if self._bound is not None:
             clean = clean.clamp(-self._bound, self._bound)
         following = timestep - self.length // steps
-        alpha = float(self.alphas_cumprod[following]) if following >= 0 else self._last
+        alpha = self._alphas[following] if following >= 0 else self._last
         return alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
 
     def _clean_and_noise(self, output: Tensor, noisy: Tensor, timestep: Tensor | int) -> tuple[Tensor, Tensor]:
@@ -151,9 +151,9 @@ class NoiseSchedule:
         return signal * noisy - rest * output, signal * output + rest * noisy
 
     def _weights(self, like: Tensor, timestep: Tensor | int) -> tuple[Any, Any]:
-        """Of z_0 and of the noise: floats for one timestep, which wait for no device, else tensors ``(B, 1, 1, 1)``."""
+        """Of z_0 and of the noise: floats for one timestep, else tensors ``(B, 1, 1, 1)``."""
         if isinstance(timestep, int):
-            alpha = float(self.alphas_cumprod[timestep])
+            alpha = self._alphas[timestep]
             return alpha**0.5, (1 - alpha) ** 0.5
         alphas = per_image(self.alphas_cumprod.to(like.device)[timestep], like)
         return alphas.sqrt(), (1 - alphas).sqrt()

@@ -40,4 +40,18 @@ class Sampling:
         """Where to start, ``shape``, on the CPU."""
         if self.noise == "zeros":
             return torch.zeros(shape)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(self.seed))
+        return torch.ops.depthkit.seeded_normal(shape, self.seed)
+
+
+# an operator, so that torch.compile sees one graph: it takes no generator
+torch.library.define("depthkit::seeded_normal", "(SymInt[] shape, int seed) -> Tensor")
+
+
+@torch.library.impl("depthkit::seeded_normal", "CompositeExplicitAutograd")
+def _(shape: tuple[int, ...], seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.library.register_fake("depthkit::seeded_normal")
+def _(shape: tuple[int, ...], seed: int) -> Tensor:
+    return torch.empty(shape)
