@@ -125,12 +125,32 @@ def read_pfm(file: Path) -> np.ndarray:
     return np.frombuffer(pixels, order).reshape(height, width, channels)[::-1, :, 0].astype(np.float32)
 
 
-def read_h5(file: Path, name: str) -> np.ndarray:
+def read_pnm(file: Path) -> np.ndarray:
+    """A binary PGM or PPM file, ``(H, W)`` or RGB ``(H, W, 3)``: uint8, or uint16 with the higher byte first, as is the rule.
+
+    Raises:
+        LabelError: it is something else.
+    """
+    data = read_bytes(file)
+    header = re.match(rb"P([56])\s+(?:#[^\n]*\n\s*)*(\d+)\s+(\d+)\s+(\d+)\s", data)
+    if header is None:
+        raise LabelError(f"{file}: expected a PGM or PPM file, which begins with P5 or P6; got {data[:8]!r}. Get it again.")
+    width, height, largest = (int(word) for word in header.groups()[1:])
+    shape = (height, width) if header[1] == b"5" else (height, width, 3)
+    kind = np.dtype(np.uint8 if largest < 256 else ">u2")
+    pixels = data[header.end() :]
+    if len(pixels) != int(np.prod(shape)) * kind.itemsize:
+        raise LabelError(f"{file}: expected {shape} values; got {len(pixels)} bytes. It is cut short: get it again.")
+    return np.frombuffer(pixels, kind).reshape(shape)
+
+
+def read_h5(file: Path, name: str, index: int | None = None) -> np.ndarray:
     """A data set of an HDF5 file.
 
     Args:
         file: the file.
         name: of the data set inside.
+        index: along its first axis, if only that part is wanted.
 
     Raises:
         DepthKitError: h5py is not installed.
@@ -143,8 +163,10 @@ def read_h5(file: Path, name: str) -> np.ndarray:
         with h5py.File(file, "r") as content:
             if name not in content:
                 raise LabelError(f"{file}: expected data set '{name}'; found {', '.join(content) or 'none'}. Check the layout.")
-            return np.asarray(content[name])
-    except (OSError, RuntimeError) as error:
+            return np.asarray(content[name][() if index is None else index])
+    except LabelError:
+        raise
+    except (OSError, RuntimeError, IndexError, ValueError) as error:
         raise LabelError(f"{file}: expected an HDF5 file; it does not read ({error}). Get it again.") from error
 
 

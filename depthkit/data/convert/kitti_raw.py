@@ -149,12 +149,26 @@ def lidar_depth(
     front = z > 0
     column, row = np.rint(u[front] / z[front]) - 1, np.rint(v[front] / z[front]) - 1
     value = (ahead[:, 0] if forward else z)[front]
+    return nearest_in_pixel(row, column, value, size)
+
+
+def nearest_in_pixel(row: np.ndarray, column: np.ndarray, depth: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """A depth map of points, each pixel with the nearest of its points.
+
+    Args:
+        row: of each point, ``(N,)``, a whole number; points outside the picture are left out.
+        column: likewise.
+        depth: likewise [m], above 0.
+        size: (height, width) [px].
+
+    Returns:
+        [m], float32 of that size; 0 where there is no point.
+    """
     inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
-    row, column, value = row[inside].astype(int), column[inside].astype(int), value[inside]
-    depth = np.zeros(size, np.float32)
-    far_to_near = np.argsort(-value, kind="stable")
-    depth[row[far_to_near], column[far_to_near]] = value[far_to_near]
-    return depth
+    far_to_near = np.flatnonzero(inside)[np.argsort(-depth[inside], kind="stable")]
+    image = np.zeros(size, np.float32)
+    image[row[far_to_near].astype(int), column[far_to_near].astype(int)] = depth[far_to_near]
+    return image
 
 
 @dataclass(frozen=True)
