@@ -112,6 +112,7 @@ DATASETS = (
         source="Geiger et al. 2013; Eigen et al. 2014; labels as Monodepth2 exports them",
         published={"test": 697, "val": None, "train": None},
         splits="by the list, of other drives than its training",
+        real=True,
         **_FACTS,
     ),
     Dataset(
@@ -125,6 +126,7 @@ DATASETS = (
         source="Uhrig et al. 2017 for Eigen's images",
         published={"test": 652, "val": None, "train": None},
         splits="by the list",
+        real=True,
         **_FACTS,
     ),
     Dataset(
@@ -151,6 +153,7 @@ DATASETS = (
         source="Geiger et al. 2012; Zhou et al. 2017 and Monodepth2 for the counts: sequences 00 to 08, 09 and 10",
         published={"train": 36671, "val": 4075, "test": 2790},
         splits="by the list, by sequence",
+        real=True,
         **_FACTS,
     ),
 )
