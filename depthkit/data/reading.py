@@ -99,3 +99,22 @@ def _open(url: str) -> IO[bytes]:
 
 def _is_remote(url: str) -> bool:
     return "://" in url or url.startswith("pipe:")
+
+
+def read_named(root: Path, name: str) -> bytes:
+    """A file by its name, or a member of a tar named ``TAR#FIRST+BYTES/MEMBER``, which lies there without a search.
+
+    Args:
+        root: to which the name is relative.
+        name: of the file or the member.
+
+    Raises:
+        OSError: it does not read.
+    """
+    archive, mark, member = name.partition("#")
+    if not mark or (root / name).is_file():
+        return (root / name).read_bytes()
+    first, _, size = member.partition("/")[0].partition("+")
+    with (root / archive).open("rb") as file:
+        file.seek(int(first))
+        return file.read(int(size))

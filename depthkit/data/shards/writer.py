@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from depthkit.data.reading import read_shard
+from depthkit.data.reading import read_named, read_shard
 from depthkit.data.shards.codec import encode_sample
 from depthkit.data.shards.files import PARTIAL, PartialTar, alone, replace_text, writing
 from depthkit.data.shards.images import ImageFormat
@@ -55,10 +55,12 @@ class Encoder:
 
     def _read(self, source: Mapping[str, str]) -> dict[str, bytes]:
         assert self.originals is not None
-        files = {
-            view: self.originals / name for view, name in source.items() if name.lower().endswith((".jpg", ".jpeg", ".webp"))
-        }
-        return {view: file.read_bytes() for view, file in files.items() if file.is_file()}
+        found = {}
+        for view, name in source.items():
+            if name.lower().endswith((".jpg", ".jpeg", ".webp")):
+                with suppress(OSError):  # a name that is no file of its own
+                    found[view] = read_named(self.originals, name)
+        return found
 
 
 class ShardWriter:
