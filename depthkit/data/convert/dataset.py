@@ -55,7 +55,7 @@ class Dataset:
     def counts(self) -> str:
         """``published`` and ``total`` in words."""
         splits = [f"{split} {'?' if count is None else f'{count:,}'}" for split, count in self.published.items()]
-        return ", ".join(splits + [f"{self.total:,} in all"] * (self.total is not None)) or "-"
+        return ", ".join(splits if self.total is None else [*splits, f"{self.total:,} in all"]) or "-"
 
     @property
     def options(self) -> Mapping[str, Parameter]:
