@@ -3,6 +3,8 @@
 from depthkit.paradigms.affine_invariant import AffineInvariantModule
 from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.cutmix import CutMix
+from depthkit.paradigms.diffusion import DiffusionModule
+from depthkit.paradigms.diffusion_end_to_end import EndToEndDiffusionModule
 from depthkit.paradigms.geometry_preserving import GeometryPreservingModule
 from depthkit.paradigms.metric import MetricModule
 from depthkit.paradigms.multires_noise import MultiResolutionNoise
@@ -17,6 +19,8 @@ __all__ = [
     "CosineDecay",
     "CutMix",
     "DepthModule",
+    "DiffusionModule",
+    "EndToEndDiffusionModule",
     "ExponentialDecay",
     "GeometryPreservingModule",
     "LinearDecay",

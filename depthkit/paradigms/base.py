@@ -111,11 +111,17 @@ class DepthModule(LightningModule):
             CheckpointError: ``weights`` is no checkpoint, or one of other networks.
         """
         if self.weights is not None and not self._loaded:
-            self.load_state_dict(_weights_of(self.weights))
+            earlier = _run_of(self.weights)
+            self.check_run(earlier)
+            self.load_state_dict(earlier["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember that training goes on from a checkpoint."""
+        self.check_run(checkpoint)
         self._loaded = True
+
+    def check_run(self, checkpoint: Mapping[str, Any]) -> None:
+        """Raise a ``CheckpointError`` if an earlier run cannot be built upon for another reason than its weights."""
 
     def _protocol(self, dataset: str) -> Protocol:
         if isinstance(self.protocols, str):
@@ -247,9 +253,10 @@ class DepthModule(LightningModule):
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
 
-def _weights_of(path: str | Path) -> dict[str, Tensor]:
+def _run_of(path: str | Path) -> dict[str, Any]:
     try:
-        found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        found["state_dict"].items()
     except (OSError, RuntimeError, KeyError, TypeError, UnpicklingError) as error:
         raise CheckpointError(
             f"expected model.weights to be a checkpoint of an earlier run; {path} is none ({type(error).__name__}). "

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, distributed
 
-from depthkit.masked import masked_count, masked_range, per_image
+from depthkit.masked import masked_count, masked_range, masked_sum, per_image
 from depthkit.precision import in_float32
 from depthkit.representation import convert_rows
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation
@@ -85,6 +85,16 @@ def mean_over_images(per_image_loss: Tensor, counted: Tensor) -> tuple[Tensor, T
     """Mean of ``(B,)`` over the counted images of all ranks, as ``mean_per_group``, and whether there is one: ``()`` each."""
     mean, some = mean_per_group(per_image_loss, counted, torch.zeros_like(counted, dtype=torch.int64), 1)
     return mean[0], some[0]
+
+
+@in_float32
+def mean_over_pixels(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of ``(B, 1, H, W)`` over the valid pixels of all images of all ranks, and whether there is one: ``()`` each.
+
+    On several ranks the returned means differ, and their average is the mean over all pixels, as in ``mean_per_group``.
+    """
+    count = mean_over_ranks(masked_count(valid).sum().to(x.dtype))
+    return masked_sum(x, valid).sum() / count.where(count > 0, 1), count > 0
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
