@@ -35,6 +35,7 @@ from depthkit.data.convert import (
     tartanair,
     tum_people,
     virtual_kitti,
+    wsvd,
 )
 from depthkit.data.convert.dataset import Dataset
 from depthkit.errors import RecipeError
@@ -66,6 +67,7 @@ _MODULES = (
     tartanair,
     tum_people,
     virtual_kitti,
+    wsvd,
 )
 
 CATALOGUE: Mapping[str, Dataset] = MappingProxyType(
