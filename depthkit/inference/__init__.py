@@ -1,6 +1,7 @@
 """Predict depth on any image with a trained model, and write, read and lift what it predicts."""
 
 from depthkit.inference.clouds import write_point_cloud
+from depthkit.inference.diffusion import DiffusionDepth, diffuse
 from depthkit.inference.images import find_images, read_image
 from depthkit.inference.prediction import Prediction, load_prediction
 from depthkit.inference.predictor import DepthPredictor
@@ -8,7 +9,9 @@ from depthkit.models import read_checkpoint
 
 __all__ = [
     "DepthPredictor",
+    "DiffusionDepth",
     "Prediction",
+    "diffuse",
     "find_images",
     "load_prediction",
     "read_checkpoint",

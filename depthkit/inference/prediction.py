@@ -32,6 +32,7 @@ class Prediction:
         image: uint8 RGB, ``(H, W, 3)``; None after loading from a file.
         intrinsics: ``(3, 3)`` [px] of ``image``, if known.
         name: of the source.
+        uncertainty: float32 ``(H, W)``, of an ensemble: how far its members are apart, as a fraction of depth; not saved.
     """
 
     map: np.ndarray
@@ -40,6 +41,7 @@ class Prediction:
     image: np.ndarray | None = None
     intrinsics: np.ndarray | None = None
     name: str = "prediction"
+    uncertainty: np.ndarray | None = None
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.map, dtype)

@@ -16,7 +16,8 @@ from depthkit.evaluation import InputResize
 from depthkit.evaluation.resize import interpolate
 from depthkit.inference.images import as_image, find_images, read_image
 from depthkit.inference.prediction import Prediction
-from depthkit.models import FlipAverage, read_checkpoint
+from depthkit.models import FlipAverage, LatentDiffusionDepth, read_checkpoint
+from depthkit.representation import convert
 from depthkit.types import REPRESENTATIONS, Ambiguity, Representation
 
 Source = str | Path | np.ndarray | Tensor
@@ -44,7 +45,8 @@ class DepthPredictor:
         model: network; called on float RGB in [0, 1], ``(B, 3, h, w)``, and returning ``(B, 1, h', w')``.
         ambiguity: what its predictions leave undetermined; a disparity up to scale and shift has no depth.
         representation: what its numbers are; default ``model.representation``.
-        resize: size at which the network sees an image; default: about ``384 x 384`` pixels in the image's aspect.
+        resize: size at which the network sees an image; default: ``model.processing_size`` [px] along the longer side if the
+            network has one, else about ``384 x 384`` pixels in the image's aspect.
         device: where it runs; default where the model is.
         precision: of the network: ``"32"``, or autocast to ``"bf16"`` or ``"16"``; maps are float32 in any case.
 
@@ -83,7 +85,7 @@ class DepthPredictor:
         self.device = own if device is None else check_device(device)
         self.model = model.to(self.device).eval()
         self.representation, self.ambiguity = Representation(found), Ambiguity(ambiguity)
-        self.resize = resize or InputResize(384, "area", antialias=True)
+        self.resize = resize or _own_resize(model)
         self.precision = precision
 
     @classmethod
@@ -97,12 +99,12 @@ class DepthPredictor:
         precision: Precision = "32",
         flip: bool = False,
     ) -> Self:
-        """The predictor of a checkpoint written by ``depthkit fit``.
+        """The predictor of a checkpoint written by ``depthkit fit``, or of a folder with a latent diffusion model.
 
         Args:
-            path: the ``.ckpt`` file.
+            path: the ``.ckpt`` file, or the folder, see ``depthkit.models.latent_diffusion``.
             allow: further names that may be imported to build the network, see ``read_checkpoint``.
-            resize: default: as many pixels as the training images had, in the image's own aspect.
+            resize: default: as many pixels as the training images had, in the image's own aspect; for a folder what it says.
             device: default the CPU.
             precision: of the network.
             flip: also predict the mirror image and average, see ``depthkit.models.FlipAverage``.
@@ -227,16 +229,33 @@ class DepthPredictor:
         images = torch.cat([self.resize(x.image.to(self.device), multiple) for x in batch])
         dtype = _AUTOCAST.get(self.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            maps = self.model(images).float()
+            maps, spreads = _maps_of(self.model, images)
         if maps.shape[:2] != (len(batch), 1):
             raise ShapeError(f"expected the model to return ({len(batch)}, 1, h, w); got {tuple(maps.shape)}.")
-        for loaded, depth_map in zip(batch, maps, strict=True):
+        for loaded, depth_map, spread in zip(batch, maps, spreads, strict=True):
             if not depth_map.isfinite().all():
                 raise PredictionError(
                     f"{loaded.name}: expected a finite prediction; the network returned NaN or infinity. "
                     "With precision '16' or 'bf16' it may have overflowed: try '32'."
                 )
-            height, width = loaded.image.shape[-2:]
-            full = interpolate(depth_map[None], (height, width), "bilinear")[0, 0].cpu().numpy()
+            size, own = (loaded.image.shape[-2], loaded.image.shape[-1]), self.representation
+            space = getattr(self.model, "resize_space", own)
+            full = convert(interpolate(convert(depth_map[None], own, space), size, "bilinear"), space, own)
             picture = (loaded.image[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-            yield Prediction(full, self.representation, self.ambiguity, picture, name=loaded.name)
+            uncertainty = None if spread is None else interpolate(spread[None], size, "bilinear")[0, 0].cpu().numpy()
+            yield Prediction(full[0, 0].cpu().numpy(), own, self.ambiguity, picture, name=loaded.name, uncertainty=uncertainty)
+
+
+def _own_resize(model: nn.Module) -> InputResize:
+    side = getattr(model, "processing_size", None)
+    if side is None:
+        return InputResize(384, "area", antialias=True)
+    multiple = int(getattr(model, "size_multiple", 1))
+    return InputResize(side or 1, "upper_bound" if side else "native", multiple, "bilinear", antialias=True)
+
+
+def _maps_of(model: nn.Module, images: Tensor) -> tuple[Tensor, Sequence[Tensor | None]]:
+    """The maps, and how uncertain each is if the model is an ensemble."""
+    if isinstance(model, LatentDiffusionDepth) and model.sampling.members > 1:
+        return model.with_uncertainty(images)  # type: ignore[return-value]
+    return model(images).float(), [None] * len(images)

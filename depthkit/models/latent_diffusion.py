@@ -31,6 +31,7 @@ class LatentDiffusionDepth(DepthNet):
         codec: between depth and y in [-1, 1], which the VAE encodes.
         sampling: how to predict.
         halve_bias: when widening, halve the first layer's bias too, as E2E-FT does and Marigold does not.
+        processing_size: longer side [px] at which it sees an image of any size; 0 for the image's own.
 
     Attributes:
         representation: of the output: depth, in metres or, if ``codec`` is affine, up to scale and shift.
@@ -56,6 +57,7 @@ class LatentDiffusionDepth(DepthNet):
         *,
         sampling: Sampling | None = None,
         halve_bias: bool = False,
+        processing_size: int = 768,
     ) -> None:
         nn.Module.__init__(self)
         self.unet, self.vae, self.scheduler, self.codec = unet, vae, scheduler, codec
@@ -71,6 +73,7 @@ class LatentDiffusionDepth(DepthNet):
             )
         self.register_buffer("text_embedding", text_embedding.detach().clone().float())
         self.vae.requires_grad_(False)
+        self.processing_size = processing_size
         self.size_multiple = self.min_size = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.config = {
             "architecture": "latent_diffusion_of",
@@ -215,6 +218,29 @@ class LatentDiffusionDepth(DepthNet):
             latent = self.scheduler.step(output, latent, timestep, steps)
         return latent
 
+    def members(self, image_latent: Tensor, latents: Tensor, *, steps: int) -> Tensor:
+        """The maps y that several latents lead to.
+
+        Args:
+            image_latent: ``(B, C, h, w)``.
+            latents: where to start, ``(B, members, C, h, w)``.
+            steps: calls of the UNet for each.
+
+        Returns:
+            float32 ``(B, members, 1, H, W)``, in [-1, 1].
+        """
+        each = image_latent.repeat_interleave(latents.shape[1], 0)
+        y = self.decode_latent(self.denoise(each, latents.flatten(0, 1).to(each), steps=steps))
+        return y.unflatten(0, latents.shape[:2])
+
+    def with_uncertainty(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``forward``, and how far the members are apart as a fraction of depth, ``(B, 1, H, W)``: 0 for one member."""
+        latent = self.encode_image(image)
+        start = self.sampling.latents((self.sampling.members, *latent.shape[1:]))
+        y = self.members(latent, start.expand(len(latent), *start.shape), steps=self.sampling.steps)
+        y, spread = self.sampling.reduce(y)
+        return self.codec.decode(y), self.codec.relative_spread(spread, y)
+
     def forward(self, image: Tensor) -> Tensor:
         """The depth map of an image, as ``sampling`` says; the same at every call.
 
@@ -228,12 +254,7 @@ class LatentDiffusionDepth(DepthNet):
             ShapeError: another shape or type; names the next legal size.
             PredictionError: the VAE overflowed.
         """
-        image_latent = self.encode_image(image)
-        members = self.sampling.members
-        start = self.sampling.latents((members, *image_latent.shape[1:])).to(image_latent.device)
-        each = image_latent.repeat_interleave(members, 0)
-        y = self.decode_latent(self.denoise(each, start.repeat(len(image), 1, 1, 1), steps=self.sampling.steps))
-        return self.codec.decode(y.unflatten(0, (len(image), members)).quantile(0.5, 1) if members > 1 else y)
+        return self.with_uncertainty(image)[0]
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write a folder that ``latent_diffusion`` reads and ``diffusers.MarigoldDepthPipeline.from_pretrained`` opens."""

@@ -21,6 +21,7 @@ TRAINED: Mapping[str, Any] = {
     "set_alpha_to_one": True,
 }
 """What fine-tuning for depth changes in a text-to-image model's noise schedule."""
+_PROCESSING_SIZE = 768  # px of the longer side, as Stable Diffusion 2 and Marigold were trained
 SD2_HUB_ID = "stabilityai/stable-diffusion-2"
 SD2_UNET: Mapping[str, Any] = {
     "sample_size": 96,
@@ -88,6 +89,7 @@ def latent_diffusion(
         codec or stored,
         sampling=sampling or Sampling(**parts.facts.get("sampling", {})),
         halve_bias=halve_bias,
+        processing_size=_PROCESSING_SIZE if parts.processing_size is None else parts.processing_size,
     )
 
 

@@ -16,8 +16,8 @@ from depthkit.models.latent_diffusion import LatentDiffusionDepth
 from depthkit.types import Ambiguity
 
 FACTS = "depthkit.json"
+INDEX = "model_index.json"
 _PARTS = "unet/, vae/ and scheduler/"
-_PROCESSING_SIZE = 768  # px of the longer side, the resolution of Stable Diffusion 2 and of Marigold
 
 
 class Parts(NamedTuple):
@@ -28,6 +28,7 @@ class Parts(NamedTuple):
         vae: ``AutoencoderKL``, float32.
         scheduler: configuration of its noise.
         text_embedding: of the empty prompt, ``(1, tokens, C)``.
+        processing_size: longer side [px] at which a model for depth wants images; None for a model for images.
         facts: what ``save`` adds to what diffusers writes: "codec", "sampling"; empty in any other folder.
     """
 
@@ -35,6 +36,7 @@ class Parts(NamedTuple):
     vae: nn.Module
     scheduler: dict[str, Any]
     text_embedding: Tensor
+    processing_size: int | None
     facts: dict[str, Any]
 
 
@@ -91,8 +93,9 @@ def load(source: str | Path, *, tokens: int | None = None) -> Parts:
             )
         found[name] = model
     scheduler = _read_json(root / "scheduler" / "scheduler_config.json", source)
-    facts = json.loads((root / FACTS).read_text(encoding="utf-8")) if (root / FACTS).is_file() else {}
-    return Parts(found["unet"], found["vae"], scheduler, read_embedding(root, tokens), facts)
+    index, facts = (_read_json(root / name, source) if (root / name).is_file() else {} for name in (INDEX, FACTS))
+    size = index.get("default_processing_resolution")
+    return Parts(found["unet"], found["vae"], scheduler, read_embedding(root, tokens), size, facts)
 
 
 def save(model: LatentDiffusionDepth, folder: str | Path) -> Path:
@@ -119,7 +122,7 @@ def save(model: LatentDiffusionDepth, folder: str | Path) -> Path:
             scale_invariant=affine,
             shift_invariant=affine,
             default_denoising_steps=model.sampling.steps,
-            default_processing_resolution=_PROCESSING_SIZE,
+            default_processing_resolution=model.processing_size,
         )
         pipeline.save_pretrained(folder)
     save_embedding(model.text_embedding, folder)

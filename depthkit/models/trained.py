@@ -10,6 +10,7 @@ from torch import nn
 
 from depthkit.errors import CheckpointError
 from depthkit.models.build import build
+from depthkit.models.latent_diffusion_build import latent_diffusion
 from depthkit.models.net import DepthNet
 from depthkit.models.weights import check_fit
 from depthkit.types import Ambiguity
@@ -35,7 +36,8 @@ def read_checkpoint(path: str | Path, *, allow: Sequence[str] = ()) -> Checkpoin
     """Rebuild the network that a checkpoint of ``depthkit fit`` holds.
 
     Args:
-        path: the ``.ckpt`` file. It is read as plain tensors and values; nothing in it is executed.
+        path: the ``.ckpt`` file. It is read as plain tensors and values; nothing in it is executed. Or a folder of diffusers
+            with a latent diffusion model, see ``latent_diffusion``.
         allow: beginnings of names that may be imported to build a network which is not of ``depthkit.models``, such as
             ``"mypackage."``. Such a network says how in its attribute ``config``: ``{"class_path": ..., "init_args": {...}}``.
 
@@ -44,6 +46,9 @@ def read_checkpoint(path: str | Path, *, allow: Sequence[str] = ()) -> Checkpoin
             do not fit it (all keys are listed).
     """
     path = Path(path)
+    if path.is_dir():
+        network = latent_diffusion(pretrained=path)
+        return Checkpoint(network.eval(), network.ambiguity, None)
     if not path.is_file():
         raise CheckpointError(f"expected a checkpoint at {path}; there is no such file.")
     try:

@@ -28,7 +28,7 @@ pytest.importorskip("diffusers")
 class TestLatentDiffusion(ModelContract):
     @pytest.fixture
     def model(self):
-        return latent_diffusion_tiny(codec=LogDepth(1, 3), unet_channels=(8, 16), vae_channels=(8, 8)).eval()
+        return latent_diffusion_tiny(codec=LogDepth(1, 3), unet_channels=(16, 16), vae_channels=(8, 8)).eval()
 
     test_exported_program_predicts_the_same = None  # as slow to trace as to compile, and it sees the same graph
 

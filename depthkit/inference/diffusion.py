@@ -1,0 +1,113 @@
+"""Latent diffusion on images of any size, with steps, members, noise and resolution chosen at each call."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from depthkit.checks import check_image
+from depthkit.errors import RecipeError, ShapeError
+from depthkit.models import LatentDiffusionDepth
+
+
+class DiffusionDepth(NamedTuple):
+    """What ``diffuse`` returns.
+
+    Attributes:
+        depth: metres, or up to scale and shift with an affine codec, float32 ``(B, 1, H, W)``.
+        uncertainty: how far the members are apart, as a fraction of depth, float32 ``(B, 1, H, W)``; 0 for one member.
+        y: what the codec made depth of, in [-1, 1], float32 ``(B, 1, H, W)``.
+    """
+
+    depth: Tensor
+    uncertainty: Tensor
+    y: Tensor
+
+
+@torch.inference_mode()
+def diffuse(
+    model: LatentDiffusionDepth,
+    image: Tensor,
+    *,
+    steps: int | None = None,
+    members: int | None = None,
+    latents: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    processing_size: int | None = None,
+    batch_size: int | None = None,
+) -> DiffusionDepth:
+    """Depth of a batch of images, by as many steps and members as wanted.
+
+    Images are brought to the processing size, padded at the right and below with their last pixels, predicted, cropped, reduced
+    over the members and brought back, the last two in y. Nothing is aligned: metric members differ by their noise alone.
+
+    Args:
+        model: any; as ``model.sampling`` says in what is not given here.
+        image: float RGB in [0, 1], ``(B, 3, H, W)``, of any size.
+        steps: calls of the UNet for each member.
+        members: of the ensemble of each image; 2 are as good as 1.
+        latents: where to start, ``(B, members, C, h, w)``, of the padded image's latents; for video, for example, those of the
+            frame before.
+        generator: draws the start, a new one for each image. Without either, each image starts from the model's own seed.
+        processing_size: longer side [px] at which the model sees an image, the other side rounded down; 0 for the image's own.
+        batch_size: maps to predict at a time; None for all members of all images.
+
+    Raises:
+        ShapeError: an image of another shape or type, one so long and thin that a side vanishes, or latents of another shape.
+        RecipeError: latents and generator at once, or settings as of ``Sampling``.
+        PredictionError: the VAE overflowed.
+    """
+    check_image("image", image)
+    if latents is not None and generator is not None:
+        raise RecipeError("expected latents or a generator that draws them; got both.")
+    steps, members = steps or model.sampling.steps, members or model.sampling.members
+    height, width = _processed(image, model.processing_size if processing_size is None else processing_size)
+    seen = image
+    if (height, width) != tuple(image.shape[-2:]):
+        seen = F.interpolate(image, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
+    factor = model.size_multiple
+    seen = F.pad(seen, (0, -width % factor, 0, -height % factor), mode="replicate")
+    cells = (model.vae.config.latent_channels, seen.shape[-2] // factor, seen.shape[-1] // factor)
+    start = _start(model, len(image), members, cells, latents, generator)
+    each = range(0, len(image) * members, batch_size or len(image) * members)
+    encoded = torch.cat([model.encode_image(part) for part in seen.split(batch_size or len(seen))])
+    encoded, start = encoded.repeat_interleave(members, 0), start.flatten(0, 1)[:, None].to(encoded)
+    stop = batch_size or len(encoded)
+    maps = torch.cat([model.members(encoded[i : i + stop], start[i : i + stop], steps=steps) for i in each])
+    maps = maps.view(len(image), members, *maps.shape[2:])[..., :height, :width]
+    y, spread = (_resized(x, image) for x in model.sampling.reduce(maps))
+    return DiffusionDepth(model.codec.decode(y), model.codec.relative_spread(spread, y), y)
+
+
+def _processed(image: Tensor, side: int) -> tuple[int, int]:
+    height, width = image.shape[-2:]
+    if side == 0:
+        return height, width
+    size = height * side // max(height, width), width * side // max(height, width)
+    if side < 0 or 0 in size:
+        raise ShapeError(f"expected an image of which something is left at a longer side of {side}; got {height}x{width}.")
+    return size
+
+
+def _start(
+    model: LatentDiffusionDepth,
+    images: int,
+    members: int,
+    cells: tuple[int, int, int],
+    latents: Tensor | None,
+    generator: torch.Generator | None,
+) -> Tensor:
+    shape = (images, members, *cells)
+    if latents is not None:
+        if tuple(latents.shape) != shape:
+            raise ShapeError(f"expected latents of shape {shape}; got {tuple(latents.shape)}.")
+        return latents
+    if generator is not None:
+        return torch.randn(shape, generator=generator, device=generator.device)
+    return model.sampling.latents(shape[1:]).expand(shape)
+
+
+def _resized(x: Tensor, image: Tensor) -> Tensor:
+    size = image.shape[-2:]
+    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear")
