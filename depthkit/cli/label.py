@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from depthkit import __version__
 from depthkit.data.labelling import LabelFolder, Pool, PoolReader, open_pool, stored_kind
+from depthkit.data.shards import Part
 from depthkit.errors import RecipeError
 from depthkit.inference.teacher import load_teacher, weights_sha256
 from depthkit.models.transformers_models import load_sky
@@ -110,12 +111,10 @@ def label(
 
 def _part(text: str, pool: Pool) -> slice:
     """Every n-th piece from the k-th on."""
-    k, _, n = text.partition("/")
-    if not (k.isdigit() and n.isdigit() and 1 <= int(k) <= int(n)):
-        raise RecipeError(f"expected a part k/n with 1 <= k <= n, such as 3/64; got {text}. Correct --part.")
-    if int(k) > len(pool.pieces):
+    part = Part.parse(text)
+    if part.number > len(pool.pieces):
         raise RecipeError(f"expected at most {len(pool.pieces)} parts, one per shard of the pool; got {text}. Use fewer parts.")
-    return slice(int(k) - 1, None, int(n))
+    return slice(part.number - 1, None, part.count)
 
 
 def _step(affine: bool, depth_format: str) -> str:

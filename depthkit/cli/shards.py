@@ -11,7 +11,7 @@ from rich.table import Table
 
 from depthkit.cli.sky import SkyFinder
 from depthkit.data.convert.catalogue import CATALOGUE, find
-from depthkit.data.shards import DepthFormat, ShardIndex, WriteReport, write_shards
+from depthkit.data.shards import DepthFormat, Part, ShardIndex, WriteReport, join_parts, write_part, write_shards
 from depthkit.data.shards import verify as verify_shards
 from depthkit.data.synthetic import SceneKind, SyntheticScenes
 from depthkit.errors import RecipeError
@@ -53,6 +53,7 @@ def write(
     depth_format: Literal["png_log16", "png_linear16", "npy"] | None = None,
     samples_per_shard: int | None = None,
     workers: int = 0,
+    part: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Turn a dataset into shards. The same command continues after an interruption.
@@ -95,6 +96,8 @@ def write(
             png_log16 for the others by default; npy is float32.
         samples_per_shard: at most so many; by default 1000, or fewer so that there are 16 shards.
         workers: processes that make samples; 0 for none but this one.
+        part: k/n writes the k-th of n parts, for n jobs that know nothing of each other, such as a SLURM array; the last one
+            joins them.
         overwrite: replace what the split holds.
 
     Raises:
@@ -126,24 +129,28 @@ def write(
     if "sky" in given:
         given["sky"] = SkyFinder(str(given["sky"])).ready()
     known = None if dataset == "synthetic" else find(dataset)
-    for part in ("train", "test") if holdout else (split if known and known.published else None,):
-        source = known.open(root, part, given) if known else _scenes(given)
-        target = part or split
-        report = write_shards(
-            source,
-            out,
-            split=target,
-            dataset=name or (dataset if not known or known.published else _name(Path(root))),
-            licence=licence or (known.licence if known else ""),
-            depth_format=depth_format or (known.depth_format if known else DepthFormat.PNG_LOG16),
-            samples_per_shard=samples_per_shard or max(1, min(_LARGEST, -(-len(source) // _SPREAD))),
-            originals=root if known else None,
-            overwrite=overwrite,
-            resume=not overwrite and _cut_short(out, target),
-            workers=workers,
-            progress=True,
-        )
-        _print_written(out, target, report)
+    if part and overwrite:
+        raise RecipeError("expected part or overwrite; got both. Remove what is to be replaced, for parts do not wait for it.")
+    for half in ("train", "test") if holdout else (split if known and known.published else None,):
+        source = known.open(root, half, given) if known else _scenes(given)
+        target = half or split
+        how: dict[str, Any] = {
+            "split": target,
+            "dataset": name or (dataset if not known or known.published else _name(Path(root))),
+            "licence": licence or (known.licence if known else ""),
+            "depth_format": depth_format or (known.depth_format if known else DepthFormat.PNG_LOG16),
+            "samples_per_shard": samples_per_shard or max(1, min(_LARGEST, -(-len(source) // _SPREAD))),
+            "originals": root if known else None,
+            "workers": workers,
+            "progress": True,
+        }
+        if part:
+            report = write_part(source, out, part=Part.parse(part), **how)
+            finished, parts = join_parts(out, split=target)
+        else:
+            report = write_shards(source, out, overwrite=overwrite, resume=not overwrite and _cut_short(out, target), **how)
+            finished, parts = 1, 1
+        _print_written(out, target, report, None if finished == parts else f"{finished} of {parts} parts are complete.")
 
 
 def datasets() -> None:
@@ -179,7 +186,7 @@ def _cut_short(out: str, split: str) -> bool:
     return split in splits and not splits[split].complete
 
 
-def _print_written(out: str, split: str, report: WriteReport) -> None:
+def _print_written(out: str, split: str, report: WriteReport, missing: str | None) -> None:
     console = Console()
     size = sum(shard.bytes for shard in report.shards) / 2**20
     console.print(
@@ -187,9 +194,12 @@ def _print_written(out: str, split: str, report: WriteReport) -> None:
     )
     if report.skipped:
         console.print(f"{report.skipped} samples were there already.")
-    written = ShardIndex.load(out).split(split)
-    if written.views != Views.SINGLE and not written.intrinsics:
-        console.print("Some samples are without intrinsics: give them, or train with a camera that is learned.")
+    if missing:
+        console.print(f"{missing} The last one joins them and writes the index.")
+    else:
+        written = ShardIndex.load(out).split(split)
+        if written.views != Views.SINGLE and not written.intrinsics:
+            console.print("Some samples are without intrinsics: give them, or train with a camera that is learned.")
     if report.rejects:
         reasons: dict[str, list[str]] = {}
         first: dict[str, str] = {}

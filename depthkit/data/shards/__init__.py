@@ -4,11 +4,13 @@ from depthkit.data.shards.build import Reject, WriteReport, write_shards
 from depthkit.data.shards.codec import decode_sample, encode_sample
 from depthkit.data.shards.index import ShardIndex, ShardInfo, SplitInfo
 from depthkit.data.shards.label import DepthFormat
+from depthkit.data.shards.parts import Part, join_parts, write_part
 from depthkit.data.shards.verification import Problem, VerifyReport, verify
 from depthkit.data.shards.writer import ShardWriter
 
 __all__ = [
     "DepthFormat",
+    "Part",
     "Problem",
     "Reject",
     "ShardIndex",
@@ -19,6 +21,8 @@ __all__ = [
     "WriteReport",
     "decode_sample",
     "encode_sample",
+    "join_parts",
     "verify",
+    "write_part",
     "write_shards",
 ]

@@ -19,10 +19,18 @@ _AHEAD = 4  # samples per worker that may wait for their turn
 
 
 class Reject(NamedTuple):
-    """A sample that was left out: its key, or its position if it could not even be made, and why."""
+    """A sample that was left out: its key, or its position if that is all that is known of it, and why."""
 
     name: str
     reason: str
+
+
+class NothingStored(ShardError):
+    """No sample could be stored; ``rejects`` says why."""
+
+    def __init__(self, message: str, rejects: tuple[Reject, ...]) -> None:
+        super().__init__(message)
+        self.rejects = rejects
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,8 @@ def write_shards(
                     stored += 1
         if not (stored or skipped):
             first = f"; the first, {rejects[0].name}: {rejects[0].reason}" if rejects else ""
-            raise ShardError(f"expected samples for split '{split}' of {root}; got none, {len(rejects)} were left out{first}")
+            message = f"expected samples for split '{split}' of {root}; got none, {len(rejects)} were left out{first}"
+            raise NothingStored(message, tuple(rejects))
     return WriteReport(stored, skipped, tuple(rejects), writer.shards)
 
 

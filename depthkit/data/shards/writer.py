@@ -131,7 +131,7 @@ class ShardWriter:
             self.root.mkdir(parents=True, exist_ok=True)
             busy = f"another process is writing split '{split}' of {root}. Wait for it, or write to another folder."
             self._held.enter_context(alone(self.root / f".{split}.lock", busy))
-            present = self._index().splits.get(split)
+            present = _index(self.root, self.dataset, self.licence).splits.get(split)
             if (present or self._files()) and not (overwrite or resume):
                 count = sum(shard.samples for shard in present.shards) if present else "some"
                 raise ShardError(
@@ -240,34 +240,15 @@ class ShardWriter:
             shard = ShardInfo(self._tar.path.name, self._tar.samples, self._tar.bytes, digest)
             self._tar, self._info = None, replace(self._info, shards=(*self._info.shards, shard))
         self._info = replace(self._info, complete=complete)
-        self._publish(self._info)
-
-    def _publish(self, info: SplitInfo | None) -> None:
-        """Put this split into the index, or take it out; other writers may be at work on other splits."""
-        with alone(self.root / ".index.lock"):
-            index = self._index()
-            splits = {name: split for name, split in index.splits.items() if name != self.split}
-            splits |= {self.split: info} if info else {}
-            index = replace(index, splits=splits, licence=self.licence or index.licence)
-            replace_text(self.root / INDEX, index.to_json())
+        publish(self.root, self.dataset, self.licence, self.split, self._info)
 
     def _clear(self) -> None:
         """Before the first shard of an overwritten split: forget it, then delete it."""
         if self._replacing:
             self._replacing = False
-            self._publish(None)
+            publish(self.root, self.dataset, self.licence, self.split, None)
             for file in self._files():
                 file.unlink()
-
-    def _index(self) -> ShardIndex:
-        if not (self.root / INDEX).exists():
-            return ShardIndex(str(self.root), self.dataset, self.licence)
-        index = ShardIndex.load(self.root)
-        if index.dataset != self.dataset:
-            raise ShardError(
-                f"expected dataset '{self.dataset}' in {self.root}; it holds '{index.dataset}'. Choose another folder."
-            )
-        return index
 
     def _files(self) -> list[Path]:
         """Whatever bears the name of a shard of this split, finished or not."""
@@ -276,6 +257,28 @@ class ShardWriter:
 
     def _url(self, shard: ShardInfo) -> str:
         return str(self.root / shard.name)
+
+
+def publish(root: Path, dataset: str, licence: str, split: str, info: SplitInfo | None) -> None:
+    """Put a split into a folder's index, or take it out; other writers may be at work on other splits.
+
+    Raises:
+        ShardError: the folder holds another dataset.
+    """
+    with alone(root / ".index.lock"):
+        index = _index(root, dataset, licence)
+        splits = {name: other for name, other in index.splits.items() if name != split} | ({split: info} if info else {})
+        replace_text(root / INDEX, replace(index, splits=splits, licence=licence or index.licence).to_json())
+
+
+def _index(root: Path, dataset: str, licence: str) -> ShardIndex:
+    """The index of a folder, or an empty one."""
+    if not (root / INDEX).exists():
+        return ShardIndex(str(root), dataset, licence)
+    index = ShardIndex.load(root)
+    if index.dataset != dataset:
+        raise ShardError(f"expected dataset '{dataset}' in {root}; it holds '{index.dataset}'. Choose another folder.")
+    return index
 
 
 def _none(member: str) -> bool:

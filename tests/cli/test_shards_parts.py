@@ -1,0 +1,27 @@
+"""`depthkit shards write --part`: as many jobs as one likes, one command each."""
+
+import pytest
+
+from depthkit.cli import shards
+from depthkit.cli.main import main
+from depthkit.data.shards import ShardIndex, verify
+from depthkit.errors import RecipeError
+
+
+def said(capsys):
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_the_last_part_writes_the_index(tmp_path, capsys):
+    for part in ("2/3", "1/3"):
+        shards.write("synthetic", "-", str(tmp_path), count=5, size=(16, 24), kind="room", part=part)
+    assert "2 of 3 parts are complete. The last one joins them and writes the index." in said(capsys)
+    main(["shards", "write", "synthetic", "-", str(tmp_path), "--count=5", "--size=[16,24]", "--kind=room", "--part=3/3"])
+    assert "parts are complete" not in said(capsys)
+    assert ShardIndex.load(tmp_path).samples("train") == 5
+    assert verify(tmp_path).ok
+
+
+def test_parts_are_not_overwritten(tmp_path):
+    with pytest.raises(RecipeError, match="expected part or overwrite; got both"):
+        shards.write("synthetic", "-", str(tmp_path), count=5, part="1/3", overwrite=True)
