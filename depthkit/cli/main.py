@@ -21,6 +21,7 @@ data:
 use:
   label                             pseudo-labels for a pool of images, on all devices, by any teacher
   evaluate                          score a checkpoint on shards under a published protocol
+  roundtrip                         what the VAE of a latent diffusion model alone makes of true depth
   demo                              render scenes, train, evaluate, draw: the quickstart recipe from end to end
 
 `depthkit COMMAND --help` describes each.
@@ -51,13 +52,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _command(arguments: list[str]) -> None:
     from jsonargparse import auto_cli
 
-    from depthkit.cli import demo, evaluate, label, shards
+    from depthkit.cli import demo, evaluate, label, roundtrip, shards
 
     commands: dict[str, Any] = {
         "shards": {"_help": "Raw RGB-D to shards, and checks of shards.", "write": shards.write}
         | {"verify": shards.verify, "info": shards.info},
         "evaluate": evaluate.evaluate,
         "label": label.label,
+        "roundtrip": roundtrip.roundtrip,
         "demo": demo.demo,
     }
     if arguments[:3] == ["shards", "write", "--list"]:

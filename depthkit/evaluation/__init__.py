@@ -25,6 +25,7 @@ from depthkit.evaluation.protocols import PROTOCOLS, find_protocol
 from depthkit.evaluation.render import batch_strip, colourise, picture_strip
 from depthkit.evaluation.report import Report, table_of
 from depthkit.evaluation.resize import InputResize, OutputResize
+from depthkit.evaluation.roundtrip import RoundTrip, vae_roundtrip
 from depthkit.evaluation.run import evaluate
 from depthkit.evaluation.scores import ProtocolMetrics
 
@@ -50,6 +51,7 @@ __all__ = [
     "Protocol",
     "ProtocolMetrics",
     "Report",
+    "RoundTrip",
     "RowBaseline",
     "batch_strip",
     "best_row_baseline",
@@ -59,4 +61,5 @@ __all__ = [
     "kinds",
     "picture_strip",
     "table_of",
+    "vae_roundtrip",
 ]

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from depthkit.errors import PredictionError, RecipeError
 from depthkit.models.depth_codecs import DepthCodec
@@ -185,6 +186,13 @@ class LatentDiffusionDepth(DepthNet):
         decoded = self.vae.decode(latent.to(self.vae.dtype) / self.vae.config.scaling_factor, return_dict=False)[0]
         y = self._finite(decoded, "decoding").float().mean(1, keepdim=True)
         return y.detach().clamp(-1, 1) + (y - y.detach())
+
+    def roundtrip(self, depth: Tensor, valid: Tensor) -> Tensor:
+        """The y that the VAE makes of a depth map's own, float32 ``(B, 1, H, W)``; see ``encode_depth``, but of any size."""
+        height, width = depth.shape[-2:]
+        margin = (0, -width % self.size_multiple, 0, -height % self.size_multiple)
+        padded = F.pad(depth.where(valid, 1), margin), F.pad(valid, margin)
+        return self.decode_latent(self.encode_depth(*padded))[..., :height, :width]
 
     def _finite(self, x: Tensor, what: str) -> Tensor:
         if x.dtype == torch.float16 and not x.isfinite().all():

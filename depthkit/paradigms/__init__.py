@@ -13,6 +13,7 @@ from depthkit.paradigms.pareto import pareto_weights
 from depthkit.paradigms.schedules import CosineDecay, ExponentialDecay, LinearDecay, Schedule, StepDecay
 from depthkit.paradigms.self_supervised_video import SelfSupervisedVideoModule
 from depthkit.paradigms.semi_supervised import SemiSupervisedModule
+from depthkit.paradigms.vae_decoder import VAEDecoderModule
 
 __all__ = [
     "AffineInvariantModule",
@@ -31,5 +32,6 @@ __all__ = [
     "SelfSupervisedVideoModule",
     "SemiSupervisedModule",
     "StepDecay",
+    "VAEDecoderModule",
     "pareto_weights",
 ]

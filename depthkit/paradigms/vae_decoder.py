@@ -1,0 +1,69 @@
+"""Teach a VAE's decoder depth: what it loses of a depth map limits what a latent diffusion model can learn."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from depthkit.errors import LabelError
+from depthkit.evaluation import ProtocolMetrics
+from depthkit.models import LatentDiffusionDepth
+from depthkit.paradigms.base import DepthModule
+from depthkit.paradigms.labels import labels, mean_over_pixels, readable
+from depthkit.types import Ambiguity, Batch, LabelKind, Representation
+
+
+class VAEDecoderModule(DepthModule):
+    """Fine-tune the VAE's decoder to reproduce depth maps from their latents, by the absolute difference of y.
+
+    With ``LogDepth`` that is the relative error of depth. The encoder stays, and with it every latent, so that the UNet need
+    not learn anew; images are only encoded, and so lose nothing. ``DiffusionModule`` starts from its checkpoint (``weights``).
+    Validation scores the round trip of the true depth, not the diffusion model.
+
+    Args:
+        model: the latent diffusion model.
+        kwargs: see ``DepthModule``.
+
+    Raises:
+        LabelError: its codec is affine, whose range is each image's own.
+    """
+
+    model: LatentDiffusionDepth
+
+    def __init__(self, model: LatentDiffusionDepth, **kwargs: Any) -> None:
+        super().__init__(model, **kwargs)
+        if model.ambiguity != Ambiguity.METRIC:
+            raise LabelError(f"expected a metric codec to teach the decoder metres; got {model.codec}. Take LogDepth.")
+        model.requires_grad_(False)
+        for part in (model.vae.decoder, model.vae.post_quant_conv):
+            if part is not None:
+                part.requires_grad_(True)
+
+    @property
+    def accepts(self) -> frozenset[LabelKind]:
+        """Metric labels."""
+        return readable({Ambiguity.METRIC})
+
+    @property
+    def ambiguity(self) -> Ambiguity:
+        """None."""
+        return Ambiguity.METRIC
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step on the mean over valid pixels, within the codec's range, of all images of all ranks."""
+        depth, valid = labels(batch, Representation.DEPTH, {Ambiguity.METRIC})
+        with torch.no_grad():
+            latent = self.model.encode_depth(depth, valid)
+        difference = self.model.decode_latent(latent) - self.model.codec.encode(depth, valid)
+        loss, _ = mean_over_pixels(difference.abs(), self.model.codec.within(depth, valid))
+        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
+        return loss
+
+    def _score(self, batch: Batch, metrics: ProtocolMetrics) -> Tensor | None:
+        batch = batch.rows(batch.real)
+        if not len(batch):
+            return None
+        depth, valid = labels(batch, Representation.DEPTH, {Ambiguity.METRIC})
+        found = self.model.codec.decode(self.model.roundtrip(depth, valid))
+        metrics.update(found, self.model.representation, batch)
+        return found
