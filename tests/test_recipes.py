@@ -20,6 +20,10 @@ def dpt(**options: Any) -> dict[str, Any]:
     return {"class_path": "depthkit.models.dpt_timm", "init_args": arguments}
 
 
+TINY_DIFFUSION = {
+    "class_path": "depthkit.models.latent_diffusion_tiny",
+    "init_args": {"codec": {"class_path": "depthkit.models.LogDepth", "init_args": {"d_min": 0.5, "d_max": 80.0}}},
+}
 SMALL = {
     "AffineInvariantModule": {
         "model": {
@@ -42,6 +46,8 @@ SMALL = {
     },
     "SemiSupervisedModule": {"model": dpt(), "protocols": "synthetic_affine"},
     "MetricModule": {"model": dpt(max_depth=80.0), "protocols": "synthetic_metric"},
+    "DiffusionModule": {"model": TINY_DIFFUSION, "protocols": "synthetic_metric"},
+    "EndToEndDiffusionModule": {"model": TINY_DIFFUSION, "protocols": "synthetic_metric"},
 }
 """What shrinks a recipe of each paradigm."""
 SMALL_POSE = {"class_path": "depthkit.models.pose_timm", "init_args": {"backbone": "test_resnet", "pretrained": False}}
@@ -61,6 +67,12 @@ class Losses(Callback):
         self.seen.append(float(outputs["loss"]))
 
 
+def of_any_size(source: dict[str, Any]) -> dict[str, Any]:
+    """A source without what brings its images to a size of their own."""
+    own = "size" in source.get("transform", {}).get("init_args", {})
+    return {key: value for key, value in source.items() if key != "size" and not (own and key == "transform")}
+
+
 def test_there_are_recipes() -> None:
     assert {"quickstart.yaml", "midas_mix5.yaml"} <= {recipe.name for recipe in RECIPES}
 
@@ -74,6 +86,8 @@ def test_a_recipe_says_what_it_claims_and_how_it_is_run(recipe: Path) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.relative_to(ROOT).as_posix())
 def test_a_shrunk_recipe_learns(recipe: Path, scenes: Path, drive: Path, tmp_path: Path) -> None:
+    if recipe.parent.name == "diffusion":
+        pytest.importorskip("diffusers")
     config: Any = OmegaConf.to_container(OmegaConf.load(recipe), resolve=True)
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     paradigm = config["model"]["class_path"].rpartition(".")[2]
@@ -89,13 +103,14 @@ def test_a_shrunk_recipe_learns(recipe: Path, scenes: Path, drive: Path, tmp_pat
     if names:
         model["pseudo_labelled"] = [f"set{i}" for i, source in enumerate(data["sources"]) if source.get("name") in names]
     root = str(drive if "views" in data else scenes)
-    data["sources"] = [{**source, "root": root, "name": f"set{i}"} for i, source in enumerate(data["sources"])]
+    data["sources"] = [{**of_any_size(source), "root": root, "name": f"set{i}"} for i, source in enumerate(data["sources"])]
     data["transform"] = {"class_path": "depthkit.data.transforms.Resize", "init_args": {"size": [64, 96]}}
     data.update(val_sources=[{"root": root, "split": "test", "name": "test"}], size=[64, 96], num_workers=0)
     data["batch_size"] = data["epoch_size"] = max(len(data["sources"]), 6)
     steps = {
         "max_steps": 40,
         "max_epochs": -1,
+        "accumulate_grad_batches": 1,
         "accelerator": "cpu",
         "default_root_dir": str(tmp_path),
         "num_sanity_val_steps": 0,
@@ -108,6 +123,7 @@ def test_a_shrunk_recipe_learns(recipe: Path, scenes: Path, drive: Path, tmp_pat
     losses = Losses()
     cli = run(["fit", f"--config={file}", "--trainer.enable_model_summary=false"], callbacks=[losses])
     assert cli.trainer.global_step == 40
-    assert sum(losses.seen[-8:]) < (0.97 if "views" in data else 0.85) * sum(losses.seen[:8])
+    slow = "views" in data or paradigm == "EndToEndDiffusionModule"  # whose random VAE can show little
+    assert sum(losses.seen[-8:]) < (0.97 if slow else 0.85) * sum(losses.seen[:8])
     assert torch.isfinite(torch.tensor(losses.seen)).all()
     assert cli.trainer.callback_metrics["val/test/abs_rel"].isfinite()
