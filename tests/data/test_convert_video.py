@@ -132,7 +132,7 @@ def test_what_builds_on_a_damaged_frame_is_refused_with_its_time_and_the_rest_is
         clip[15]
     assert {15, 19} <= set(refused) <= set(range(10, 20))  # of its group of ten, what was encoded later
     report = write_shards(video.frames(without(file, 15)), tmp_path / "out", split="train", dataset="clip")
-    assert [reject.name for reject in report.rejects] == [f"position {n}" for n in sorted(refused)]
+    assert [reject.name for reject in report.rejects] == [f"damaged_a/{n:06d}" for n in sorted(refused)]
 
 
 def test_a_file_that_ends_early_says_so(clip, tmp_path):

@@ -114,7 +114,7 @@ def disparity_from_flow(forward: np.ndarray, backward: np.ndarray, *, discrepanc
         >>> forward = np.full((1, 6, 2), -2.0)
         >>> disparity, confirmed = disparity_from_flow(forward, -forward, discrepancy=1)
         >>> disparity[0].tolist(), confirmed[0].tolist()
-        ([2.0, 2.0, 2.0, 2.0, 2.0, 2.0], [False, False, True, True, True, True])
+        ([0.0, 0.0, 2.0, 2.0, 2.0, 2.0], [False, False, True, True, True, True])
     """
     if forward.shape != backward.shape or forward.ndim != 3 or forward.shape[2] != 2 or forward.shape[1] < 2:
         raise ShapeError(f"expected flow both ways, (H, W, 2) each; got {forward.shape} and {backward.shape}.")
