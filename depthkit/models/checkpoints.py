@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from depthkit.errors import CheckpointError
 from depthkit.models.checkpoints_dpt import FUSION, Rules, from_depth_anything, from_transformers, from_zoedepth, renamed
+from depthkit.models.checkpoints_gp2 import from_gp2
 from depthkit.models.weights import check_fit
 
 Converter = Callable[[Mapping[str, Any]], dict[str, Tensor]]
@@ -80,12 +81,15 @@ def _network_of(weights: Mapping[str, Any]) -> dict[str, Tensor]:
 
 CONVERTERS: Mapping[str, Converter] = {
     "depth_anything": from_depth_anything,
+    "gp2": from_gp2,
     "midas": _from_midas,
     "monodepth2": _from_monodepth2,
     "transformers": from_transformers,
     "zoedepth": from_zoedepth,
 }
 """Who published the checkpoint -> its state dict in the names of our networks."""
+# What a network of another build is told.
+_BUILT = {"gp2": " (of an EfficientNet: with released_taps=True)"}
 
 
 def load_published(model: nn.Module, state_dict: Mapping[str, Any], *, source: str = "midas") -> None:
@@ -95,15 +99,17 @@ def load_published(model: nn.Module, state_dict: Mapping[str, Any], *, source: s
 
     Args:
         model: a network of the same architecture: for "midas" ``midas_resnext101``,
-            ``midas_small``, or ``midas_timm`` on a ResNet; for "monodepth2" ``monodepth2_timm`` on a ResNet, a pose network or
-            a ``PredictiveMask``; for "depth_anything" and "transformers" ``dpt_dinov2_*``, with the file's own ``hooks`` and
-            ``max_depth``, which its weights do not tell; for "zoedepth" ``zoedepth`` on these.
+            ``midas_small``, or ``midas_timm`` on a ResNet; for "gp2" ``lrn_mobilenetv2``, or ``lrn_efficientnet_*`` with
+            ``released_taps=True``; for "monodepth2" ``monodepth2_timm`` on a ResNet, a pose network or a ``PredictiveMask``;
+            for "depth_anything" and "transformers" ``dpt_dinov2_*``, with the file's own ``hooks`` and ``max_depth``, which its
+            weights do not tell; for "zoedepth" ``zoedepth`` on these.
         state_dict: the official file's contents, for example ``torch.load(path, weights_only=True)``; of "monodepth2", those of
             the network's files by name: ``{"encoder": ..., "depth": ...}``, ``{"pose_encoder": ..., "pose": ...}``,
             ``{"pose": ...}`` or ``{"predictive_mask": ...}``. Their ImageNet classifier and training size are not read.
-        source: who published it: "midas" (v2 and v2.1, github.com/isl-org/MiDaS), "monodepth2"
-            (github.com/nianticlabs/monodepth2), "depth_anything" (v1 and v2, relative and v2's metric ones,
-            github.com/LiheYoung/Depth-Anything), "transformers" (``DepthAnythingForDepthEstimation.state_dict()``) or
+        source: who published it: "midas" (v2 and v2.1, github.com/isl-org/MiDaS), "gp2"
+            (github.com/SamsungLabs/geometry-preserving-de), "monodepth2" (github.com/nianticlabs/monodepth2), "depth_anything"
+            (v1 and v2, relative and v2's metric ones, github.com/LiheYoung/Depth-Anything), "transformers"
+            (``DepthAnythingForDepthEstimation.state_dict()``) or
             "zoedepth" (Depth Anything v1's metric ones, or ``ZoeDepthForDepthEstimation.state_dict()`` on DINOv2).
 
     Raises:
@@ -117,7 +123,7 @@ def load_published(model: nn.Module, state_dict: Mapping[str, Any], *, source: s
     expected = model.state_dict()
     converted = CONVERTERS[source](state_dict)
     kept = {key: expected[key] for key in _never_published(expected) if key not in converted}
-    check_fit(kept | converted, expected, f"{source} for this {type(model).__name__}")
+    check_fit(kept | converted, expected, f"{source} for this {type(model).__name__}{_BUILT.get(source, '')}")
     model.load_state_dict(kept | converted)
 
 

@@ -1,6 +1,11 @@
-"""Light-Weight RefineNet as GP2 released it (Romanov et al. 2020, arXiv 2009.12419)."""
+"""Light-Weight RefineNet as GP2 released it (Romanov et al. 2020, arXiv 2009.12419).
 
-from collections.abc import Sequence
+The decoder takes one map of the encoder per stride, by default the last one. The released networks take some of them earlier:
+of EfficientNet-B0 to B5 the stem's map at stride 2, and of B0 that of the ninth block at stride 16; of Lite0 that of the
+eighth block at stride 16. ``released_taps=True`` does so too.
+"""
+
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +15,7 @@ from torch.nn import functional as F
 
 from depthkit.models.build import architecture
 from depthkit.models.encoder import IMAGENET_MEAN, IMAGENET_STD, TimmEncoder
+from depthkit.models.encoder_blocks import EfficientNetEncoder
 from depthkit.models.heads import LogDisparityHead
 from depthkit.models.midas import require_pyramid
 from depthkit.models.net import DepthNet
@@ -96,6 +102,7 @@ def lrn_timm(
     backbone: str,
     *,
     pretrained: bool | str | Path = True,
+    taps: Sequence[int] | None = None,
     crp_stages: int = 4,
     crp_average: bool = True,
     crp_bn: bool = True,
@@ -107,11 +114,14 @@ def lrn_timm(
     Args:
         backbone: timm's name of the encoder.
         pretrained: the encoder's weights, see ``TimmEncoder``.
+        taps: after how many blocks each map is taken, see ``EfficientNetEncoder``; None: the last map of each stride.
         crp_stages: see ``LightRefineNetDecoder``.
         crp_average: likewise.
         crp_bn: likewise.
     """
-    encoder = TimmEncoder(backbone, pretrained=pretrained, strides=(2, 4, 8, 16, 32), mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    tapped: Callable[..., TimmEncoder]
+    tapped = partial(TimmEncoder, strides=(2, 4, 8, 16, 32)) if taps is None else partial(EfficientNetEncoder, taps=taps)
+    encoder = tapped(backbone, pretrained=pretrained, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     decoder = partial(LightRefineNetDecoder, crp_stages=crp_stages, crp_average=crp_average, crp_bn=crp_bn)
     return DepthNet(encoder, decoder, LogDisparityHead)
 
@@ -123,42 +133,47 @@ def lrn_mobilenetv2(*, pretrained: bool | str | Path = True) -> DepthNet:
 
 
 @architecture
-def lrn_efficientnet_lite0(*, pretrained: bool | str | Path = True) -> DepthNet:
-    """GP2's Lite0-LRN: 3.6 M parameters. ``pretrained``: the encoder's weights, see ``TimmEncoder``."""
-    return lrn_timm("tf_efficientnet_lite0.in1k", pretrained=pretrained)
+def lrn_efficientnet_lite0(*, pretrained: bool | str | Path = True, released_taps: bool = False) -> DepthNet:
+    """GP2's Lite0-LRN: 3.6 M parameters.
+
+    Args:
+        pretrained: the encoder's weights, see ``TimmEncoder``.
+        released_taps: take the encoder's maps where the released network does, as its published weights need.
+    """
+    return lrn_timm("tf_efficientnet_lite0.in1k", pretrained=pretrained, taps=(1, 3, 5, 8, 16) if released_taps else None)
 
 
 @architecture
-def lrn_efficientnet_b0(*, pretrained: bool | str | Path = True) -> DepthNet:
-    """GP2's B0-LRN: 4.2 M parameters. ``pretrained``: the encoder's weights, see ``TimmEncoder``."""
-    return lrn_timm("tf_efficientnet_b0.aa_in1k", pretrained=pretrained)
+def lrn_efficientnet_b0(*, pretrained: bool | str | Path = True, released_taps: bool = False) -> DepthNet:
+    """GP2's B0-LRN: 4.2 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
+    return lrn_timm("tf_efficientnet_b0.aa_in1k", pretrained=pretrained, taps=(0, 3, 5, 9, 16) if released_taps else None)
 
 
 @architecture
-def lrn_efficientnet_b1(*, pretrained: bool | str | Path = True) -> DepthNet:
-    """GP2's B1-LRN: 6.7 M parameters. ``pretrained``: the encoder's weights, see ``TimmEncoder``."""
-    return lrn_timm("tf_efficientnet_b1.aa_in1k", pretrained=pretrained)
+def lrn_efficientnet_b1(*, pretrained: bool | str | Path = True, released_taps: bool = False) -> DepthNet:
+    """GP2's B1-LRN: 6.7 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
+    return lrn_timm("tf_efficientnet_b1.aa_in1k", pretrained=pretrained, taps=(0, 5, 8, 16, 23) if released_taps else None)
 
 
 @architecture
-def lrn_efficientnet_b2(*, pretrained: bool | str | Path = True) -> DepthNet:
-    """GP2's B2-LRN: 8 M parameters. ``pretrained``: the encoder's weights, see ``TimmEncoder``."""
-    return lrn_timm("tf_efficientnet_b2.aa_in1k", pretrained=pretrained)
+def lrn_efficientnet_b2(*, pretrained: bool | str | Path = True, released_taps: bool = False) -> DepthNet:
+    """GP2's B2-LRN: 8 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
+    return lrn_timm("tf_efficientnet_b2.aa_in1k", pretrained=pretrained, taps=(0, 5, 8, 16, 23) if released_taps else None)
 
 
 @architecture
-def lrn_efficientnet_b3(*, pretrained: bool | str | Path = True) -> DepthNet:
-    """GP2's B3-LRN: 11 M parameters. ``pretrained``: the encoder's weights, see ``TimmEncoder``."""
-    return lrn_timm("tf_efficientnet_b3.aa_in1k", pretrained=pretrained)
+def lrn_efficientnet_b3(*, pretrained: bool | str | Path = True, released_taps: bool = False) -> DepthNet:
+    """GP2's B3-LRN: 11 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
+    return lrn_timm("tf_efficientnet_b3.aa_in1k", pretrained=pretrained, taps=(0, 5, 8, 18, 26) if released_taps else None)
 
 
 @architecture
-def lrn_efficientnet_b4(*, pretrained: bool | str | Path = True) -> DepthNet:
-    """GP2's B4-LRN: 18 M parameters. ``pretrained``: the encoder's weights, see ``TimmEncoder``."""
-    return lrn_timm("tf_efficientnet_b4.aa_in1k", pretrained=pretrained)
+def lrn_efficientnet_b4(*, pretrained: bool | str | Path = True, released_taps: bool = False) -> DepthNet:
+    """GP2's B4-LRN: 18 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
+    return lrn_timm("tf_efficientnet_b4.aa_in1k", pretrained=pretrained, taps=(0, 6, 10, 22, 32) if released_taps else None)
 
 
 @architecture
-def lrn_efficientnet_b5(*, pretrained: bool | str | Path = True) -> DepthNet:
-    """GP2's B5-LRN: 29 M parameters. ``pretrained``: the encoder's weights, see ``TimmEncoder``."""
-    return lrn_timm("tf_efficientnet_b5.aa_in1k", pretrained=pretrained)
+def lrn_efficientnet_b5(*, pretrained: bool | str | Path = True, released_taps: bool = False) -> DepthNet:
+    """GP2's B5-LRN: 29 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
+    return lrn_timm("tf_efficientnet_b5.aa_in1k", pretrained=pretrained, taps=(0, 8, 13, 27, 39) if released_taps else None)
