@@ -278,6 +278,21 @@ def test_validation_is_in_metres_without_alignment(tmp_path: Path) -> None:
     assert_close(run.callback_metrics["val/memory/abs_rel"].float(), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_half_precision_is_the_unets_alone() -> None:
+    """The VAE encodes in float32 whatever the trainer's precision, and the loss is float32, too."""
+    m, b = module(), labelled()
+    seen: dict[str, Tensor] = {}
+    m.model.unet.conv_in.register_forward_hook(lambda _, given, output: seen.update(unet=output))
+    encode = m.model.encode_depth
+    m.model.encode_depth = lambda *arguments: seen.setdefault("latent", encode(*arguments))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = step(m, b)["total"]
+    assert seen["unet"].dtype == torch.bfloat16
+    assert loss.dtype == torch.float32
+    assert torch.equal(seen["latent"], encode(*m.depth(b)[:2]))
+    assert_close(loss, step(m, b)["total"], rtol=2e-2, atol=0)
+
+
 @pytest.mark.parametrize("kind", BOTH)
 def test_it_learns(kind: type, tmp_path: Path) -> None:
     batches = [labelled(seed=seed) for seed in range(2)]
