@@ -135,8 +135,8 @@ class SigmoidDepthHead(DPTHead):
         self.max_depth = max_depth
 
     def map(self, hidden: Tensor) -> Tensor:
-        """As of ``MidasHead``, metres."""
-        return self.max_depth * super().map(hidden).sigmoid()
+        """As of ``MidasHead``, metres; at least a millionth of ``max_depth``, for 0 has no logarithm."""
+        return self.max_depth * super().map(hidden).sigmoid().clamp(min=1e-6)
 
 
 @architecture

@@ -113,12 +113,16 @@ class DepthModule(LightningModule):
         if self.weights is not None and not self._loaded:
             earlier = _run_of(self.weights)
             self.check_run(earlier)
-            self.load_state_dict(earlier["state_dict"])
+            self.load_state_dict(self.state_of(earlier))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember that training goes on from a checkpoint."""
         self.check_run(checkpoint)
         self._loaded = True
+
+    def state_of(self, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The weights that training starts from: all of an earlier run's."""
+        return dict(checkpoint["state_dict"])
 
     def check_run(self, checkpoint: Mapping[str, Any]) -> None:
         """Raise a ``CheckpointError`` if an earlier run cannot be built upon for another reason than its weights."""

@@ -1,5 +1,6 @@
 """Metric fine-tuning of a relative model: ZoeDepth's training (Bhat et al. 2023), which Depth Anything uses."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,8 +17,8 @@ from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 class MetricModule(DepthModule):
     """Learn depth in metres from metric labels.
 
-    Start from a relative model: its checkpoint as ``weights`` (where the network's parts are the same, as with a sigmoid
-    head), or as ``base`` of ``zoedepth``. ``encoder_lr`` keeps what it knows: a 50th of the rate in the paper.
+    Start from a relative model: its checkpoint as ``weights``, of which the encoder is taken (Depth Anything v2's way, for a
+    sigmoid head), or as ``base`` of ``zoedepth``, which keeps all of it. ``encoder_lr`` keeps what it knows: a 50th of the rate in the paper.
 
     Args:
         model: outputs metric depth; disparity or a logarithm of depth in metres are read as it.
@@ -56,6 +57,19 @@ class MetricModule(DepthModule):
     def ambiguity(self) -> Ambiguity:
         """None."""
         return Ambiguity.METRIC
+
+    def state_of(self, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+        """As in ``DepthModule``, but of a relative network the encoder alone, as Depth Anything v2 does it.
+
+        What its decoder passes on has any scale and would saturate a sigmoid for good.
+        """
+        state = super().state_of(checkpoint)
+        if (checkpoint.get("depthkit") or {}).get("ambiguity") in (None, Ambiguity.METRIC):
+            return state
+        kept = "model.encoder."
+        return {name: x for name, x in self.state_dict().items() if not name.startswith(kept)} | {
+            name: x for name, x in state.items() if name.startswith(kept)
+        }
 
     def per_image_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of each image, ``(B,)``, and which images have a label in range, bool ``(B,)``."""

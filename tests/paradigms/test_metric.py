@@ -67,7 +67,7 @@ def test_a_step_on_two_ranks_is_the_step_on_one(tmp_path: Path) -> None:
 
 
 def test_a_relative_model_becomes_a_metric_one(tmp_path: Path) -> None:
-    """Teacher, then a sigmoid head on its weights, then ZoeDepth's bins on the same."""
+    """Teacher, then a sigmoid network on its encoder, then more of the same, and ZoeDepth's bins on the teacher."""
     relative = partial(dpt_timm, "test_vit", pretrained=False, features=16)
     memory = Memory([batch(ROWS[:2], size=(32, 48))], (METRIC_DEPTH,))
     first = SemiSupervisedModule(relative(), unlabelled_weight=0.0, feature_weight=0.0)
@@ -76,9 +76,15 @@ def test_a_relative_model_becomes_a_metric_one(tmp_path: Path) -> None:
     run.save_checkpoint(tmp_path / "relative.ckpt")
     still = partial(torch.optim.SGD, lr=0.0)
     second = MetricModule(relative(max_depth=10.0), weights=tmp_path / "relative.ckpt", optimizer=still)
-    trainer(tmp_path).fit(second, datamodule=memory)
-    for name, value in first.model.state_dict().items():
-        assert_close(second.model.state_dict()[name], value, rtol=0, atol=0)
+    fresh = {name: x.clone() for name, x in second.model.decoder.state_dict().items()}
+    run = trainer(tmp_path)
+    run.fit(second, datamodule=memory)
+    assert_close(second.model.encoder.state_dict(), first.model.encoder.state_dict(), rtol=0, atol=0)
+    assert_close(dict(second.model.decoder.state_dict()), fresh, rtol=0, atol=0)
+    run.save_checkpoint(tmp_path / "metric.ckpt")
+    more = MetricModule(relative(max_depth=10.0), weights=tmp_path / "metric.ckpt", optimizer=still)
+    trainer(tmp_path).fit(more, datamodule=memory)
+    assert_close(more.model.state_dict(), second.model.state_dict(), rtol=0, atol=0)
     third = MetricModule(zoedepth(first.model), optimizer=partial(torch.optim.Adam, lr=1e-4), encoder_lr=2e-6)
     trainer(tmp_path).fit(third, datamodule=memory)
     assert (third(memory.batches[0].image) > 0).all()
