@@ -14,6 +14,7 @@ import numpy as np
 from depthkit import __version__
 from depthkit.errors import RecipeError
 from depthkit.evaluation.crops import Crop
+from depthkit.evaluation.data_of import command_for
 from depthkit.evaluation.protocol import Protocol
 from depthkit.evaluation.render import picture_strip, png
 
@@ -184,10 +185,12 @@ def describe(protocol: Protocol) -> dict[str, str]:
     fit = protocol.alignment
     low, high = protocol.label_range
     per = {"image": "per image", "set": "of the set, the median of those per image"}[protocol.scale_of]
+    data = {"data": command} if (command := command_for(protocol.name)) else {}
     if protocol.ordinal:
         return {
             "protocol": protocol.name,
             "source": protocol.source,
+            **data,
             "scored": "order of annotated point pairs",
             "resize of the image": str(protocol.input),
             "resize of the prediction": str(protocol.output),
@@ -195,6 +198,7 @@ def describe(protocol: Protocol) -> dict[str, str]:
     return {
         "protocol": protocol.name,
         "source": protocol.source,
+        **data,
         "alignment": f"{fit.degrees.replace('_', ' and ')} {per} by {fit.method}, in {fit.space}" if fit else "none",
         "scored": f"{protocol.space} where the label is between {low:g} and {high:g} m",
         "crop": _rectangle(protocol.crop),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from depthkit.data.convert.catalogue import find
 from depthkit.evaluation import (
     BORDER_NYU,
     CENTRE_MAKE3D,
@@ -19,6 +20,8 @@ from depthkit.evaluation import (
     ODOMETRY_PROTOCOLS,
     PROTOCOLS,
 )
+from depthkit.evaluation.data_of import TEST_DATA
+from depthkit.evaluation.report import describe
 from depthkit.metrics import TrajectoryError
 from depthkit.types import Ambiguity, LabelKind, Representation
 
@@ -72,6 +75,21 @@ def test_every_protocol_is_cited_and_every_figure_possible(name):
             assert low <= value <= high, (model, metric, value)
         shares = [figures[f"delta{k}"] for k in (1, 2, 3) if f"delta{k}" in figures]
         assert shares == sorted(shares), model
+
+
+def test_every_protocol_of_a_paper_says_which_shards_it_is_for():
+    assert TEST_DATA.keys() == OF_PAPERS.keys() - {"zoedepth_diml_outdoor"}  # which has no converter
+    for protocol, data in TEST_DATA.items():
+        name, *options = data.split()
+        dataset, given = find(name), dict(zip(options[::2], options[1::2], strict=True))
+        assert given["--split"] in dataset.published, protocol
+        told = {option.removeprefix("--").removeprefix("options.") for option in given} - {"split"}
+        needed = {option for option, parameter in dataset.options.items() if parameter.default is parameter.empty}
+        assert needed <= told <= dataset.options.keys(), protocol
+        kinds = PROTOCOLS[protocol].accepts
+        assert dataset.kind in kinds or dataset.kind is None, protocol
+    table = "\n".join(describe(PROTOCOLS["marigold_scannet"]).values())
+    assert "depthkit shards write scannet ROOT OUT --split val --split_file LIST" in table
 
 
 @pytest.mark.parametrize("table", TABLES)
