@@ -18,7 +18,8 @@ class MetricModule(DepthModule):
     """Learn depth in metres from metric labels.
 
     Start from a relative model: its checkpoint as ``weights``, of which the encoder is taken (Depth Anything v2's way, for a
-    sigmoid head), or as ``base`` of ``zoedepth``, which keeps all of it. ``encoder_lr`` keeps what it knows: a 50th of the rate in the paper.
+    sigmoid head), or as ``base`` of ``zoedepth``, which keeps all of it. ``encoder_lr`` keeps what it knows: a 50th of the
+    rate in the paper.
 
     Args:
         model: outputs metric depth; disparity or a logarithm of depth in metres are read as it.
