@@ -1,5 +1,7 @@
 """Laws of DIW's layout: two lines per image, rows before columns, counted from 1, and which sign says what."""
 
+import pickle
+
 import cv2
 import numpy as np
 import pytest
@@ -59,6 +61,13 @@ def test_a_disparity_that_grows_downwards_is_right_where_the_lower_point_is_clos
         scored = evaluate(ramp, stored, PROTOCOLS[name], representation=Representation.DISPARITY, progress=False)
         # aaa: B lies lower and is closer: right. bbb: A is closer and lies higher: wrong. ccc: A is farther and lower: wrong.
         assert scored.summary["whdr"] == pytest.approx(2 / 3)
+
+
+def test_parts_of_the_list_and_what_travels_to_a_worker_are_read_alike(root):
+    pairs = diw.frames(root)
+    for part in (pairs[1:], pickle.loads(pickle.dumps(pairs))[1:]):
+        assert [part.key(i) for i in range(len(part))] == ["DIW_test/bbb", "DIW_test/ccc"]
+        assert part[0].pairs.tolist() == pairs[1].pairs.tolist()
 
 
 def test_the_list_may_lie_among_the_annotations(root):
