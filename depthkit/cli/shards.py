@@ -13,6 +13,7 @@ from depthkit.cli.sky import SkyFinder
 from depthkit.data.convert.catalogue import CATALOGUE, find
 from depthkit.data.shards import DepthFormat, Part, ShardIndex, WriteReport, join_parts, write_part, write_shards
 from depthkit.data.shards import verify as verify_shards
+from depthkit.data.shards.images import ImageFormat
 from depthkit.data.synthetic import SceneKind, SyntheticScenes
 from depthkit.errors import RecipeError
 from depthkit.types import Views
@@ -51,6 +52,7 @@ def write(
     still: float | None = None,
     options: dict[str, Any] | None = None,
     depth_format: Literal["png_log16", "png_linear16", "npy"] | None = None,
+    image_format: Literal["jpg", "png"] | None = None,
     samples_per_shard: int | None = None,
     workers: int = 0,
     part: str | None = None,
@@ -65,7 +67,8 @@ def write(
         root: folder of the source, or the video file; ``-`` for synthetic.
         out: folder of the shards.
         split: name of the split to write; of a dataset with published splits, one of them.
-        holdout: if greater than 0, write ``train``, and this fraction of the frames, at the end of the sequence, as ``test``.
+        holdout: if greater than 0, write ``train``, and this fraction of the frames, at the end of the sequence, as ``test``;
+            for a dataset with splits of its own, which share of its scenes is in ``val`` if its authors do not say.
         name: of the dataset; that of the source, or "synthetic", by default.
         licence: of the data; what its authors state by default.
         split_file: kitti_raw: list with a line ``folder frame side`` for each sample.
@@ -94,6 +97,8 @@ def write(
         options: further options of the dataset's converter by name, such as ``--options.benchmark_crop true``.
         depth_format: how depth is stored; png_linear16, which keeps millimetres, for recordings of depth cameras, and
             png_log16 for the others by default; npy is float32.
+        image_format: how images are stored that have no JPEG or WebP file of their own; png, lossless, for published tests and
+            jpg otherwise by default.
         samples_per_shard: at most so many; by default 1000, or fewer so that there are 16 shards.
         workers: processes that make samples; 0 for none but this one.
         part: k/n writes the k-th of n parts, for n jobs that know nothing of each other, such as a SLURM array; the last one
@@ -131,16 +136,18 @@ def write(
     known = None if dataset == "synthetic" else find(dataset)
     if part and overwrite:
         raise RecipeError("expected part or overwrite; got both. Remove what is to be replaced, for parts do not wait for it.")
-    for half in ("train", "test") if holdout else (split if known and known.published else None,):
+    published = known is not None and bool(known.published)  # has splits of its own
+    for half in ("train", "test") if holdout and not published else (split if published else None,):
         source = known.open(root, half, given) if known else _scenes(given)
         target = half or split
         how: dict[str, Any] = {
             "split": target,
-            "dataset": name or (dataset if not known or known.published else _name(Path(root))),
+            "dataset": name or (dataset if not known or published else _name(Path(root))),
             "licence": licence or (known.licence if known else ""),
             "depth_format": depth_format or (known.depth_format if known else DepthFormat.PNG_LOG16),
+            "image_format": image_format or (known.image_format if known else ImageFormat.JPG),
             "samples_per_shard": samples_per_shard or max(1, min(_LARGEST, -(-len(source) // _SPREAD))),
-            "originals": root if known else None,
+            "originals": getattr(source, "root", root) if known else None,
             "workers": workers,
             "progress": True,
         }

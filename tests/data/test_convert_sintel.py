@@ -6,7 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
+from depthkit.cli import shards
 from depthkit.data.convert import sintel
+from depthkit.data.reading import read_shard
+from depthkit.data.shards import ShardIndex, decode_sample
 from depthkit.errors import DepthKitError, GeometryError, LabelError
 from depthkit.types import Ambiguity, LabelKind, Representation
 
@@ -97,3 +100,16 @@ def test_another_folder_is_named_and_what_lacks_is_counted(root, tmp_path):
     (tmp_path / "other/flow").mkdir(parents=True)
     with pytest.raises(DepthKitError, match=r"expected training/final/SCENE/frame_0001.png and .* under .*other; found flow/"):
         sintel.frames(tmp_path / "other")
+
+
+def test_shards_of_a_test_hold_the_pictures_as_they_are(tmp_path):
+    write_scene(tmp_path, "a", frames=1)
+    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "final/a/frame_0001.png"), noise[..., ::-1])
+    shards.write("sintel", str(tmp_path), str(tmp_path / "out"), split="test")
+    index = ShardIndex.load(tmp_path / "out")
+    (shard,) = index.shards("test")
+    (raw,) = read_shard(index.url(shard), 0, 1, total=1)
+    sample = decode_sample(raw.key, raw.members, where=shard.name)
+    assert np.array_equal(sample.image, noise)
+    assert abs(sample.label / (np.arange(24 * 32).reshape(24, 32) * 0.25 + 1) - 1).max() < 2e-4

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from typing import Any
 
+from depthkit.data.shards.images import ImageFormat
 from depthkit.data.shards.label import DepthFormat
 from depthkit.errors import RecipeError
 from depthkit.types import LabelKind, Sample
@@ -32,6 +33,7 @@ class Dataset:
         test: the test that writes such a folder and reads it back.
         real: whether a published sample was read.
         depth_format: how labels are stored in shards unless asked for otherwise.
+        image_format: how images are that have no JPEG or WebP file of their own; tests keep them as they are.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Dataset:
     test: str = ""
     real: bool = False
     depth_format: DepthFormat = DepthFormat.PNG_LOG16
+    image_format: ImageFormat = ImageFormat.JPG
 
     @property
     def counts(self) -> str:

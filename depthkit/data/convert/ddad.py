@@ -20,6 +20,7 @@ from depthkit.data.convert.files import read_bytes
 from depthkit.data.convert.frames import Annotation, Frame, Frames, camera_matrix, check_folder, key_of, wrong_layout
 from depthkit.data.convert.tum import pose_of
 from depthkit.data.shards import Reject
+from depthkit.data.shards.images import ImageFormat
 from depthkit.errors import DepthKitError, GeometryError, LabelError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
@@ -194,5 +195,6 @@ DATASETS = (
         published={"train": 12650, "val": 3950},
         splits="the authors' ddad.json, by scene",
         test="tests/data/test_convert_ddad.py",
+        image_format=ImageFormat.PNG,
     ),
 )

@@ -14,6 +14,7 @@ from depthkit.data.convert.dataset import Dataset
 from depthkit.data.convert.files import names_in, read_npy
 from depthkit.data.convert.frames import Annotation, Frame, Frames, camera_matrix, check_folder, key_of, wrong_layout
 from depthkit.data.shards import Reject
+from depthkit.data.shards.images import ImageFormat
 from depthkit.errors import ShapeError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
@@ -96,6 +97,7 @@ _FACTS: dict[str, Any] = {
     "licence": "MIT",
     "splits": "the authors', by scene",
     "test": "tests/data/test_convert_diode.py",
+    "image_format": ImageFormat.PNG,
 }
 DATASETS = (
     Dataset(

@@ -14,6 +14,7 @@ from depthkit.data.convert.cameras import read_camera
 from depthkit.data.convert.dataset import Dataset
 from depthkit.data.convert.files import read_grey, read_png16
 from depthkit.data.convert.frames import Annotation, Frame, Frames, check_folder, paired, wrong_layout
+from depthkit.data.shards.images import ImageFormat
 from depthkit.errors import ShapeError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
@@ -83,5 +84,6 @@ DATASETS = (
         published={"test": 100},
         splits="all for testing",
         test="tests/data/test_convert_ibims.py",
+        image_format=ImageFormat.PNG,
     ),
 )

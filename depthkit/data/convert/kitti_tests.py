@@ -14,6 +14,7 @@ from depthkit.data.convert.dataset import Dataset
 from depthkit.data.convert.files import names_in
 from depthkit.data.convert.frames import UNLABELLED, Frame, Frames, check_folder, key_of, wrong_layout
 from depthkit.data.shards import Reject
+from depthkit.data.shards.images import ImageFormat
 from depthkit.types import Ambiguity, LabelKind, Representation, Views
 
 _FOLDERS = {"val": "val_selection_cropped", "test": "test_depth_prediction_anonymous"}
@@ -113,6 +114,7 @@ DATASETS = (
         published={"test": 697, "val": None, "train": None},
         splits="by the list, of other drives than its training",
         real=True,
+        image_format=ImageFormat.PNG,
         **_FACTS,
     ),
     Dataset(
@@ -127,6 +129,7 @@ DATASETS = (
         published={"test": 652, "val": None, "train": None},
         splits="by the list",
         real=True,
+        image_format=ImageFormat.PNG,
         **_FACTS,
     ),
     Dataset(
@@ -140,6 +143,7 @@ DATASETS = (
         source="Uhrig et al. 2017",
         published={"val": 1000, "test": 500},
         splits="the authors', of other drives than their training",
+        image_format=ImageFormat.PNG,
         **_FACTS,
     ),
     Dataset(

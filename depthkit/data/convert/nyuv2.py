@@ -16,6 +16,7 @@ from depthkit.data.convert.dataset import Dataset
 from depthkit.data.convert.files import read_bytes, read_h5
 from depthkit.data.convert.frames import Annotation, Frame, Frames, camera_matrix, check_folder, key_of, member
 from depthkit.data.convert.matlab import read_mat
+from depthkit.data.shards.images import ImageFormat
 from depthkit.errors import LabelError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
@@ -98,5 +99,6 @@ DATASETS = (
         published={"train": 795, "test": 654},
         splits="the authors' by scene",
         test="tests/data/test_convert_nyuv2.py",
+        image_format=ImageFormat.PNG,
     ),
 )

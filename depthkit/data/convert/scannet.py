@@ -17,6 +17,7 @@ from depthkit.data.convert.dataset import Dataset
 from depthkit.data.convert.files import read_bytes, read_table
 from depthkit.data.convert.frames import Frame, Frames, check_folder, key_of, read_picture, wrong_layout
 from depthkit.data.shards import Reject
+from depthkit.data.shards.images import ImageFormat
 from depthkit.data.shards.label import DepthFormat
 from depthkit.errors import LabelError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
@@ -107,6 +108,7 @@ DATASETS = (
         published={"val": 800, "train": None},
         splits="by the list; the authors divide by scene",
         test="tests/data/test_convert_scannet.py",
+        image_format=ImageFormat.PNG,
         depth_format=DepthFormat.PNG_LINEAR16,
     ),
 )

@@ -28,6 +28,7 @@ from depthkit.data.convert.frames import (
     wrong_layout,
 )
 from depthkit.data.shards import Reject
+from depthkit.data.shards.images import ImageFormat
 from depthkit.errors import GeometryError, LabelError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
@@ -135,5 +136,6 @@ DATASETS = (
         published={"test": 1064},
         splits="the 23 scenes that are published with depth, all for testing",
         test="tests/data/test_convert_sintel.py",
+        image_format=ImageFormat.PNG,
     ),
 )

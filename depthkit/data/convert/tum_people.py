@@ -13,6 +13,7 @@ import numpy as np
 from depthkit.data.convert.dataset import Dataset
 from depthkit.data.convert.files import read_h5
 from depthkit.data.convert.frames import Annotation, Frame, Frames, check_folder, key_of, wrong_layout
+from depthkit.data.shards.images import ImageFormat
 from depthkit.data.shards.label import DepthFormat
 from depthkit.errors import LabelError, ShapeError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
@@ -76,6 +77,7 @@ DATASETS = (
         published={"test": 1815},
         splits="all for testing",
         test="tests/data/test_convert_tum_people.py",
+        image_format=ImageFormat.PNG,
         depth_format=DepthFormat.PNG_LINEAR16,
     ),
 )
