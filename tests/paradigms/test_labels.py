@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from depthkit.paradigms.labels import has_label, labels, mean_per_group, unit_range
+from depthkit.paradigms.labels import has_label, labels, mean_over_pixels, mean_per_group, unit_range
 from depthkit.types import Ambiguity, LabelKind, Representation
 from tests.contracts.paradigm import FILM, METRIC_DEPTH, batch
 from tests.contracts.ranks import on_ranks
@@ -74,3 +74,16 @@ def test_the_average_over_ranks_is_the_mean_over_all_images_however_they_are_spr
     counted, group = torch.tensor([True, True, False, True, True, True]), torch.tensor([0, 1, 1, 1, 0, 2])
     first, second = on_ranks(2, rows_of, loss, counted, group)
     assert_close((first + second) / 2, mean_per_group(loss, counted, group, 3)[0])
+
+
+def test_a_mean_over_pixels_weighs_images_by_their_valid_pixels() -> None:
+    x = torch.tensor([[1.0, 2.0, 3.0], [10.0, torch.nan, torch.inf]])[:, None, None].requires_grad_()
+    valid = torch.tensor([[True, True, True], [True, False, False]])[:, None, None]
+    mean, some = mean_over_pixels(x, valid)
+    assert_close(mean, torch.tensor(4.0))
+    assert some
+    mean.backward()
+    assert_close(x.grad, valid / 4)
+    none, some = mean_over_pixels(x, torch.zeros_like(valid))
+    assert none == 0
+    assert not some
