@@ -111,10 +111,11 @@ def test_a_sky_mask_is_kept_where_the_label_cannot_tell_it(sky):
     assert np.array_equal(round_trip(unlabelled).sky, sky)
 
 
-def test_a_jpeg_of_the_same_pixels_is_stored_byte_for_byte():
+@pytest.mark.parametrize("unaltered", [False, True])
+def test_a_jpeg_of_the_same_pixels_is_stored_byte_for_byte(unaltered):
     original = jpeg(photo())
     pixels = cv2.imdecode(np.frombuffer(original, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    members = encode_sample(Sample("a", pixels), originals={"image": original})
+    members = encode_sample(Sample("a", pixels), originals={"image": original}, unaltered=unaltered)
     assert members["image.jpg"] == original
     assert np.array_equal(decode_sample("a", members, where=WHERE).image, pixels)
 
@@ -130,11 +131,12 @@ def with_orientation(data, value):
     return data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
 
 
-def test_a_turned_jpeg_is_stored_upright_so_that_no_reader_has_to_know():
+@pytest.mark.parametrize("unaltered", [False, True])
+def test_a_turned_jpeg_is_stored_upright_so_that_no_reader_has_to_know(unaltered):
     turned = with_orientation(jpeg(photo()), 6)
     upright = cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert upright.shape == (32, 24, 3)
-    members = encode_sample(Sample("a", upright), originals={"image": turned}, image_format="png")
+    members = encode_sample(Sample("a", upright), originals={"image": turned}, image_format="png", unaltered=unaltered)
     assert np.array_equal(decode_sample("a", members, where=WHERE).image, upright)
     sideways = decode_sample("a", {"image.jpg": turned, "meta.json": members["meta.json"]}, where=WHERE)
     assert sideways.image.shape == (24, 32, 3)  # like every other file of the sample, by its stored pixels

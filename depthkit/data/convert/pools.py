@@ -96,12 +96,14 @@ class Pool(Sequence[Sample]):
         root: folder.
         names: of files, or of members of tars.
         rejects: what is there and no image.
+        unaltered: pictures are what their files hold, upright.
     """
 
     root: Path
     names: tuple[str, ...]
     rejects: tuple[Reject, ...] = ()
     kind: LabelKind = UNLABELLED
+    unaltered: bool = True
 
     def __len__(self) -> int:
         return len(self.names)

@@ -44,6 +44,7 @@ WEATHER = ("clone", "fog", "morning", "overcast", "rain", "sunset")
 TURNED = ("15-deg-left", "15-deg-right", "30-deg-left", "30-deg-right")
 """Variations with the camera turned."""
 Crop = tuple[slice, slice]
+_WHOLE: Crop = (slice(None), slice(None))
 
 
 def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
@@ -76,14 +77,15 @@ def frames(root: str | Path, split: str, *, variations: Sequence[str] = WEATHER,
     present = [place for place in places if (root / place / "frames/rgb").is_dir()]
     if not present:
         raise wrong_layout(f"{places[0]}/frames/rgb/Camera_0", root)
-    crop = benchmark_window(SIZE) if benchmark_crop else (slice(None), slice(None))
+    crop = benchmark_window(SIZE) if benchmark_crop else _WHOLE
     found: list[Frame] = []
     rejects = [Reject(place, "there is no such folder") for place in places if place not in present]
     for place in present:
         here, alone = _listed(root, place, crop)
         found, rejects = found + here, rejects + alone
     kind = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
-    return Frames(root, tuple(found), kind, tuple(rejects), partial(_read_depth, crop=crop), partial(_picture, crop=crop))
+    picture = partial(_picture, crop=crop) if benchmark_crop else read_picture
+    return Frames(root, tuple(found), kind, tuple(rejects), partial(_read_depth, crop=crop), picture)
 
 
 def benchmark_window(size: tuple[int, int]) -> Crop:
@@ -130,7 +132,7 @@ def _placed(
 
 def _picture(root: Path, name: str, crop: Crop) -> np.ndarray:
     image = read_picture(root, name)
-    if crop[0].stop and image.shape[:2] != SIZE:
+    if image.shape[:2] != SIZE:
         raise ShapeError(f"{root / name}: expected {SIZE} (height, width) to crop; got {image.shape[:2]}. Leave the crop out.")
     return np.ascontiguousarray(image[crop])
 
@@ -139,7 +141,9 @@ def _read_depth(root: Path, frame: Frame, size: tuple[int, int], crop: Crop) -> 
     assert frame.label
     codes = read_png16(root / frame.label)[crop]
     sky = codes == SKY_CODE
-    return Annotation(np.where(sky, np.inf, codes * CENTIMETRE), codes > 0, sky)
+    depth = codes * np.float32(CENTIMETRE)
+    depth[sky] = np.inf
+    return Annotation(depth, codes > 0, sky)
 
 
 DATASETS = (

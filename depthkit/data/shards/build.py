@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from depthkit.data.shards.files import check_room
 from depthkit.data.shards.index import ShardInfo
 from depthkit.data.shards.writer import Encoded, Encoder, ShardWriter
 from depthkit.errors import DepthKitError, ShardError
 from depthkit.types import Sample
 
+_JUDGED_BY = 16  # samples after which it is known about how large the others will be
 _AHEAD = 4  # samples per worker that may wait for their turn
 
 
@@ -69,7 +71,8 @@ def write_shards(
         samples: anything to iterate over. If it has a length and can be indexed but is no list, such as a converter's or a
             renderer's, each sample is made only when it is needed, and in the worker processes if there are any. If it has
             a method ``key(position)`` too, those that are there already are not made again. ``rejects`` that it has,
-            images it has left out by itself, come first in the report.
+            images it has left out by itself, come first in the report. If its ``unaltered`` is True, images are taken to be
+            what the files named in ``Sample.source`` decode to.
         root: folder.
         split: name, such as train or test.
         dataset: name.
@@ -79,9 +82,10 @@ def write_shards(
         **options: of ``ShardWriter``.
 
     Raises:
-        ShardError: no sample could be stored, or the disk refuses; finished shards stay and ``resume=True`` continues.
+        ShardError: no sample could be stored, the disk will not have room for all, judging by the first, or refuses;
+            finished shards stay and ``resume=True`` continues.
     """
-    stored, skipped, rejects = 0, 0, list(getattr(samples, "rejects", ()))
+    stored, skipped, size, rejects = 0, 0, 0, list(getattr(samples, "rejects", ()))
     count = len(samples) if isinstance(samples, Sized) else None
     with ShardWriter(root, split=split, dataset=dataset, **options) as writer, _bar(progress) as bar:
         task = bar.add_task(f"{dataset} {split}", total=count)
@@ -100,6 +104,9 @@ def write_shards(
                 else:
                     writer.add(made)
                     stored += 1
+                    size += sum(map(len, made.members.values()))
+                    if stored == _JUDGED_BY and count is not None:
+                        check_room(writer.root, size / stored * (count - stored - skipped))
         if not (stored or skipped):
             first = f"; the first, {rejects[0].name}: {rejects[0].reason}" if rejects else ""
             message = f"expected samples for split '{split}' of {root}; got none, {len(rejects)} were left out{first}"
@@ -154,7 +161,7 @@ class _Make:
         try:
             sample = job if self.samples is None else self.samples[job]
             name = sample.key
-            return name, self.encode(sample)
+            return name, self.encode(sample, unaltered=getattr(self.samples, "unaltered", False))
         except DepthKitError as error:
             return name, error
 

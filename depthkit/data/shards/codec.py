@@ -9,7 +9,7 @@ import numpy as np
 
 from depthkit.data.reading import MEMBER_LIMIT
 from depthkit.data.shards.images import EXTENSIONS, ImageFormat, decode_image, decode_mask, encode_image, encode_pixels
-from depthkit.data.shards.label import DenseLabel, DepthFormat, decode_label, encode_label
+from depthkit.data.shards.label import DenseLabel, DepthFormat, at_infinity, decode_label, encode_label
 from depthkit.errors import DepthKitError, LabelError, ShapeError, ShardError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
@@ -28,6 +28,7 @@ def encode_sample(
     depth_format: DepthFormat | str = DepthFormat.PNG_LOG16,
     image_format: ImageFormat | str = ImageFormat.JPG,
     originals: Mapping[str, bytes] | None = None,
+    unaltered: bool = False,
 ) -> dict[str, bytes]:
     """The members of a sample by name, ready for a tar.
 
@@ -37,6 +38,7 @@ def encode_sample(
         image_format: how to store images that have no JPEG or WebP file of their own.
         originals: the files the images came from, ``image`` and views by name. A JPEG or WebP that holds exactly the
             sample's pixels is stored unchanged; others are encoded in ``image_format``.
+        unaltered: whether all images are known to be what these files decode to upright, so that this need not be tried.
 
     Raises:
         DepthKitError: the sample contradicts itself: sizes, label without values, sky outside of the label.
@@ -55,7 +57,7 @@ def encode_sample(
     for name, image in {"image": sample.image, **sample.frames}.items():
         if name != "image" and not VIEW.fullmatch(name):
             raise ShapeError(f"sample '{sample.key}': expected views named prev, next, stereo or frame-N; got '{name}'.")
-        extension, members_bytes = encode_image(image, ImageFormat(image_format), originals.get(name))
+        extension, members_bytes = encode_image(image, ImageFormat(image_format), originals.get(name), unaltered=unaltered)
         _same_size(f"sample '{sample.key}': {name}", image.shape[:2], sample.size, ShapeError)
         members[f"{name}.{extension}"] = members_bytes
     meta: dict[str, Any] = {"ambiguity": str(sample.ambiguity), "representation": str(sample.representation)}
@@ -91,7 +93,7 @@ def _encode_dense(
     except LabelError as error:
         raise LabelError(f"{where}: {error}") from error
     members[name], meta["depth"] = members_bytes, facts
-    return decode_label(name, members_bytes, facts, sample.kind, where).infinite
+    return at_infinity(label, valid, sample.kind)
 
 
 def _encode_camera(sample: Sample) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,20 @@ def writing(root: Path) -> Iterator[None]:
         else:
             remedy = f"{place} failed. Finished shards are kept: write again with resume=True."
         raise ShardError(f"expected to write shards to folder {root}; got '{error.strerror or error}': {remedy}") from error
+
+
+def check_room(root: Path, size: float) -> None:
+    """Nothing, if the disk of ``root`` has room for so many bytes.
+
+    Raises:
+        ShardError: it has not.
+    """
+    free = shutil.disk_usage(root).free
+    if size > free:
+        raise ShardError(
+            f"expected about {size / 2**30:.1f} GiB of free space for {root}, judging by the first samples; "
+            f"the disk has {free / 2**30:.1f} GiB. Free space, or choose a folder on another disk."
+        )
 
 
 def sync_folder(folder: Path) -> None:

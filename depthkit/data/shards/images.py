@@ -80,13 +80,16 @@ def decode_mask(data: bytes, what: str) -> np.ndarray:
     return decode_pixels(data, cv2.IMREAD_GRAYSCALE, what) > 0
 
 
-def encode_image(image: np.ndarray, image_format: ImageFormat, original: bytes | None = None) -> tuple[str, bytes]:
+def encode_image(
+    image: np.ndarray, image_format: ImageFormat, original: bytes | None = None, *, unaltered: bool = False
+) -> tuple[str, bytes]:
     """Extension and bytes of an RGB image.
 
     Args:
         image: uint8 RGB, ``(H, W, 3)``.
         image_format: how to encode it.
         original: the file it came from, if there is one; a JPEG or WebP of exactly these pixels is stored as it is.
+        unaltered: whether the image is known to be what the file decodes to upright, so that this need not be tried.
 
     Raises:
         ShapeError: it is no such image.
@@ -94,9 +97,12 @@ def encode_image(image: np.ndarray, image_format: ImageFormat, original: bytes |
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ShapeError(f"expected an RGB image, uint8 (H, W, 3); got {image.dtype} {image.shape}. Convert it first.")
     if original and original[:4] != b"\x89PNG" and is_complete(original):
+        extension = "jpg" if original[:2] == b"\xff\xd8" else "webp"
+        if unaltered and b"Exif" not in original[: 2**16]:  # which could say that upright is otherwise
+            return extension, bytes(original)
         stored = cv2.imdecode(np.frombuffer(original, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if stored is not None and np.array_equal(stored[..., ::-1], image):
-            return ("jpg" if original[:2] == b"\xff\xd8" else "webp"), bytes(original)
+            return extension, bytes(original)
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return str(image_format), encode_pixels(bgr, f".{image_format}", options if image_format == ImageFormat.JPG else [])

@@ -65,6 +65,12 @@ def infinity(kind: LabelKind) -> float | None:
     return {Representation.DISPARITY: 0.0, Representation.LOG_DISPARITY: -math.inf}.get(kind.representation, math.inf)
 
 
+def at_infinity(label: np.ndarray, valid: np.ndarray, kind: LabelKind) -> np.ndarray:
+    """Where the label is at infinity, bool ``(H, W)``."""
+    far = infinity(kind)
+    return valid & (label == far) if far is not None else np.zeros_like(valid)
+
+
 def encode_label(
     label: np.ndarray, valid: np.ndarray, kind: LabelKind, depth_format: DepthFormat
 ) -> tuple[str, bytes, dict[str, Any]]:
@@ -81,10 +87,10 @@ def encode_label(
     Raises:
         LabelError: no pixel is valid, or a valid one is NaN or no possible value.
     """
-    far = infinity(kind)
-    infinite = valid & (label == far) if far is not None else np.zeros_like(valid)
+    infinite, far = at_infinity(label, valid, kind), infinity(kind)
     finite = valid & ~infinite
-    values = label[finite].astype(np.float64)
+    everywhere = finite.all()
+    values = (label.ravel() if everywhere else label[finite]).astype(np.float64)
     positive = far is not None and kind.representation in (Representation.DEPTH, Representation.DISPARITY)
     if not valid.any():
         raise LabelError("expected a label with valid pixels; got none. Leave the sample out, or store it unlabelled.")
@@ -99,11 +105,18 @@ def encode_label(
         np.save(stream, np.where(valid, label, np.nan).astype(np.float32), allow_pickle=False)
         return "depth.npy", stream.getvalue(), facts | {"encoding": "float32"}
     logarithmic = depth_format == DepthFormat.PNG_LOG16 and positive
-    values = np.log(values) if logarithmic else values
+    if logarithmic:
+        np.log(values, out=values)
     millimetres = kind == LabelKind(Ambiguity.METRIC, Representation.DEPTH) and not logarithmic
     offset, step = _grid(values, logarithmic=logarithmic, millimetres=millimetres)
-    codes = np.zeros(label.shape, np.uint16)
-    codes[finite] = np.clip(np.rint((values - offset) / step), _FIRST, _LAST)
+    values -= offset
+    values /= step
+    numbers = np.clip(np.rint(values, out=values), _FIRST, _LAST, out=values).astype(np.uint16)
+    if everywhere:
+        codes = numbers.reshape(label.shape)
+    else:
+        codes = np.zeros(label.shape, np.uint16)
+        codes[finite] = numbers
     facts |= {"encoding": "log" if logarithmic else "linear", "offset": offset, "step": step}
     if infinite.any():
         codes[infinite] = INFINITY_CODE

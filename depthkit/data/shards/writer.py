@@ -43,14 +43,19 @@ class Encoder:
     image_format: ImageFormat = ImageFormat.JPG
     originals: Path | None = None
 
-    def __call__(self, sample: Sample) -> Encoded:
+    def __call__(self, sample: Sample, *, unaltered: bool = False) -> Encoded:
         """The sample's members.
+
+        Args:
+            sample: what to encode.
+            unaltered: whether its images are known to be what their files decode to upright.
 
         Raises:
             DepthKitError: the sample contradicts itself.
         """
         originals = self._read(sample.source) if self.originals else {}
-        members = encode_sample(sample, depth_format=self.depth_format, image_format=self.image_format, originals=originals)
+        formats = {"depth_format": self.depth_format, "image_format": self.image_format}
+        members = encode_sample(sample, **formats, originals=originals, unaltered=unaltered)
         return Encoded(sample.key, sample.kind, views_in(sample.frames), sample.intrinsics is not None, members)
 
     def _read(self, source: Mapping[str, str]) -> dict[str, bytes]:
