@@ -47,7 +47,7 @@ def test_points_are_row_and_column_from_0_and_the_sign_says_which_is_farther(roo
 
 def test_a_disparity_that_grows_downwards_is_right_where_the_lower_point_is_closer(root, tmp_path):
     out = tmp_path / "out"
-    report = write_shards(diw.frames(root), out, split="test", dataset="diw")
+    report = write_shards(diw.frames(root), out, split="test", dataset="diw", originals=root)
     assert (report.samples, len(report.rejects)) == (3, 1)
     assert verify(out).ok
     index = ShardIndex.load(out)
@@ -56,6 +56,9 @@ def test_a_disparity_that_grows_downwards_is_right_where_the_lower_point_is_clos
         for shard in index.shards("test")
         for raw in read_shard(index.url(shard), 0, shard.samples, total=shard.samples)
     ]
+    first = index.shards("test")[0]
+    (raw, *_) = read_shard(index.url(first), 0, first.samples, total=first.samples)
+    assert raw.members["image.jpg"] == (root / "DIW_test/aaa.thumb").read_bytes()  # a JPEG under another name
     ramp = lambda image: np.repeat(np.linspace(1, 2, 40)[:, None], 50, 1)  # noqa: E731
     for name in ("midas_diw", "gp2_diw"):
         scored = evaluate(ramp, stored, PROTOCOLS[name], representation=Representation.DISPARITY, progress=False)

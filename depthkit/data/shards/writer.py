@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from depthkit.data.reading import read_named, read_shard
-from depthkit.data.shards.codec import encode_sample
+from depthkit.data.shards.codec import VIEW, encode_sample
 from depthkit.data.shards.files import PARTIAL, PartialTar, alone, replace_text, writing
 from depthkit.data.shards.images import ImageFormat
 from depthkit.data.shards.index import INDEX, SPLIT, ShardIndex, ShardInfo, SplitInfo, shared_views, views_in
@@ -62,7 +62,8 @@ class Encoder:
         assert self.originals is not None
         found = {}
         for view, name in source.items():
-            if name.lower().endswith((".jpg", ".jpeg", ".webp")):
+            picture = view == "image" or VIEW.fullmatch(view)  # other files may be labels, whatever their names end in
+            if picture and name.lower().endswith((".jpg", ".jpeg", ".webp", ".thumb")):
                 with suppress(OSError):  # a name that is no file of its own
                     found[view] = read_named(self.originals, name)
         return found
