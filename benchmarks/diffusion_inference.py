@@ -2,13 +2,15 @@
 
 Both are given an image in [0, 1] at the size at which it is processed, and run in turn in one process. Time is that of
 the process on the CPU's cores, which others disturb less than the clock does; on a GPU that of the clock. Parts are random:
-of Stable Diffusion 2's size, or small ones of its shape.
+of Stable Diffusion 2's size, or small ones of its shape. Ours has its weights channels last on a CPU, as DepthPredictor lays
+them out there; `--layout plain` leaves them as diffusers has them.
 
 Run: python benchmarks/diffusion_inference.py --steps 1 4 --repeats 7
      python benchmarks/diffusion_inference.py --parts sd2 --size 480 640 --device cuda --dtype bfloat16
 """
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -75,19 +77,25 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of the CPU")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of all weights of both")
+    parser.add_argument("--layout", choices=("plain", "channels_last"), help="of our weights; default channels_last on a CPU")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     dtype, on_gpu = getattr(torch, options.dtype), options.device != "cpu"
     model = parts(options.parts).to(options.device, dtype)
-    pipeline, factor = pipeline_of(model), model.size_multiple
+    pipeline, factor = pipeline_of(copy.deepcopy(model)), model.size_multiple
+    layout = options.layout or ("plain" if on_gpu else "channels_last")
+    if layout == "channels_last":
+        model.to(memory_format=torch.channels_last)
     image = torch.rand(options.batch, 3, *options.size, device=options.device)
     latents = torch.randn(
         options.batch, 1, 4, *(-(-side // factor) for side in options.size), device=options.device, dtype=dtype
     )
     where = torch.cuda.get_device_name() if on_gpu else f"CPU, {options.threads} thread(s)"
-    print(f"{where}; torch {torch.__version__}, diffusers {diffusers.__version__}; {options.dtype}, {options.parts} parts, ")
-    print(f"{options.batch} x {options.size[0]}x{options.size[1]}, {options.repeats} predictions of each in turn\n")
+    print(f"{where}; torch {torch.__version__}, diffusers {diffusers.__version__}; {options.dtype}, {options.parts} parts,")
+    print(
+        f"{options.batch} x {options.size[0]}x{options.size[1]}, ours {layout}, {options.repeats} predictions of each in turn\n"
+    )
     print(
         "| steps | diffusers, median [s] | depthkit, median [s] | ratio, median of pairs | of the fastest | difference of y |"
     )

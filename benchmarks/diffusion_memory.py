@@ -109,7 +109,7 @@ def activations(
         with as_on_cuda(kept, bf16):
             output = model.predict(latent, latent, timestep)
         with as_on_cuda(kept, bf16=False):
-            y = model.decode_latent(output) if end_to_end else output
+            y = model.vae.decode(output, return_dict=False)[0].mean(1) if end_to_end else output
         y.square().mean()
     for handle in handles:
         handle.remove()
