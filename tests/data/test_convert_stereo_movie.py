@@ -114,7 +114,7 @@ def second_of(key):
 
 def cut(frames):
     """How the film is cut into its two pictures."""
-    return frames.picture.__self__.cut
+    return frames.reader.pair.__self__.cut
 
 
 def affine_error(label, truth, valid):
@@ -286,7 +286,7 @@ def test_damage_is_told_and_the_rest_is_kept(film, tmp_path):
     ("pictures", "options", "message"),
     [
         (4, {}, "at least 2 samples; got 3.0 s, .* Raise --rate"),
-        (12, {"mono": True}, "expected a stereo film, two pictures of the same in every frame; .* A film for one eye"),
+        (12, {"mono": True}, "expected stereo, two pictures of the same .* What is made for one eye has no disparity"),
         (12, {"black": True, "layout": "side_by_side"}, "expected pictures; all frames looked at are black"),
     ],
 )

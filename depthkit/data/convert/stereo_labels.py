@@ -14,12 +14,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from depthkit.data.convert.frames import Annotation, Frame
+from depthkit.data.convert.frames import Annotation, Frame, member
 from depthkit.data.convert.stereo_layout import picture_area
-from depthkit.errors import LabelError, ShapeError
-from depthkit.types import Ambiguity, LabelKind, Representation
+from depthkit.errors import LabelError, RecipeError, ShapeError
+from depthkit.types import Ambiguity, LabelKind, Representation, Views
 
 KIND = LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY)
+RIGHT = " right"
+"""Ends the name of the right picture of a pair; that of the left one is the pair's."""
 
 Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From two pictures, uint8 RGB ``(H, W, 3)``, to where each pixel of the first goes in the second, ``(H, W, 2)``: x, y [px]."""
@@ -90,10 +92,38 @@ class StereoLabels:
             raise LabelError("all that matches is sky")
         return Annotation(np.where(sky, disparity[ground].min(), disparity), ground | sky, sky)
 
+    def picture(self, root: Path, name: str) -> np.ndarray:
+        """A picture by its name, uint8 RGB ``(H, W, 3)``, as ``Frames.picture``."""
+        return self.pair(root, name.removesuffix(RIGHT))[name.endswith(RIGHT)]
+
     def _sized(self, found: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
         if found.shape != size:
             raise ShapeError(f"expected optical flow and sky of the picture's size, {size}; got {found.shape}. Correct it.")
         return found
+
+
+def stereo_frame(key: str, name: str, views: Views | str) -> Frame:
+    """A pair as a frame: its left picture, its label, and, with views stereo, its right picture.
+
+    Raises:
+        LabelError: the views are neither single nor stereo.
+    """
+    if member(Views, views, "views") not in (Views.SINGLE, Views.STEREO):
+        raise LabelError(f"expected views single or stereo; got {views}. A stereo pair has no neighbours in time.")
+    return Frame(key, name, label=f"{name} flow", views={"stereo": name + RIGHT} if views == Views.STEREO else {})
+
+
+def preset(rules: Rules | str) -> Rules:
+    """The rules of a name.
+
+    Raises:
+        RecipeError: there are none.
+    """
+    if isinstance(rules, Rules):
+        return rules
+    if rules not in RULES:
+        raise RecipeError(f"expected rules among {', '.join(RULES)}; got '{rules}'. Choose one of them.")
+    return RULES[rules]
 
 
 def disparity_from_flow(forward: np.ndarray, backward: np.ndarray, *, discrepancy: float) -> tuple[np.ndarray, np.ndarray]:

@@ -90,7 +90,7 @@ def arrange(
     squeezed: bool | None = None,
     height: int | None = None,
 ) -> Arrangement:
-    """How the frames of one film are cut.
+    """How frames of one size are cut.
 
     Args:
         frames: some, spread over the film.
@@ -101,20 +101,10 @@ def arrange(
         height: see ``Arrangement``.
 
     Raises:
-        DepthKitError: the halves of the frames do not show the same, or the film is black.
+        DepthKitError: the halves of the frames do not show the same, or all are black.
     """
     if layout == Layout.AUTO:
-        found = {
-            candidate: float(np.median([likeness(*halves(frame, candidate)) for frame in frames]))
-            for candidate in (Layout.SIDE_BY_SIDE, Layout.OVER_UNDER)
-        }
-        layout = max(found, key=found.__getitem__)
-        if not found[layout] >= _LIKE:
-            numbers = " and ".join(f"{value:.2f} ({name})" for name, value in found.items())
-            raise DepthKitError(
-                f"{what}: expected a stereo film, two pictures of the same in every frame; the halves have a likeness of "
-                f"{numbers}, below {_LIKE}. A film for one eye has no disparity; if this is none, give --layout."
-            )
+        layout = found_layout(frames, what)
     first = halves(frames[0], layout)[0]
     if squeezed is None:
         aspect = first.shape[1] / first.shape[0]
@@ -123,8 +113,28 @@ def arrange(
     area = picture_area([eye for frame in frames for eye in whole(frame)])
     rows, columns = area
     if rows.stop - rows.start < 2 or columns.stop - columns.start < 2:
-        raise DepthKitError(f"{what}: expected pictures; all frames looked at are black. Check the film.")
+        raise DepthKitError(f"{what}: expected pictures; all frames looked at are black. Check it.")
     return Arrangement(layout, squeezed, whole.swapped, area, height)
+
+
+def found_layout(frames: Sequence[np.ndarray], what: str) -> Layout:
+    """Whether halves side by side or one above the other show the same, of some frames, which may differ in size.
+
+    Raises:
+        DepthKitError: neither do.
+    """
+    found = {
+        candidate: float(np.median([likeness(*halves(frame, candidate)) for frame in frames]))
+        for candidate in (Layout.SIDE_BY_SIDE, Layout.OVER_UNDER)
+    }
+    layout = max(found, key=found.__getitem__)
+    if not found[layout] >= _LIKE:
+        numbers = " and ".join(f"{value:.2f} ({name})" for name, value in found.items())
+        raise DepthKitError(
+            f"{what}: expected stereo, two pictures of the same beside or above each other; the halves have a likeness of "
+            f"{numbers}, below {_LIKE}. What is made for one eye has no disparity; if this is not, give --options.layout."
+        )
+    return layout
 
 
 def picture_area(pictures: Sequence[np.ndarray]) -> tuple[slice, slice]:

@@ -15,18 +15,17 @@ import cv2
 import numpy as np
 
 from depthkit.data.convert.dataset import Dataset
-from depthkit.data.convert.frames import Frame, Frames, key_of, member, part
+from depthkit.data.convert.frames import Frames, key_of, member, part
 from depthkit.data.convert.optical_flow import Raft
-from depthkit.data.convert.stereo_labels import KIND, RULES, Flow, Rules, Sky, StereoLabels
+from depthkit.data.convert.stereo_labels import KIND, Flow, Rules, Sky, StereoLabels, preset, stereo_frame
 from depthkit.data.convert.stereo_layout import Arrangement, Eyes, Layout, arrange
 from depthkit.data.convert.video import Video
 from depthkit.data.shards import Reject
-from depthkit.errors import DepthKitError, LabelError, RecipeError
+from depthkit.errors import DepthKitError, RecipeError
 from depthkit.types import Sample, Views
 
 _LOOKED_AT = 16  # frames from which layout and bars are known
 _REACH = 30  # samples around the wished begin of the held-out end among which a cut is sought
-_RIGHT = " right"
 
 
 def samples(file: str | Path, split: str | None = None, **options: Any) -> Iterator[Sample]:
@@ -81,9 +80,7 @@ def frames(
         CheckpointError: there are no weights for the flow.
         RecipeError: an option is out of its range.
     """
-    file, views = Path(file), member(Views, views, "views")
-    if views not in (Views.SINGLE, Views.STEREO):
-        raise LabelError(f"expected views single or stereo; got {views}. Neighbours in time of a film: use dataset video.")
+    file = Path(file)
     if not (rate > 0 and 0 <= trim < 0.5) or (height is not None and height < 8):
         raise RecipeError(f"expected rate above 0, trim from 0 to below 0.5 and height from 8; got {rate}, {trim}, {height}.")
     video = Video(file)
@@ -101,28 +98,15 @@ def frames(
         some, str(file), layout=member(Layout, layout, "layout"), eyes=member(Eyes, eyes, "eyes"), squeezed=squeezed,
         height=height,
     )  # fmt: skip
-    film = Film(video, cut)
     here = part(len(positions), split, holdout)
     if split is not None and holdout:
         begin = cut_near(video, positions, len(positions) - round(len(positions) * holdout))
         here = slice(0, begin) if split == "train" else slice(begin, None)
-    found = tuple(_frame(file, position, views) for position in positions[here])
+    named = [(key_of(file.stem, f"{position:06d}"), f"{file.name}#{position}") for position in positions[here]]
+    found = tuple(stereo_frame(key, name, views) for key, name in named)
     lost = (Reject(key_of(file.stem, "end"), f"the film ends {video.missing} frames early"),) if video.missing else ()
-    labels = StereoLabels(film.pair, flow or Raft(Path(weights) if weights else None).ready(), preset(rules), sky)
-    return Frames(file.parent, found, KIND, lost, reader=labels, picture=film.picture)
-
-
-def preset(rules: Rules | str) -> Rules:
-    """The rules of a name.
-
-    Raises:
-        RecipeError: there are none.
-    """
-    if isinstance(rules, Rules):
-        return rules
-    if rules not in RULES:
-        raise RecipeError(f"expected rules among {', '.join(RULES)}; got '{rules}'. Choose one of them.")
-    return RULES[rules]
+    labels = StereoLabels(Film(video, cut).pair, flow or Raft(Path(weights) if weights else None).ready(), preset(rules), sky)
+    return Frames(file.parent, found, KIND, lost, reader=labels, picture=labels.picture)
 
 
 def sampled(times: Sequence[float], *, rate: float, trim: float) -> list[int]:
@@ -184,15 +168,9 @@ def _readable(video: Sequence[np.ndarray], positions: Sequence[int]) -> list[np.
     return found
 
 
-def _frame(file: Path, position: int, views: Views) -> Frame:
-    name = f"{file.name}#{position}"
-    others = {"stereo": name + _RIGHT} if views == Views.STEREO else {}
-    return Frame(key_of(file.stem, f"{position:06d}"), name, label=name + " flow", views=others)
-
-
 @dataclass(frozen=True)
 class Film:
-    """The pictures of a film by name: ``FILE#POSITION``, and with `` right`` behind it the other eye's.
+    """The pairs of a film by name: ``FILE#POSITION``.
 
     Attributes:
         video: what they are read from.
@@ -205,10 +183,6 @@ class Film:
     def pair(self, root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Left and right picture, uint8 RGB ``(H, W, 3)``."""
         return self.cut(self.video[int(name.rpartition("#")[2])])
-
-    def picture(self, root: Path, name: str) -> np.ndarray:
-        """One of them."""
-        return self.pair(root, name.removesuffix(_RIGHT))[name.endswith(_RIGHT)]
 
 
 DATASETS = (

@@ -174,8 +174,10 @@ def _ended(folder: Path, split: str) -> tuple[ShardInfo, ...] | None:
 def _agree(file: Path, count: int, samples: OnDemand) -> None:
     """All parts are of the same samples, or one could be lost or be there twice."""
     key = getattr(samples, "key", str)
-    digest = hashlib.sha256("\n".join(key(position) for position in range(len(samples))).encode()).hexdigest()
-    plan = {"parts": count, "samples": len(samples), "keys": digest}
+    digest = hashlib.sha256()
+    for position in range(len(samples)):
+        digest.update(f"{key(position)}\n".encode())
+    plan = {"parts": count, "samples": len(samples), "keys": digest.hexdigest()}
     if not file.exists():
         replace_text(file, json.dumps(plan) + "\n")
     elif (other := json.loads(file.read_bytes())) != plan:
