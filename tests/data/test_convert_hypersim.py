@@ -1,5 +1,7 @@
 """Laws of Hypersim's layout: distance becomes depth, radiance becomes a picture, the authors' list divides the scenes."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -94,3 +96,8 @@ def test_a_broken_file_a_missing_list_and_another_folder_are_named(root, tmp_pat
     (root / hypersim.SPLIT_FILE).write_text("scene,camera\n")
     with pytest.raises(DepthKitError, match=r"expected columns scene_name, .*; found scene, camera. Get it from"):
         hypersim.frames(root, "train")
+
+
+def test_what_travels_to_workers_reads_the_same(root):
+    frames = hypersim.frames(root, "train")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(frames))[0].label, frames[0].label)

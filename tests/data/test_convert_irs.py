@@ -1,5 +1,7 @@
 """Laws of IRS's layout: disparity of EXR files, up to scale unless the baseline is given, the authors' lists."""
 
+import pickle
+
 import cv2
 import numpy as np
 import pytest
@@ -57,3 +59,8 @@ def test_a_broken_file_and_a_garbled_list_are_named(root):
     (root / "lists/IRSDataset_TEST.list").write_text("Store/A/l_7.png\n")
     with pytest.raises(DepthKitError, match=r"expected lines 'left right disparity normals' in .*TEST.list"):
         irs.frames(root, "test")
+
+
+def test_what_travels_to_workers_reads_the_same(root):
+    frames = irs.frames(root, "train")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(frames))[0].label, frames[0].label)

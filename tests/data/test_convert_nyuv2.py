@@ -1,5 +1,7 @@
 """Laws of NYU Depth V2's labelled file: axes in MATLAB's order, numbers from 1, filled or raw depth."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -61,3 +63,8 @@ def test_a_number_too_many_another_file_and_a_missing_one_are_named(root):
     (root / "splits.mat").unlink()
     with pytest.raises(DepthKitError, match=r"expected file .*splits.mat; No such file"):
         nyuv2.frames(root, "test")
+
+
+def test_what_travels_to_workers_reads_the_same(root):
+    frames = nyuv2.frames(root, "test")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(frames))[0].label, frames[0].label)

@@ -93,3 +93,18 @@ def test_a_folder_without_pictures_and_a_zip_are_refused(tmp_path):
     (tmp_path / "pool.zip").write_bytes(b"PK")
     with pytest.raises(DepthKitError, match=r"found an archive. Unpack it first"):
         pools.frames(tmp_path / "pool.zip")
+
+
+def test_real_photographs_are_the_same_out_of_a_folder_and_out_of_a_tar(samples_root, tmp_path):
+    folder = samples_root / "unlabelled_photos/rgb"
+    if not folder.is_dir():
+        pytest.skip(f"no photographs at {folder}")
+    files = sorted(folder.iterdir())[:4]
+    write_tar(tmp_path / "photos.tar", {file.name: file.read_bytes() for file in files})
+    loose, packed = pools.frames(folder), pools.frames(tmp_path / "photos.tar")
+    for n, file in enumerate(files):
+        np.testing.assert_array_equal(packed[n].image, loose[n].image)
+        assert (loose.key(n), packed.key(n)) == (file.stem, f"photos/{file.stem}")
+    report = write_shards(packed, tmp_path / "out", split="train", dataset="photos", originals=packed.root)
+    assert (report.samples, report.rejects) == (len(files), ())
+    verify(tmp_path / "out").check()

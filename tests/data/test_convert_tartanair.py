@@ -1,5 +1,7 @@
 """Laws of TartanAir's layout: metres, a sky at infinity, cameras that look along x of a frame with z down."""
 
+import pickle
+
 import cv2
 import numpy as np
 import pytest
@@ -68,3 +70,8 @@ def test_missing_and_broken_files_are_named(root):
     (flight / "pose_left.txt").write_text("0 0 0 0 0 0 1\n")
     with pytest.raises(GeometryError, match=r"pose_left.txt: expected a line for each image up to 1; got 1"):
         tartanair.frames(root, "train")
+
+
+def test_what_travels_to_workers_reads_the_same(root):
+    frames = tartanair.frames(root, "train")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(frames))[0].label, frames[0].label)

@@ -1,11 +1,15 @@
 """Laws of Virtual KITTI 2's layout: centimetres, a sky at infinity, cameras and poses by frame, scenes apart."""
 
+import pickle
+
 import cv2
 import numpy as np
 import pytest
 
 from depthkit.data.convert import virtual_kitti
 from depthkit.data.convert.virtual_kitti import BENCHMARK, SIZE
+from depthkit.data.reading import read_shard
+from depthkit.data.shards import ShardIndex, decode_sample, write_shards
 from depthkit.errors import DepthKitError, GeometryError, RecipeError
 from depthkit.types import Ambiguity, LabelKind, Representation
 
@@ -106,3 +110,15 @@ def test_another_folder_and_an_archive_are_named(tmp_path):
     (tmp_path / "vkitti_2.0.3_rgb.tar").write_bytes(b"x")
     with pytest.raises(DepthKitError, match=r"found an archive. Unpack it first"):
         virtual_kitti.frames(tmp_path / "vkitti_2.0.3_rgb.tar", "val")
+
+
+def test_the_sky_and_the_cameras_are_the_same_out_of_shards(root, tmp_path):
+    frames = pickle.loads(pickle.dumps(virtual_kitti.frames(root, "val", variations=("clone",))))  # as workers get them
+    write_shards(frames, tmp_path / "out", split="val", dataset="virtual_kitti", originals=root)
+    shard = ShardIndex.load(tmp_path / "out").split("val").shards[0]
+    for raw, sample in zip(read_shard(str(tmp_path / "out" / shard.name), 0, 4, total=4), frames, strict=True):
+        stored = decode_sample(raw.key, raw.members, where="here")
+        assert raw.members["image.jpg"] == (root / sample.source["image"]).read_bytes()
+        np.testing.assert_array_equal(stored.sky, sample.sky)
+        np.testing.assert_allclose(stored.label[1:], sample.label[1:], rtol=1.3e-4)
+        np.testing.assert_allclose(stored.world_from_camera, sample.world_from_camera)
