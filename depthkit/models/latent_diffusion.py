@@ -76,16 +76,25 @@ class LatentDiffusionDepth(DepthNet):
         self.vae.requires_grad_(False)
         self.processing_size = processing_size
         self.size_multiple = self.min_size = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.config = {
+        self.sampling = sampling or Sampling()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What ``build`` makes this network from again: the parts as they are now."""
+        return {
             "architecture": "latent_diffusion_of",
             "unet": _plain(self.unet.config),
             "vae": _plain(self.vae.config),
-            "scheduler": scheduler.config,
-            "codec": codec.facts(),
-            "tokens": text_embedding.shape[1],
+            "scheduler": self.scheduler.config,
+            "codec": self.codec.facts(),
+            "sampling": asdict(self.sampling),
+            "tokens": self.text_embedding.shape[1],
             "pretrained": False,
         }
-        self.sampling = sampling or Sampling()
+
+    @config.setter
+    def config(self, config: dict[str, Any] | None) -> None:
+        pass  # ``architecture`` assigns the arguments of a function, of which the parts were built
 
     @property
     def sampling(self) -> Sampling:
@@ -96,7 +105,6 @@ class LatentDiffusionDepth(DepthNet):
     def sampling(self, sampling: Sampling) -> None:
         self.scheduler.timesteps(sampling.steps)  # are there so many?
         self._sampling = sampling
-        self.config = {**(self.config or {}), "sampling": asdict(sampling)}
 
     @property
     def representation(self) -> Representation:

@@ -126,8 +126,7 @@ def save(model: LatentDiffusionDepth, folder: str | Path) -> Path:
         )
         pipeline.save_pretrained(folder)
     save_embedding(model.text_embedding, folder)
-    config = model.config or {}
-    facts = {"version": __version__, "codec": config["codec"], "sampling": config["sampling"]}
+    facts = {"version": __version__, "codec": model.codec.facts(), "sampling": model.config["sampling"]}
     (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return folder
 

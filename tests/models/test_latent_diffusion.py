@@ -162,6 +162,14 @@ def test_settings_travel_in_the_config(codec):
     assert depth.max() <= (1 if again.ambiguity == Ambiguity.SHIFT_SCALE else codec.d_max * 1.001)
 
 
+def test_the_config_is_that_of_the_parts_as_they_are():
+    made = latent_diffusion_tiny(vae_channels=(8, 8))
+    made.vae.register_to_config(scaling_factor=3.0)
+    made.sampling = Sampling(noise="zeros")
+    again = build(made.config)
+    assert (again.vae.config.scaling_factor, again.sampling.noise) == (3.0, "zeros")
+
+
 @torch.no_grad()
 def test_a_folder_without_a_codec_takes_the_one_given(saved, tmp_path, model):
     plain = _without(saved, tmp_path / "plain", "depthkit.json")
