@@ -59,8 +59,10 @@ def _read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
     if depth.size and depth.min() < 0:
         raise LabelError(f"{root / frame.label}: expected depth; got an ordinal mask (a value below 0). Leave it out.")
     positive = depth[depth > 1e-8]
-    low, high = np.percentile(positive, PERCENTILES) if positive.size else (0.0, 0.0)
-    return Annotation(depth, (depth > 1e-8) & (depth >= low) & (depth <= high))
+    if not positive.size:
+        raise LabelError(f"{root / frame.label}: expected depth; nothing was reconstructed. Leave it out.")
+    low, high = np.percentile(positive, PERCENTILES)
+    return Annotation(depth, (depth >= low) & (depth <= high))
 
 
 _KIND = LabelKind(Ambiguity.SCALE, Representation.DEPTH)

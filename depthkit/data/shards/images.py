@@ -9,6 +9,7 @@ from depthkit.errors import DepthKitError, ShapeError, ShardError
 
 JPEG_QUALITY = 95
 """Of images that have to be encoded; at 4:4:4, so that colour keeps its edges."""
+_COLOUR: int = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)  # the former saves a pass, and older versions lack it
 EXTENSIONS = ("jpg", "png", "webp")
 """What an image member's name may end in."""
 
@@ -71,8 +72,8 @@ def decode_image(data: bytes, what: str, error: type[DepthKitError] = ShardError
         error: what to raise if it cannot be read.
         upright: whether to turn it as its camera noted (EXIF); if not, its pixels come as they are stored.
     """
-    image = decode_pixels(data, cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION), what, error)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    image = decode_pixels(data, _COLOUR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION), what, error)
+    return image if _COLOUR != cv2.IMREAD_COLOR else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
 def decode_mask(data: bytes, what: str) -> np.ndarray:
