@@ -38,7 +38,7 @@ from depthkit.metrics.functional import abs_rel, delta_accuracy, mae
 from depthkit.models import DepthCodec, LatentDiffusionDepth, LinearDepth, LogDepth, Sampling, latent_diffusion_tiny
 from depthkit.paradigms import DiffusionModule, EndToEndDiffusionModule, ExponentialDecay
 
-SIZE = (48, 64)
+SIZE = (32, 48)
 BATCH, VAE_BATCH = 8, 16
 KINDS: tuple[SceneKind, ...] = ("room", "street")
 UNSEEN = 50
@@ -290,10 +290,10 @@ def main() -> None:
     """Render, train what is not trained, score, and write table, picture and numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/diffusion"), help="folder; what is finished is kept")
-    parser.add_argument("--scenes", type=int, default=500, help="training scenes of each kind")
-    parser.add_argument("--vae-steps", type=int, default=250, help=f"optimizer steps of {VAE_BATCH} maps for the VAE")
-    parser.add_argument("--steps", type=int, default=400, help=f"optimizer steps of {BATCH} images for each UNet")
-    parser.add_argument("--second", type=int, default=100, help="further steps for the last two rows")
+    parser.add_argument("--scenes", type=int, default=1000, help="training scenes of each kind")
+    parser.add_argument("--vae-steps", type=int, default=700, help=f"optimizer steps of {VAE_BATCH} maps for the VAE")
+    parser.add_argument("--steps", type=int, default=1100, help=f"optimizer steps of {BATCH} images for each UNet")
+    parser.add_argument("--second", type=int, default=250, help="further steps for the last two rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="processes that render")
     parser.add_argument("--score-only", action="store_true", help="score what is trained")
