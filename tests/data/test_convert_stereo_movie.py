@@ -329,3 +329,21 @@ def test_weights_that_do_not_read_are_told_before_anything_is_written(film, tmp_
 
 def test_layouts_are_named():
     assert [str(layout) for layout in Layout] == ["auto", "side_by_side", "over_under"]
+
+
+def test_the_command_writes_a_film(film, tmp_path, monkeypatch, capsys):
+    from depthkit.cli.main import main
+
+    class Known(Oracle):
+        def __init__(self, weights):
+            super().__init__()
+            assert weights is None
+
+        def ready(self):
+            return self
+
+    monkeypatch.setattr(stereo_movie, "Raft", Known)
+    main(["shards", "write", "stereo-movie", str(film), str(tmp_path / "out"), "--holdout=0.25", "--options.rules=midas"])
+    index = ShardIndex.load(tmp_path / "out")
+    assert index.samples("train") + index.samples("test") == 33 - 3  # FLAT, TORN and ROLLED
+    assert "over 10% of its pixels move" in " ".join(capsys.readouterr().out.split())
