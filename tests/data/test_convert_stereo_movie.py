@@ -285,7 +285,7 @@ def test_damage_is_told_and_the_rest_is_kept(film, tmp_path):
 @pytest.mark.parametrize(
     ("pictures", "options", "message"),
     [
-        (4, {}, "at least 2 samples; got 3.0 s, .* Raise --rate"),
+        (4, {}, "at least 2 samples; got 3.0 s, .* Raise --options.rate"),
         (12, {"mono": True}, "expected stereo, two pictures of the same .* What is made for one eye has no disparity"),
         (12, {"black": True, "layout": "side_by_side"}, "expected pictures; all frames looked at are black"),
     ],
@@ -323,7 +323,9 @@ def test_mistakes_are_told(film, options, error, message):
 
 def test_weights_that_do_not_read_are_told_before_anything_is_written(film, tmp_path):
     (tmp_path / "raft.pth").write_bytes(b"none")
-    with pytest.raises(CheckpointError, match=r"expected weights of RAFT, large, in .*raft.pth; .* give --weights raft_large"):
+    with pytest.raises(
+        CheckpointError, match=r"expected weights of RAFT, large, in .*raft.pth; .* give --options.weights raft_large"
+    ):
         stereo_movie.frames(film, weights=tmp_path / "raft.pth")
 
 

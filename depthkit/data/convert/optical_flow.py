@@ -70,6 +70,7 @@ class Raft:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise CheckpointError(
                 f"expected weights of RAFT, {self.size}, {'in ' + str(self.weights) if self.weights else 'from torchvision'}; "
-                f"they cannot be had ({lines[0]}). Download {choice.url} where there is a connection and give --weights {name}."
+                f"they cannot be had ({lines[0]}). Download {choice.url} where there is a connection and give "
+                f"--options.weights {name}."
             ) from error
         return model

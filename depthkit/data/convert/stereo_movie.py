@@ -89,7 +89,7 @@ def frames(
         seconds = video.times[-1] - video.times[0]
         raise DepthKitError(
             f"{file}: expected a film with at least 2 samples; got {seconds:.1f} s, which at {rate:g} per second and without "
-            f"{trim:.0%} at both ends has {len(positions)}. Raise --rate, lower --trim, or leave the film out."
+            f"{trim:.0%} at both ends has {len(positions)}. Raise --options.rate, lower --options.trim, or leave the film out."
         )
     some = _readable(video, positions[:: -(-len(positions) // _LOOKED_AT)])
     if not some:
