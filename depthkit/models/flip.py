@@ -27,6 +27,7 @@ class FlipAverage(nn.Module):
         representation: of the maps.
         ambiguity: what the network leaves undetermined; None if it does not say.
         size_multiple: image sides must be multiples of it.
+        resize_space: in which to resize the maps.
 
     Example:
         >>> class Brightness(nn.Module):
@@ -50,6 +51,7 @@ class FlipAverage(nn.Module):
         self.representation = Representation(found)
         self.ambiguity: Any = getattr(model, "ambiguity", None)
         self.size_multiple = int(getattr(model, "size_multiple", 1))
+        self.resize_space = Representation(getattr(model, "resize_space", found))
 
     def forward(self, image: Tensor) -> Tensor:
         """The averaged map, ``(B, 1, h, w)``."""

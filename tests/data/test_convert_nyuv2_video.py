@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from scipy.io import savemat
 from scipy.spatial.transform import Rotation
 
 from depthkit.data.convert import nyuv2_video
@@ -73,7 +74,7 @@ def root(tmp_path):
 
 
 def test_a_picture_has_the_depth_nearest_in_time_and_one_without_is_counted(root):
-    frames = nyuv2_video.frames(root, "train", holdout=0)
+    frames = nyuv2_video.frames(root, "train", labelled="all", holdout=0)
     assert len(frames) == 4
     assert [(f.image.split("-")[1], f.label.split("-")[1]) for f in frames.frames[:2]] == [
         ("10.000000", "10.020000"),
@@ -87,11 +88,25 @@ def test_a_picture_has_the_depth_nearest_in_time_and_one_without_is_counted(root
     np.testing.assert_allclose(sample.intrinsics, K_COLOUR, rtol=1e-6)
 
 
+def test_rooms_of_the_labelled_test_are_left_out_whatever_their_part(root, tmp_path):
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed")
+    labelled = tmp_path / "labelled"
+    labelled.mkdir()
+    with h5py.File(labelled / "nyu_depth_v2_labeled.mat", "w") as file:  # a cell array is a row of references to its words
+        words = ["study_0008", "basement_0001b"]
+        for word in words:
+            file[f"#refs#/{word}"] = np.frombuffer(word.encode(), np.uint8).astype(np.uint16)[:, None]
+        file["scenes"] = np.array([[file[f"#refs#/{word}"].ref for word in words]], dtype=h5py.ref_dtype)
+    savemat(labelled / "splits.mat", {"trainNdxs": np.array([[1]]), "testNdxs": np.array([[2]])})
+    frames = nyuv2_video.frames(root, "train", labelled=labelled, holdout=0)
+    assert {key.split("/")[0] for key in map(frames.key, range(len(frames)))} == {"study_0008"}
+
+
 def test_files_cut_short_are_named(root):
     for file in (root / "study_0008").glob("d-*"):
         file.write_bytes(pgm(wall_with_a_patch())[:-1])
     with pytest.raises(LabelError, match=r"study_0008/d-.*: expected \(480, 640\) values; got 614399 bytes. It is cut short"):
-        nyuv2_video.frames(root, "train", holdout=0)[2]
+        nyuv2_video.frames(root, "train", labelled="all", holdout=0)[2]
 
 
 def test_the_synchronised_version_is_in_millimetres_by_its_list(tmp_path):

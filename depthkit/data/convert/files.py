@@ -170,6 +170,14 @@ def read_h5(file: Path, name: str, index: int | None = None) -> np.ndarray:
         raise LabelError(f"{file}: expected an HDF5 file; it does not read ({error}). Get it again.") from error
 
 
+def read_h5_words(file: Path, name: str) -> list[str]:
+    """The words of a cell array of MATLAB in an HDF5 file; errors are those of ``read_h5``."""
+    references = read_h5(file, name).ravel()
+    h5py = reader("h5py", "h5py", "HDF5")
+    with h5py.File(file, "r") as content:
+        return ["".join(map(chr, content[reference][()].ravel())) for reference in references]
+
+
 def read_exr(file: Path) -> np.ndarray:
     """The first channel (Y, G, R or Z) of an OpenEXR file, float32 ``(H, W)``.
 

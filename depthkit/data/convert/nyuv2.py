@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from depthkit.data.convert.dataset import Dataset
-from depthkit.data.convert.files import read_bytes, read_h5
+from depthkit.data.convert.files import read_bytes, read_h5, read_h5_words
 from depthkit.data.convert.frames import Annotation, Frame, Frames, camera_matrix, check_folder, key_of, member
 from depthkit.data.convert.matlab import read_mat
 from depthkit.data.shards.images import ImageFormat
@@ -62,6 +62,31 @@ def frames(root: str | Path, split: str, *, depth: Depth | str = Depth.FILLED) -
     found = tuple(Frame(key_of("nyu", f"{n:05d}"), f"{FILE}#{n}", f"{FILE}#{n}", intrinsics=camera, size=SIZE) for n in numbers)
     name = {Depth.FILLED: "depths", Depth.RAW: "rawDepths"}[depth]
     return Frames(root, found, _KIND, (), partial(_read_depth, name=name), _picture)
+
+
+def tested_rooms(root: str | Path) -> frozenset[str]:
+    """The rooms that the labelled test images are of, by the names of their recordings without the part's letter.
+
+    Args:
+        root: folder of the two files.
+
+    Raises:
+        DepthKitError: a file is missing or is another, or h5py or SciPy is not installed.
+    """
+    root = Path(root)
+    check_folder(root, f"{FILE} and {SPLITS}")
+    scenes = read_h5_words(root / FILE, "scenes")
+    numbers = np.asarray(read_mat(root / SPLITS, "testNdxs"), np.int64).ravel()
+    return frozenset(room(scenes[number - 1]) for number in numbers)
+
+
+def room(scene: str) -> str:
+    """A recording's name without the letter of its part.
+
+    >>> room("living_room_0001b")
+    'living_room_0001'
+    """
+    return scene.rstrip("abcdefghijklmnopqrstuvwxyz")
 
 
 def _read(root: Path, file: str, name: str) -> np.ndarray:

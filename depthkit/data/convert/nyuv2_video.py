@@ -29,7 +29,7 @@ from depthkit.data.convert.frames import (
     wrong_layout,
 )
 from depthkit.data.convert.kitti_raw import nearest_in_pixel
-from depthkit.data.convert.nyuv2 import CAMERA, SIZE
+from depthkit.data.convert.nyuv2 import CAMERA, SIZE, room, tested_rooms
 from depthkit.data.convert.tum import associate
 from depthkit.data.shards import DepthFormat, Reject
 from depthkit.errors import DepthKitError, LabelError
@@ -64,12 +64,16 @@ def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
     return iter(frames(root, split, **options))
 
 
-def frames(root: str | Path, split: str, *, holdout: float = 0.05, every: int = 1, tolerance: float = 0.05) -> Frames:
+def frames(
+    root: str | Path, split: str, *, labelled: str | Path, holdout: float = 0.05, every: int = 1, tolerance: float = 0.05
+) -> Frames:
     """The pictures of recorded scenes as a sequence, by scene and time, with the depth nearest in time.
 
     Args:
         root: folder of the scenes.
-        split: ``train`` or ``val``. The scenes of the labelled test are among them: leave their folders out.
+        split: ``train`` or ``val``.
+        labelled: folder of the labelled files, see ``nyuv2``: the rooms of its test are left out here, for the recordings hold
+            them, too. ``all`` keeps every room; then no test on NYU Depth V2 is one of unseen rooms.
         holdout: share of the scenes that are for validation; see ``held_out``.
         every: use each n-th picture of a scene only.
         tolerance: largest difference of time [s] between a picture and its depth.
@@ -85,6 +89,8 @@ def frames(root: str | Path, split: str, *, holdout: float = 0.05, every: int = 
     recorded = {scene: _recorded(names_in(root / scene)) for scene in scenes}
     if not any(pictures for pictures, _ in recorded.values()):
         raise wrong_layout("SCENE/r-TIME-COUNT.ppm and d-TIME-COUNT.pgm", root)
+    tested: frozenset[str] = frozenset() if str(labelled) == "all" else tested_rooms(labelled)
+    scenes = [scene for scene in scenes if room(scene) not in tested]
     for scene in (scene for scene in scenes if held_out(scene, holdout) == (split == "val")):
         pictures, depths = recorded[scene]
         depth_of = dict(associate([time for time, _ in pictures], [time for time, _ in depths], tolerance))
@@ -197,7 +203,7 @@ DATASETS = (
         source="Silberman et al. 2012; 407,024 frames by its page",
         published={"train": None, "val": None},
         total=407_024,
-        splits="none are published; by scene, 5 % for validation",
+        splits="none are published; rooms of the labelled test left out, 5 % of the scenes for validation",
         **_FACTS,
     ),
     Dataset(
