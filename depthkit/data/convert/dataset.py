@@ -85,7 +85,7 @@ class Dataset:
                 f"Leave {foreign[0]} out."
             )
         if missing := [n for n, option in known.items() if option.default is Parameter.empty and n not in options]:
-            raise RecipeError(f"expected option {missing[0]} for dataset {self.name}; got none. Give --{missing[0]}.")
+            raise RecipeError(f"expected option {missing[0]} for dataset {self.name}; got none. Give --options.{missing[0]}.")
         if "split" not in signature(self.frames).parameters:
             return self.frames(root, **options)
         if self.published and split not in self.published:
