@@ -164,7 +164,7 @@ def test_rendered_videos_have_moving_things_and_still_cameras(tmp_path):
             {"holdout": 0.2},
             "options of dataset kitti_raw: label, max_spacing, min_motion, spacing, split_file, views;",
         ),
-        ("kitti_raw", {}, "expected option split_file for dataset kitti_raw; got none. Give --split_file"),
+        ("kitti_raw", {}, "expected option split_file for dataset kitti_raw; got none. Give --options.split_file"),
         ("tum", {"every": 2}, "options of dataset tum: .*; got every"),
     ],
 )
