@@ -1,5 +1,7 @@
 """Every recipe parses, opens with its claim, and, shrunk to a small network and rendered scenes, learns."""
 
+import re
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,9 @@ import torch
 from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 
+from depthkit.cli.shards import write
 from depthkit.cli.training import run
+from depthkit.data.convert.catalogue import find
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -75,6 +79,17 @@ def of_any_size(source: dict[str, Any]) -> dict[str, Any]:
 
 def test_there_are_recipes() -> None:
     assert {"quickstart.yaml", "midas_mix5.yaml"} <= {recipe.name for recipe in RECIPES}
+
+
+@pytest.mark.parametrize("text", [ROOT / "README.md", *RECIPES], ids=lambda file: file.name)
+def test_commands_that_write_shards_are_understood(text: Path) -> None:
+    known = set(signature(write).parameters)
+    for line in re.findall(r"depthkit (shards write [^;#`(\n]+)", text.read_text()):
+        dataset, *words = re.split(r" {2,}", line.strip())[0].split()[2:]
+        named = {word[2:] for word in words if word.startswith("--")}
+        if dataset != "--list":
+            taken = {} if dataset == "synthetic" else find(dataset).options
+            assert named <= known | {f"options.{name}" for name in taken}, line
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.relative_to(ROOT).as_posix())

@@ -6,74 +6,45 @@ by naming the module here.
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from types import MappingProxyType
 
-from depthkit.data.convert import (
-    blendedmvs,
-    ddad,
-    diml,
-    diode,
-    diw,
-    eth3d,
-    hrwsi,
-    hypersim,
-    ibims,
-    irs,
-    kitti_depth,
-    kitti_tests,
-    make3d,
-    megadepth,
-    nyuv2,
-    nyuv2_video,
-    plain,
-    pools,
-    redweb,
-    scannet,
-    sintel,
-    stereo_movie,
-    stereo_pairs,
-    sun_rgbd,
-    tartanair,
-    tum_people,
-    virtual_kitti,
-    wsvd,
-)
 from depthkit.data.convert.dataset import Dataset
 from depthkit.errors import RecipeError
 
 _MODULES = (
-    blendedmvs,
-    ddad,
-    diml,
-    diode,
-    diw,
-    eth3d,
-    hrwsi,
-    hypersim,
-    ibims,
-    irs,
-    kitti_depth,
-    kitti_tests,
-    make3d,
-    megadepth,
-    nyuv2,
-    nyuv2_video,
-    plain,
-    pools,
-    redweb,
-    scannet,
-    sintel,
-    stereo_movie,
-    stereo_pairs,
-    sun_rgbd,
-    tartanair,
-    tum_people,
-    virtual_kitti,
-    wsvd,
+    "blendedmvs",
+    "ddad",
+    "diml",
+    "diode",
+    "diw",
+    "eth3d",
+    "hrwsi",
+    "hypersim",
+    "ibims",
+    "irs",
+    "kitti_depth",
+    "kitti_tests",
+    "make3d",
+    "megadepth",
+    "nyuv2",
+    "nyuv2_video",
+    "plain",
+    "pools",
+    "redweb",
+    "scannet",
+    "sintel",
+    "stereo_movie",
+    "stereo_pairs",
+    "sun_rgbd",
+    "tartanair",
+    "tum_people",
+    "virtual_kitti",
+    "wsvd",
 )
 
 CATALOGUE: Mapping[str, Dataset] = MappingProxyType(
-    {dataset.name: dataset for module in _MODULES for dataset in module.DATASETS}
+    {dataset.name: dataset for module in _MODULES for dataset in import_module(f"{__package__}.{module}").DATASETS}
 )
 """Every dataset by the name that ``depthkit shards write`` takes."""
 
