@@ -20,7 +20,7 @@ def _threads() -> None:
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(int(os.environ.get("DEPTHKIT_TEST_SEED", 0)))
 
 
 @pytest.fixture(scope="session")

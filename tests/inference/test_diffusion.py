@@ -44,8 +44,8 @@ def test_an_ensemble_of_identical_members_is_the_member_with_no_uncertainty(mode
     image, one = torch.rand(2, 3, 16, 24), torch.randn(2, 1, 4, 4, 6)
     alone = diffuse(model, image, latents=one, processing_size=0)
     together = diffuse(model, image, members=4, latents=one.expand(-1, 4, -1, -1, -1), processing_size=0)
-    assert_close(together.depth, alone.depth, rtol=1e-5, atol=0)
-    assert together.uncertainty.max() < 1e-5
+    assert_close(together.depth, alone.depth, rtol=1e-4, atol=0)
+    assert together.uncertainty.max() < 1e-4
 
 
 def test_members_are_reduced_in_y_and_their_spread_is_relative_to_depth(model):
