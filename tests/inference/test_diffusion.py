@@ -53,9 +53,9 @@ def test_members_are_reduced_in_y_and_their_spread_is_relative_to_depth(model):
     members = [diffuse(model, image, latents=latents[:, k : k + 1], processing_size=0) for k in range(3)]
     y = torch.stack([member.y for member in members]).numpy()
     found = diffuse(model, image, members=3, latents=latents, processing_size=0, batch_size=4)
-    np.testing.assert_allclose(found.y.numpy(), np.median(y, 0), atol=1e-5)
+    np.testing.assert_allclose(found.y.numpy(), np.median(y, 0), atol=1e-4)
     spread = np.median(np.abs(y - np.median(y, 0)), 0) * np.log(40 / 0.5) / 2
-    np.testing.assert_allclose(found.uncertainty.numpy(), spread, atol=1e-5)
+    np.testing.assert_allclose(found.uncertainty.numpy(), spread, atol=1e-4)
     depths = torch.stack([member.depth for member in members])
     assert (found.depth - depths.median(0).values).abs().max() < 1e-3  # of an odd number, any rising scale has one median
     model.sampling = Sampling(steps=2, reduction="mean")
