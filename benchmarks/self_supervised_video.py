@@ -1,14 +1,17 @@
 """Depth and motion from rendered video without a label, and Monodepth2's ablation (Godard et al. 2019, table 2).
 
 Drives (one frame apart) and walks through rooms (three frames apart) with moving objects in a third of the scenes and a camera
-that stands still in a fifth. One pair of networks per row and seed, from random weights, same order of the scenes, same
-number of steps; in rooms the full method and the baseline only:
+that stands still in a fifth. One pair of networks per row and seed, same order of the scenes, same number of steps; in rooms
+the full method and the baseline only:
 
     full         minimum over sources, automask, every scale compared at full resolution (the paper's method)
     mean         as full, but the mean over sources
     no automask  as full, but static pixels count
     native       as full, but every scale compared at its own resolution
     baseline     none of the three
+
+Twice: from random weights, and on drives as many steps again from the weights that the baseline reached with the same seed, so
+that what a row does once depth is known shows apart from how soon it begins to learn.
 
 Scored on unseen scenes: depth after one median ratio per image, against the untrained network, one depth everywhere and one
 disparity per image row (the training scenes' median); motion over snippets of five frames after the best scale, against a
@@ -58,6 +61,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "baseline": {"reduction": "mean", "automask": False, "full_resolution": False},
 }
 ROWS: dict[SceneKind, tuple[str, ...]] = {"street": tuple(RUNS), "room": ("full", "baseline")}
+START = {"random": "random weights", "baseline": "the baseline's weights"}
+STAGES: tuple[tuple[SceneKind, str], ...] = (("street", "random"), ("room", "random"), ("street", "baseline"))
 Truth = dict[str, Tensor]
 
 
@@ -110,8 +115,8 @@ def unseen(kind: SceneKind) -> Truth:
     }
 
 
-def train(kind: SceneKind, run: str, seed: int, out: Path, steps: int) -> None:
-    """Train one row's networks and keep weights, losses and time."""
+def train(kind: SceneKind, start: str, run: str, seed: int, out: Path, steps: int) -> None:
+    """Train one row's networks and keep weights and time."""
     torch.set_num_threads(1)
     data = VideoDataModule(
         [ShardSource(str(out / "shards" / kind))],
@@ -123,16 +128,18 @@ def train(kind: SceneKind, run: str, seed: int, out: Path, steps: int) -> None:
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(max_epochs=1, accelerator="cpu", **quiet)
     networks = module(run, seed)
+    if start != "random":
+        networks.load_state_dict(torch.load(weights_file(out, kind, "random", start, seed), weights_only=True)["state"])
     began = time.perf_counter()
     trainer.fit(networks, datamodule=data)
-    target = weights_file(out, kind, run, seed)
+    target = weights_file(out, kind, start, run, seed)
     target.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state": networks.state_dict(), "seconds": time.perf_counter() - began}, target)
 
 
-def weights_file(out: Path, kind: SceneKind, run: str, seed: int) -> Path:
+def weights_file(out: Path, kind: SceneKind, start: str, run: str, seed: int) -> Path:
     """Where a finished row lies."""
-    return out / "weights" / f"{kind}-{run.replace(' ', '-')}-{seed}.pt"
+    return out / "weights" / start / f"{kind}-{run.replace(' ', '-')}-{seed}.pt"
 
 
 def depth_scores(predict: Callable[[Tensor], Tensor], truth: Truth) -> dict[str, float]:
@@ -149,7 +156,7 @@ def trajectory(motion: Tensor, truth: Truth) -> float:
     return float(trajectory_error(motion, truth["motion"], frames=SNIPPET, chaining="camera", partial=False).mean())
 
 
-def scores(kind: SceneKind, out: Path, seeds: list[int]) -> dict[str, list[dict[str, float]]]:
+def scores(kind: SceneKind, start: str, out: Path, seeds: list[int]) -> dict[str, list[dict[str, float]]]:
     """Rows of a kind's table, a dictionary per seed: baselines, the untrained networks, and everything that is trained."""
     truth = torch.load(out / f"unseen-{kind}.pt")
     seen = list(scenes(kind, 100, seed=0, still=0.0))
@@ -168,20 +175,22 @@ def scores(kind: SceneKind, out: Path, seeds: list[int]) -> dict[str, list[dict[
             }
         ],
     }
-    for run in ("untrained", *ROWS[kind]):
+    begins = ("random", start if start in RUNS else "untrained")
+    rows_of = {f"start: {START[start]}": begins, **{run: (start, run) for run in ROWS[kind]}}
+    for run, which in rows_of.items():
         found[run] = []
         for seed in seeds:
-            networks, minutes = trained(kind, run, seed, out)
+            networks, minutes = trained(kind, *which, seed, out)
             ate = trajectory(torch.stack([networks.motions(x) for x in truth["image"]]), truth)
             found[run].append({**depth_scores(networks, truth), "ate": ate, "minutes": minutes})
     return found
 
 
-def trained(kind: SceneKind, run: str, seed: int, out: Path) -> tuple[SelfSupervisedVideoModule, float]:
+def trained(kind: SceneKind, start: str, run: str, seed: int, out: Path) -> tuple[SelfSupervisedVideoModule, float]:
     """A row's networks in evaluation mode, and how long they were trained [min]."""
     if run == "untrained":
         return module("full", seed).eval(), 0.0
-    networks, kept = module(run, seed).eval(), torch.load(weights_file(out, kind, run, seed), weights_only=True)
+    networks, kept = module(run, seed).eval(), torch.load(weights_file(out, kind, start, run, seed), weights_only=True)
     networks.load_state_dict(kept["state"])
     return networks, kept["seconds"] / 60
 
@@ -200,12 +209,12 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def picture(kind: SceneKind, out: Path, seed: int, file: Path) -> None:
+def picture(kind: SceneKind, start: str, out: Path, seed: int, file: Path) -> None:
     """Unseen images, true disparity, and what the rows make of them."""
     import matplotlib.pyplot as plt
 
     truth, titles = torch.load(out / f"unseen-{kind}.pt"), ("image", "truth", *ROWS[kind])
-    networks = [trained(kind, run, seed, out)[0] for run in ROWS[kind]]
+    networks = [trained(kind, start, run, seed, out)[0] for run in ROWS[kind]]
     figure, axes = plt.subplots(5, len(titles), figsize=(2 * len(titles), 7), layout="constrained")
     for line, image, depth in zip(axes, truth["image"][:, 0], truth["depth"], strict=False):
         with torch.no_grad():
@@ -231,18 +240,19 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="networks trained at a time, one thread each")
     options = parser.parse_args()
     prepare(options.out, options.scenes, options.jobs)
-    todo = [(kind, run, seed) for seed in options.seeds for kind, runs in ROWS.items() for run in runs]
-    todo = [row for row in todo if not weights_file(options.out, *row).exists()]
-    with ProcessPoolExecutor(options.jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
-        waiting = [pool.submit(train, *row, options.out, options.steps) for row in todo]
-        for (kind, run, seed), done in zip(todo, waiting, strict=True):
-            done.result()
-            print(f"trained {run} on {kind}s, seed {seed}", flush=True)
-    for kind in ROWS:
-        found = scores(kind, options.out, options.seeds)
-        (options.out / f"scores-{kind}.json").write_text(json.dumps(found, indent=2))
-        picture(kind, options.out, options.seeds[0], options.out / f"maps-{kind}.png")
-        print(f"\n{kind}s\n\n{table(found)}")
+    for start in START:
+        rows = [(kind, start, run) for kind, begun in STAGES if begun == start for run in ROWS[kind]]
+        todo = [(*row, seed) for seed in options.seeds for row in rows if not weights_file(options.out, *row, seed).exists()]
+        with ProcessPoolExecutor(options.jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
+            waiting = [pool.submit(train, *row, options.out, options.steps) for row in todo]
+            for row, done in zip(todo, waiting, strict=True):
+                done.result()
+                print(f"trained {' '.join(map(str, row))}", flush=True)
+    for kind, start in STAGES:
+        found = scores(kind, start, options.out, options.seeds)
+        (options.out / f"scores-{kind}-{start}.json").write_text(json.dumps(found, indent=2))
+        picture(kind, start, options.out, options.seeds[0], options.out / f"maps-{kind}-{start}.png")
+        print(f"\n{kind}s, from {START[start]}\n\n{table(found)}")
 
 
 if __name__ == "__main__":
