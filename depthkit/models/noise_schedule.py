@@ -59,7 +59,7 @@ class NoiseSchedule:
         if self.zero_snr and self.prediction_type == "epsilon":
             raise RecipeError(
                 "expected v_prediction or sample with a noise schedule that ends in noise alone (zero terminal SNR); got "
-                "epsilon. Set prediction_type, or zero_snr to false."
+                "epsilon. Set prediction_type to v_prediction, or rescale_betas_zero_snr to false."
             )
         # float32 throughout, like the schedules that published weights were trained with
         low, high = float(get("beta_start", 1e-4)), float(get("beta_end", 0.02))
@@ -109,14 +109,19 @@ class NoiseSchedule:
     def timesteps(self, steps: int) -> list[int]:
         """The timesteps of so many steps from noise to z_0, falling.
 
-        "trailing" begins at the last one, where the latent is noise (nearly) alone; "leading" with one step begins, and ends,
-        where it has hardly any, and so returns the noise: the released Marigold v1-0 does.
+        "trailing" begins at the last one, where the latent is noise (nearly) alone. A single step of the other kinds would be
+        one where it has hardly any, and return the noise.
 
         Raises:
-            RecipeError: not between 1 and the schedule's length.
+            RecipeError: not between 1 and the schedule's length, or one that is not trailing.
         """
         if not 1 <= steps <= self.length:
             raise RecipeError(f"expected between 1 and {self.length} steps; got {steps}.")
+        if steps == 1 and self.spacing != "trailing":
+            raise RecipeError(
+                f"expected several steps, as {self.spacing} ones do not begin with noise alone and a single one would return "
+                "what it began with; got 1. Set sampling's steps to 10 or more, or scheduler's timestep_spacing to trailing."
+            )
         if self.spacing == "leading":
             offset = int(self.config.get("steps_offset", 0))
             return [k * (self.length // steps) + offset for k in reversed(range(steps))]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from depthkit.errors import LabelError, RecipeError
+from depthkit.errors import LabelError
 from depthkit.losses import PointwiseLoss, SSILoss
 from depthkit.models import LatentDiffusionDepth
 from depthkit.paradigms.diffusion import DiffusionModule
@@ -30,7 +30,7 @@ class EndToEndDiffusionModule(DiffusionModule):
         kwargs: see ``DiffusionModule``; ``checkpointing`` saves memory in the VAE's decoder, too.
 
     Raises:
-        RecipeError: the noise schedule's steps do not start at its end.
+        RecipeError: the noise schedule's steps are not trailing.
         LabelError: the loss does not read the labels that the codec makes.
     """
 
@@ -51,11 +51,6 @@ class EndToEndDiffusionModule(DiffusionModule):
                 f"{', '.join(chosen.accepts)}."
             )
         (self.timestep,) = model.scheduler.timesteps(1)
-        if self.timestep != model.scheduler.length - 1:
-            raise RecipeError(
-                f"expected one step to start at timestep {model.scheduler.length - 1}, where there is noise alone; with "
-                f"{model.scheduler.spacing} steps it starts at {self.timestep}. Set timestep_spacing to trailing."
-            )
         self.loss, self.start = chosen, noise
         self.compared: Representation = chosen.representation if metric else model.representation
         """What the loss compares: with an affine codec its depth as it is, which has no logarithm and no inverse."""

@@ -95,6 +95,9 @@ def test_without_noise_given_it_is_the_network_called(model):
         ({"latents": torch.zeros(1), "generator": torch.Generator()}, RecipeError, "expected latents or a generator"),
         ({"processing_size": -8}, ShapeError, "something is left at a longer side of -8; got 16x16"),
         ({"steps": 1001}, RecipeError, "expected between 1 and 1000 steps"),
+        ({"steps": 0}, RecipeError, "expected one step and one member or more; got 0 and 1"),
+        ({"members": 0}, RecipeError, "expected one step and one member or more; got 2 and 0"),
+        ({"batch_size": 0}, RecipeError, "expected a batch size of 1 or more; got 0"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_refused(model, options, error, message):
@@ -102,6 +105,16 @@ def test_what_cannot_be_done_is_refused(model, options, error, message):
         diffuse(model, torch.rand(1, 3, 16, 16), **{"processing_size": 0, **options})
     with pytest.raises(ShapeError, match=r"something is left at a longer side of 8; got 4x400"):
         diffuse(model, torch.rand(1, 3, 4, 400), processing_size=8)
+
+
+def test_a_model_that_starts_from_zeros_is_given_nothing_else_but_latents(model):
+    image, zeros = torch.rand(2, 3, 16, 24), torch.zeros(2, 1, 4, 4, 6)
+    model.sampling = Sampling(noise="zeros")
+    assert_close(diffuse(model, image, latents=zeros, processing_size=0).y, diffuse(model, image, processing_size=0).y)
+    with pytest.raises(RecipeError, match="expected one member from zeros"):
+        diffuse(model, image, members=3)
+    with pytest.raises(RecipeError, match="expected no generator for a model that starts from zeros"):
+        diffuse(model, image, generator=torch.Generator())
 
 
 def test_the_predictor_takes_images_of_any_size_and_tells_the_uncertainty_of_an_ensemble(model):

@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 
 import pytest
@@ -153,9 +154,10 @@ def test_the_members_of_an_ensemble_vote_by_their_median_in_y(model):
 @pytest.mark.parametrize("codec", [LogDepth(0.5, 20), LinearDepth(1, 30), AffineDepth(fill="nearest")], ids=str)
 @torch.no_grad()
 def test_settings_travel_in_the_config(codec):
-    made = latent_diffusion_tiny(codec=codec, sampling=Sampling(steps=3, members=3, seed=9)).eval()
+    made = latent_diffusion_tiny(codec=codec, sampling=Sampling(steps=3, members=3, seed=9), processing_size=96).eval()
     again = build(json.loads(json.dumps(made.config)))
     assert (again.codec, again.sampling, again.scheduler.config) == (made.codec, made.sampling, made.scheduler.config)
+    assert again.processing_size == 96
     assert (again.ambiguity, again.representation) == (codec.kind.ambiguity, Representation.DEPTH)
     depth = made(torch.rand(1, 3, 16, 16))
     assert depth.min() >= (0 if again.ambiguity == Ambiguity.SHIFT_SCALE else codec.d_min * 0.999)
@@ -208,7 +210,9 @@ def test_a_model_for_images_becomes_one_for_depth(model, tmp_path):
 
 
 def test_a_folder_that_is_no_latent_diffusion_model_is_named(tmp_path, saved):
-    with pytest.raises(CheckpointError, match=r"expected a latent diffusion model at .*unet/config\.json is missing"):
+    with pytest.raises(
+        CheckpointError, match=r"expected a latent diffusion model at .*scheduler/scheduler_config\.json is missing"
+    ):
         latent_diffusion(pretrained=tmp_path)
     with pytest.raises(CheckpointError, match=r"expected a folder of diffusers at .*nowhere.* there is no such folder"):
         latent_diffusion(pretrained=tmp_path / "nowhere")
@@ -224,6 +228,38 @@ def test_a_folder_that_is_no_latent_diffusion_model_is_named(tmp_path, saved):
     (wide / "unet" / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="expected weights of UNet2DConditionModel"):
         latent_diffusion(pretrained=wide)
+
+
+def test_a_published_model_takes_the_steps_that_its_folder_states(saved, tmp_path):
+    plain = _without(saved, tmp_path / "plain", "depthkit.json")
+    _change(plain / "scheduler" / "scheduler_config.json", timestep_spacing="leading")
+    _change(plain / "model_index.json", default_denoising_steps=10, default_processing_resolution=512)
+    found = latent_diffusion(pretrained=plain)
+    assert (found.sampling, found.processing_size) == (Sampling(steps=10), 512)
+    assert latent_diffusion(pretrained=plain, processing_size=0).processing_size == 0
+    _change(plain / "model_index.json", default_denoising_steps=None)
+    with pytest.raises(RecipeError, match="expected several steps, as leading ones do not begin with noise alone"):
+        latent_diffusion(pretrained=plain)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("model_index.json", {"prediction_type": "normals"}, "a model for images or for depth at .*; it predicts normals"),
+        ("model_index.json", {"prediction_type": "disparity"}, "it predicts disparity"),
+        ("scheduler/scheduler_config.json", {"_class_name": "LCMScheduler"}, r"by DDIM at .*; it is distilled for a LCMSch"),
+        ("scheduler/scheduler_config.json", None, r"expected JSON in .*scheduler_config\.json; .*Get the folder again"),
+    ],
+)
+def test_a_model_that_would_be_misread_is_refused(saved, tmp_path, file, changes, message):
+    other = tmp_path / "other"
+    shutil.copytree(saved, other)
+    if changes:
+        _change(other / file, **changes)
+    else:
+        (other / file).write_text("{")
+    with pytest.raises(CheckpointError, match=message):
+        latent_diffusion(pretrained=other)
 
 
 def test_weights_that_are_missing_are_named(tmp_path, saved):
@@ -316,9 +352,11 @@ def _unet_of_four_channels(model):
     return UNet2DConditionModel.from_config({**model.config["unet"], "in_channels": 4})
 
 
-def _without(folder, copy, file):
-    import shutil
+def _change(file, **changes):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
+
+def _without(folder, copy, file):
     shutil.copytree(folder, copy)
     (copy / file).unlink()
     return copy

@@ -73,9 +73,14 @@ def test_without_alpha_set_to_one_a_residue_of_noise_stays():
 def test_spacing_is_what_it_is_called():
     assert schedule(timestep_spacing="trailing").timesteps(1) == [999]
     assert schedule(timestep_spacing="trailing").timesteps(4) == [999, 749, 499, 249]
-    assert schedule(timestep_spacing="leading").timesteps(1) == [1]
     assert schedule(timestep_spacing="leading").timesteps(4) == [751, 501, 251, 1]
-    assert schedule(timestep_spacing="linspace").timesteps(1) == [0]
+    assert schedule(timestep_spacing="linspace").timesteps(2) == [999, 0]
+
+
+@pytest.mark.parametrize("spacing", ["leading", "linspace"])
+def test_a_single_step_that_begins_without_noise_is_refused(spacing):
+    with pytest.raises(RecipeError, match=rf"as {spacing} ones do not begin with noise alone .* timestep_spacing to trailing"):
+        schedule(timestep_spacing=spacing).timesteps(1)
 
 
 def test_a_copy_is_the_same_schedule():

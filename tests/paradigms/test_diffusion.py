@@ -317,8 +317,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         module(trainable="lora")
     with pytest.raises(RecipeError, match="expected no encoder_lr"):
         module(encoder_lr=1e-5)
-    with pytest.raises(RecipeError, match=r"one step to start at timestep 999.* with leading steps it starts at 1"):
-        module(EndToEndDiffusionModule, model={"scheduler": {"timestep_spacing": "leading"}})
+    leading = {"scheduler": {"timestep_spacing": "leading"}, "sampling": Sampling(steps=10)}
+    with pytest.raises(RecipeError, match="expected several steps, as leading ones do not begin with noise alone"):
+        module(EndToEndDiffusionModule, model=leading)
     with pytest.raises(LabelError, match="expected a loss on shift_scale labels"):
         module(EndToEndDiffusionModule, model={"codec": AffineDepth()}, loss=SILogLoss())
     with pytest.raises(ShapeError, match=r"multiples of 2; got 15x24.*16x24, the next legal size"):
