@@ -69,7 +69,7 @@ def write(
         split: name of the split to write; of a dataset with published splits, one of them.
         holdout: if greater than 0, write ``train``, and this fraction of the frames, at the end of the sequence, as ``test``;
             for a dataset with splits of its own, which share of its scenes is in ``val`` if its authors do not say.
-        name: of the dataset; that of the source, or "synthetic", by default.
+        name: of the dataset; by default that of the source, or of the folder of the shards if it is synthetic.
         licence: of the data; what its authors state by default.
         split_file: kitti_raw: list with a line ``folder frame side`` for each sample.
         label: folder: auto, depth, disparity or none; auto reads the one that more images have. kitti_raw: none, velodyne,
@@ -142,7 +142,7 @@ def write(
         target = half or split
         how: dict[str, Any] = {
             "split": target,
-            "dataset": name or (dataset if not known or published else _name(Path(root))),
+            "dataset": name or (dataset if published else _name(Path(root if known else out))),
             "licence": licence or (known.licence if known else ""),
             "depth_format": depth_format or (known.depth_format if known else DepthFormat.PNG_LOG16),
             "image_format": image_format or (known.image_format if known else ImageFormat.JPG),

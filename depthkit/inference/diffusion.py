@@ -56,8 +56,8 @@ def diffuse(
 
     Raises:
         ShapeError: an image of another shape or type, one so long and thin that a side vanishes, or latents of another shape.
-        RecipeError: latents and generator at once, a generator for a model that starts from zeros, or settings as of ``Sampling``;
-            a batch size below 1.
+        RecipeError: latents and generator at once, a generator for a model that starts from zeros, a batch size below 1, or
+            settings as of ``Sampling``.
         PredictionError: the VAE overflowed.
     """
     check_image("image", image)

@@ -44,9 +44,10 @@ def test_a_recording_becomes_a_train_and_a_test_split(recording, tmp_path, capsy
 
 
 def test_scenes_are_rendered_without_a_source(tmp_path):
-    shards.write("synthetic", "-", str(tmp_path), split="val", count=3, size=(24, 32), kind="street", seed=5, views="video")
-    index = ShardIndex.load(tmp_path)
-    assert (index.dataset, index.samples("val"), str(index.split("val").views)) == ("synthetic", 3, "video")
+    out = tmp_path / "street"
+    shards.write("synthetic", "-", str(out), split="val", count=3, size=(24, 32), kind="street", seed=5, views="video")
+    index = ShardIndex.load(out)
+    assert (index.dataset, index.samples("val"), str(index.split("val").views)) == ("street", 3, "video")
 
 
 def test_samples_left_out_are_shown_with_their_reason(recording, tmp_path, capsys):
