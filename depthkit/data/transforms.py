@@ -113,6 +113,22 @@ class CenterCrop(Transform):
         return crop(sample, (rows - height) // 2, (columns - width) // 2, height, width)
 
 
+class BottomCrop(Transform):
+    """The bottom of the image, in the middle of its columns: 352 x 1216 is what KITTI's depth benchmark keeps.
+
+    Args:
+        size: (height, width) [px].
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = _legal_size(size)
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """The cropped sample; ``ShapeError`` if it is smaller than the crop."""
+        (rows, columns), (height, width) = sample.size, self.size
+        return crop(sample, rows - height, (columns - width) // 2, height, width)
+
+
 class HorizontalFlip(Transform):
     """The mirrored sample with probability ``p``."""
 
@@ -146,9 +162,10 @@ class Photometric(Transform):
 
     Args:
         transforms: albumentations transforms that move no pixel, applied in turn: ``ColorJitter``, ``RandomGamma``, ...
+        p: probability that they are applied at all; each has its own as well.
     """
 
-    def __init__(self, transforms: Sequence[object]) -> None:
+    def __init__(self, transforms: Sequence[object], *, p: float = 1.0) -> None:
         import albumentations
 
         for transform in transforms:
@@ -157,7 +174,7 @@ class Photometric(Transform):
                     f"expected transforms that leave pixels where they are; got {type(transform).__name__}. "
                     "Labels and intrinsics would not follow it; use depthkit.data.transforms for geometry."
                 )
-        self._compose = albumentations.Compose(list(transforms))
+        self._compose = albumentations.Compose(list(transforms), p=p)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """The sample in other colours."""

@@ -8,6 +8,7 @@ from depthkit.paradigms.diffusion_end_to_end import EndToEndDiffusionModule
 from depthkit.paradigms.geometry_preserving import GeometryPreservingModule
 from depthkit.paradigms.metric import MetricModule
 from depthkit.paradigms.multires_noise import MultiResolutionNoise
+from depthkit.paradigms.one_cycle import OneCycle
 from depthkit.paradigms.optimizers import LookaheadRAdam
 from depthkit.paradigms.pareto import pareto_weights
 from depthkit.paradigms.schedules import CosineDecay, ExponentialDecay, LinearDecay, Schedule, StepDecay
@@ -28,6 +29,7 @@ __all__ = [
     "LookaheadRAdam",
     "MetricModule",
     "MultiResolutionNoise",
+    "OneCycle",
     "Schedule",
     "SelfSupervisedVideoModule",
     "SemiSupervisedModule",

@@ -78,6 +78,11 @@ class DepthModule(LightningModule):
         """What a trained model's prediction leaves undetermined."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its predictions leave undetermined")
 
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """(height, width) [px] at which the network sees images while it is trained; None if the data does not say."""
+        return getattr(getattr(self._trainer, "datamodule", None), "size", None)
+
     def forward(self, image: Tensor) -> Tensor:
         """Predict: RGB in [0, 1], ``(B, 3, H, W)``, to a map in ``model.representation``, ``(B, 1, H, W)``."""
         prediction: Tensor = self.model(image)
@@ -174,7 +179,7 @@ class DepthModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Predict at the size of the source, ``(B, 1, H, W)``; the network sees about as many pixels as in training."""
-        height, width = getattr(getattr(self.trainer, "datamodule", None), "size", None) or batch.image.shape[-2:]
+        height, width = self.input_size or batch.image.shape[-2:]
         resize = InputResize((height * width) ** 0.5, "area", antialias=True)
         prediction = self(resize(batch.image, self.model.size_multiple)).float()
         return OutputResize()(prediction, (batch.image.shape[-2], batch.image.shape[-1]))
@@ -207,15 +212,17 @@ class DepthModule(LightningModule):
         broken = float(len(getattr(batch, "broken", ())))
         self.log("data/broken", broken, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True, batch_size=1)
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """One group for the encoder, one for everything else, and the schedule stepped by optimizer steps."""
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer is given: the encoder's trainable weights, at ``encoder_lr``, and all others."""
         encoder = [p for p in self.model.encoder.parameters() if p.requires_grad]
         known = set(map(id, encoder))
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
-        groups: list[dict[str, Any]] = [{"params": encoder, "name": "encoder"}, {"params": rest, "name": "decoder"}]
-        if self.encoder_lr is not None:
-            groups[0]["lr"] = self.encoder_lr
-        optimizer = self.optimizer([group for group in groups if group["params"]])
+        rate = {} if self.encoder_lr is None else {"lr": self.encoder_lr}
+        return [{"params": encoder, "name": "encoder", **rate}, {"params": rest, "name": "decoder"}]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer of ``parameter_groups``, and the schedule stepped by optimizer steps."""
+        optimizer = self.optimizer([group for group in self.parameter_groups() if group["params"]])
         scheduler = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -226,7 +233,7 @@ class DepthModule(LightningModule):
             "model": self.model.config,
             "representation": str(self.model.representation),
             "ambiguity": str(self.ambiguity),
-            "size": list(getattr(getattr(self._trainer, "datamodule", None), "size", None) or ()),
+            "size": list(self.input_size or ()),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

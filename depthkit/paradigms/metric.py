@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from depthkit.errors import LabelError, RecipeError
+from depthkit.evaluation import InputResize, OutputResize
 from depthkit.losses import SILogLoss
-from depthkit.models import DepthNet
+from depthkit.models import DepthNet, ZoeDepthNet
 from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.labels import has_label, labels, mean_over_images, readable
 from depthkit.representation import convert
@@ -18,18 +19,22 @@ class MetricModule(DepthModule):
     """Learn depth in metres from metric labels.
 
     Start from a relative model: its checkpoint as ``weights``, of which the encoder is taken (Depth Anything v2's way, for a
-    sigmoid head), or as ``base`` of ``zoedepth``, which keeps all of it. ``encoder_lr`` keeps what it knows: a 50th of the
-    rate in the paper.
+    sigmoid head), or as ``base`` of ``zoedepth``, which keeps all of it. ``encoder_lr`` and ``base_lr`` keep what it knows: a
+    50th of the rate where Depth Anything trains ZoeDepth's bins.
 
     Args:
         model: outputs metric depth; disparity or a logarithm of depth in metres are read as it.
         loss: per image; default ten times the root of ``SILogLoss``'s, ZoeDepth's.
         label_range: labels between these depths are read [m]; the sky never is.
+        base_lr: learning rate of the decoder and the head that ``zoedepth`` takes over from its base; None uses the
+            optimizer's.
+        network_size: (height, width) [px] that images are stretched to for the network, whose depth is enlarged to the labels
+            and compared there, as ZoeDepth does: no label is lost. None: images come as the network is to see them.
         kwargs: see ``DepthModule``.
 
     Raises:
         LabelError: the loss does not read metric labels.
-        RecipeError: an empty range.
+        RecipeError: an empty range, or ``base_lr`` for a network without a base.
     """
 
     def __init__(
@@ -38,6 +43,8 @@ class MetricModule(DepthModule):
         *,
         loss: nn.Module | None = None,
         label_range: tuple[float, float] = (1e-3, 80.0),
+        base_lr: float | None = None,
+        network_size: tuple[int, int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(model, **kwargs)
@@ -48,6 +55,17 @@ class MetricModule(DepthModule):
         if not 0 <= label_range[0] < label_range[1]:
             raise RecipeError(f"expected label_range as 0 <= least < greatest [m]; got {tuple(label_range)}.")
         self.label_range = label_range
+        if base_lr is not None and not isinstance(model, ZoeDepthNet):
+            raise RecipeError(
+                f"expected a network of zoedepth for base_lr={base_lr}; got {type(model).__name__}. Leave it out."
+            )
+        self.base_lr = base_lr
+        self.network_size = None if network_size is None else (int(network_size[0]), int(network_size[1]))
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """As in ``DepthModule``; ``network_size`` if there is one."""
+        return self.network_size or super().input_size
 
     @property
     def accepts(self) -> frozenset[LabelKind]:
@@ -72,9 +90,25 @@ class MetricModule(DepthModule):
             name: x for name, x in state.items() if name.startswith(kept)
         }
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """As in ``DepthModule``; what ``zoedepth`` took over from its base apart, at ``base_lr``."""
+        encoder, rest = super().parameter_groups()
+        if self.base_lr is None:
+            return [encoder, rest]
+        base = {id(p) for part in (self.model.decoder, self.model.head.relative) for p in part.parameters()}
+        kept, fresh = ([p for p in rest["params"] if (id(p) in base) == old] for old in (True, False))
+        return [encoder, {"params": kept, "name": "base", "lr": self.base_lr}, {**rest, "params": fresh}]
+
+    def predicted(self, image: Tensor) -> Tensor:
+        """The network's map of images ``(B, 3, H, W)``, float32 ``(B, 1, H, W)``, which it sees at ``network_size``."""
+        if self.network_size is None:
+            return self.model(image).float()
+        shown = InputResize(self.network_size, "stretch", 1, "bilinear")(image, self.model.size_multiple)
+        return OutputResize(align_corners=True)(self.model(shown).float(), (image.shape[-2], image.shape[-1]))
+
     def per_image_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of each image, ``(B,)``, and which images have a label in range, bool ``(B,)``."""
-        prediction = convert(self.model(batch.image).float(), self.model.representation, self.loss.representation)
+        prediction = convert(self.predicted(batch.image), self.model.representation, self.loss.representation)
         depth, valid = labels(batch, Representation.DEPTH, {Ambiguity.METRIC})
         valid = valid & (depth >= self.label_range[0]) & (depth <= self.label_range[1])
         target = convert(depth.where(valid, 1), Representation.DEPTH, self.loss.representation)

@@ -1,6 +1,7 @@
 """Laws of KITTI's layout: frames by list, cameras from the calibration, and laser points where they were seen."""
 
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -86,9 +87,11 @@ def grey(image):
 
 
 def test_lines_are_read_in_their_order_in_any_of_the_published_forms(root):
-    file = listed(root, f"{DRIVE} 3 r", f"{DRIVE} 0000000001 l", f"{DRIVE}/ 2 l", "")
+    depth = f"{Path(DRIVE).name}/proj_depth/groundtruth/image_02/0000000004.png"
+    of_files = (f"{DRIVE}/image_02/data/0000000004.png {depth} 721.5", f"/{DRIVE}/image_03/data/0000000001.png None 721.5")
+    file = listed(root, f"{DRIVE} 3 r", f"{DRIVE} 0000000001 l", f"{DRIVE}/ 2 l", "", *of_files)
     samples = list(kitti_raw.samples(root, file))
-    assert [grey(s.image) for s in samples] == [35, 10, 20]
+    assert [grey(s.image) for s in samples] == [35, 10, 20, 40, 15]
     assert samples[0].key == "2011_09_26_drive_0001_sync/image_03/0000000003"
     for s in samples:
         assert np.allclose(s.intrinsics, K)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from depthkit.data.transforms import (
+    BottomCrop,
     CenterCrop,
     Compose,
     HorizontalFlip,
@@ -19,6 +20,7 @@ from depthkit.data.transforms import (
     rotate,
 )
 from depthkit.errors import GeometryError, RecipeError, ShapeError
+from depthkit.evaluation.crops import KB_CROP
 from depthkit.types import Ambiguity, Sample
 
 HEIGHT, WIDTH = 24, 36
@@ -247,3 +249,25 @@ def test_corners_that_come_in_have_no_label(sample):
     assert (turned.label[turned.valid] == 2).all()
     with pytest.raises(RecipeError, match="degrees"):
         RandomRotation(-1)
+
+
+def test_the_bottom_crop_is_that_of_kittis_depth_benchmark(sample: Sample) -> None:
+    cut = BottomCrop((10, 21))(sample, np.random.default_rng(0))
+    same(cut, crop(sample, HEIGHT - 10, (WIDTH - 21) // 2, 10, 21))
+    top, bottom, left, right = KB_CROP.box(375, 1242)
+    whole = sample.replace(image=np.zeros((375, 1242, 3), np.uint8), label=None, valid=None, sky=None, frames={}, pairs=None)
+    whole.image[top:bottom, left:right] = 1
+    assert BottomCrop((352, 1216))(whole, np.random.default_rng(0)).image.all()
+
+
+def test_colours_change_as_often_as_asked(sample: Sample) -> None:
+    import albumentations
+
+    noise = albumentations.MultiplicativeNoise((0.5, 0.6), per_channel=True, p=1)
+    always, never, half = (Photometric([noise], p=p) for p in (1.0, 0.0, 0.5))
+    changed = [
+        [not np.array_equal(how(sample, np.random.default_rng(seed)).image, sample.image) for seed in range(40)]
+        for how in (always, never, half)
+    ]
+    assert [sum(changed[0]), sum(changed[1])] == [40, 0]
+    assert 8 <= sum(changed[2]) <= 32

@@ -91,6 +91,38 @@ def test_a_relative_model_becomes_a_metric_one(tmp_path: Path) -> None:
     assert third.ambiguity == Ambiguity.METRIC
 
 
+def test_what_bins_are_put_on_learns_at_a_rate_of_its_own() -> None:
+    """Encoder, the base's decoder and head, and what is new: every weight is in one group."""
+    torch.manual_seed(0)
+    base = dpt_timm("test_vit", pretrained=False, features=16)
+    old = {id(p) for p in base.parameters()}
+    m = MetricModule(zoedepth(base), encoder_lr=1e-6, base_lr=2e-6)
+    groups = m.parameter_groups()
+    assert [group.get("lr") for group in groups] == [1e-6, 2e-6, None]
+    assert {id(p) for group in groups[:2] for p in group["params"]} == {id(p) for p in base.parameters() if p.requires_grad}
+    assert not {id(p) for p in groups[2]["params"]} & old
+    kept = [id(p) for group in groups for p in group["params"]]
+    assert sorted(kept) == sorted(id(p) for p in m.parameters() if p.requires_grad)
+    assert len(MetricModule(zoedepth(base)).parameter_groups()) == 2
+
+
+def test_depth_of_another_size_is_compared_at_the_labels_own(tmp_path: Path) -> None:
+    shown: list[Tensor] = []
+    m, b = module(network_size=(10, 20)), batch(ROWS)
+    m.model.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
+    losses, _ = m.per_image_loss(b)
+    assert shown[0].shape == (6, 3, 10, 20)
+    assert_close(shown[0], torch.nn.functional.interpolate(b.image, (10, 20), mode="bilinear"))
+    depth = torch.nn.functional.interpolate(m.model(shown[0]), b.target.shape[-2:], mode="bilinear", align_corners=True)
+    assert_close(losses, m.loss(depth, b.target, b.valid & (b.target <= 80)))
+    run = trainer(tmp_path)
+    run.fit(m, datamodule=Memory([b], (METRIC_DEPTH,)))
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["depthkit"]["size"] == [10, 20]
+    own = module(network_size=tuple(b.image.shape[-2:]))
+    assert_close(own.per_image_loss(b)[0], module().per_image_loss(b)[0], rtol=0, atol=0)
+
+
 def test_it_learns(tmp_path: Path) -> None:
     batches = [batch(ROWS, seed=seed) for seed in range(4)]
     learner = module(optimizer=partial(torch.optim.Adam, lr=1e-2))
@@ -108,5 +140,7 @@ def test_what_is_not_metric_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path).fit(module(), datamodule=Memory([batch([(0, FILM)])], (FILM,)))
     with pytest.raises(RecipeError, match="0 <= least < greatest"):
         module(label_range=(5.0, 5.0))
+    with pytest.raises(RecipeError, match="expected a network of zoedepth for base_lr=1e-06; got TinyNet"):
+        module(base_lr=1e-6)
     with pytest.raises(LabelError, match="expected a loss on metric labels; Film accepts shift_scale"):
         module(loss=type("Film", (SILogLoss,), {"accepts": frozenset({Ambiguity.SHIFT_SCALE})})())

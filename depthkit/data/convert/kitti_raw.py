@@ -2,7 +2,8 @@
 
 A list has lines ``folder frame side``: ``2011_09_26/2011_09_26_drive_0001_sync 5 l`` for a raw drive (splits of Eigen, of Zhou
 and of the benchmark), ``9 5 l`` for frame 5 of odometry sequence 09; ``l`` and ``r`` are cameras 2 and 3, in colour. The
-benchmark's test images are ``image 5``. Under the root lie, as the archives unpack,
+benchmark's test images are ``image 5``. BTS, ZoeDepth and Depth Anything list files instead, ``picture depth focal_length``,
+of which the picture's name says the same. Under the root lie, as the archives unpack,
 
 - ``DATE/DRIVE_sync/image_02/data/NNNNNNNNNN.png`` (or jpg; ``image_03`` likewise), ``velodyne_points/data/NNNNNNNNNN.bin``,
   and ``DATE/calib_cam_to_cam.txt``, ``DATE/calib_velo_to_cam.txt``;
@@ -359,7 +360,7 @@ def _lines(file: Path) -> list[tuple[str, int, int]]:
     """Folder, frame and camera of each line."""
     try:
         lines = [line.split() for line in file.read_text().splitlines() if line.strip()]
-        whole = [words if len(words) == 3 or "/" in words[0] else [*words, "l"] for words in lines]
+        whole = [_of_file(words[0]) or (words if len(words) == 3 or "/" in words[0] else [*words, "l"]) for words in lines]
         found = [(folder.strip("/"), int(frame), CAMERAS[side]) for folder, frame, side in whole]
     except OSError as error:
         raise DepthKitError(f"expected a list of frames at {file}; {error.strerror}. Give the file of the split.") from error
@@ -371,3 +372,11 @@ def _lines(file: Path) -> list[tuple[str, int, int]]:
     if not found:
         raise DepthKitError(f"expected lines 'folder frame side' in {file}; it is empty. Give the file of the split.")
     return found
+
+
+def _of_file(name: str) -> list[str] | None:
+    """Folder, frame and camera of a picture's name, if it is one: ``DRIVE_sync/image_02/data/NNNNNNNNNN.png``."""
+    parts = Path(name).parts
+    if len(parts) < 4 or not parts[-3].startswith("image_0") or parts[-2] != "data":
+        return None
+    return [Path(*parts[:-3]).as_posix(), Path(name).stem, parts[-3][-1]]
