@@ -8,6 +8,8 @@ from depthkit.data.transforms import Transform
 from depthkit.errors import LabelError, RecipeError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
+_WHOLE = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
+
 
 class DegradeLabel(Transform):
     """A metric label without its scale, or without scale and shift (Romanov et al. 2020, section 5, proof of concept).
@@ -36,7 +38,13 @@ class DegradeLabel(Transform):
         self.scale_only, self.factor, self.offset, self.seed = scale_only, (factor[0], factor[1]), offset, seed
 
     def label_kinds(self, kind: LabelKind) -> frozenset[LabelKind]:
-        """See ``Transform.label_kinds``."""
+        """See ``Transform.label_kinds``.
+
+        Raises:
+            LabelError: the label is not metric depth.
+        """
+        if kind != _WHOLE:
+            raise LabelError(f"expected {_WHOLE} labels to degrade; got {kind}. Leave DegradeLabel out for this source.")
         kept, lost = LabelKind(Ambiguity.SCALE, kind.representation), LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY)
         return frozenset({kept} if self.scale_only == 1 else {lost} if self.scale_only == 0 else {kept, lost})
 
@@ -50,7 +58,7 @@ class DegradeLabel(Transform):
         Raises:
             LabelError: the label is not metric depth.
         """
-        if sample.label is None or sample.valid is None or sample.kind != (Ambiguity.METRIC, Representation.DEPTH):
+        if sample.label is None or sample.valid is None or sample.kind != _WHOLE:
             raise LabelError(f"sample {sample.key}: expected a metric depth label to degrade; got {sample.kind}.")
         draws = self._draws(sample.key)
         keeps_geometry = draws.random() < self.scale_only

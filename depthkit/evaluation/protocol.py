@@ -156,23 +156,18 @@ class Protocol:
     def check_prediction(self, representation: Representation, ambiguity: Ambiguity | None) -> None:
         """A model that leaves this much undetermined can be scored.
 
+        What is known up to shift and scale is depth or disparity, also where a model predicts its logarithm.
+
         Raises:
             LabelError: the protocol resolves less, or resolves it in another representation.
         """
-        shift = self.alignment is not None and self.alignment.degrees == "scale_shift"
-        if (
-            self.ordinal
-            or ambiguity in (None, Ambiguity.METRIC)
-            or (ambiguity == Ambiguity.SCALE and self.alignment is not None)
-        ):
+        if self.ordinal or ambiguity in (None, Ambiguity.METRIC):
             return
-        if (
-            ambiguity == Ambiguity.SHIFT_SCALE
-            and self.alignment is not None
-            and shift
-            and self.alignment.space == representation
-        ):
-            return
+        if self.alignment is not None:
+            affine = Representation.DISPARITY if representation in _INVERSES else Representation.DEPTH
+            fits_shift = self.alignment.degrees == "scale_shift" and self.alignment.space == affine
+            if ambiguity == Ambiguity.SCALE or (ambiguity == Ambiguity.SHIFT_SCALE and fits_shift):
+                return
         resolves = f"{self.alignment.degrees} in {self.alignment.space}" if self.alignment else "nothing"
         raise LabelError(
             f"protocol {self.name!r} aligns {resolves}; the model predicts {representation} with ambiguity {ambiguity}. "

@@ -141,7 +141,10 @@ class Prediction:
         depth = self.depth(scale=scale, shift=shift)
         camera = self.intrinsics if intrinsics is None else intrinsics
         if camera is None:
-            raise GeometryError("expected intrinsics for a point cloud; got none. Pass fx, fy, cx, cy [px] as a 3x3 matrix.")
+            raise GeometryError(
+                "expected intrinsics for a point cloud; got none. Pass fx, fy, cx, cy [px] as a 3x3 matrix, or "
+                "depthkit.geometry.intrinsics_from_field_of_view(size, degrees)."
+            )
         valid = np.isfinite(depth)
         if max_edge is not None:
             valid &= ~across_edges(depth, max_edge)

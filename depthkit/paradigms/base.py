@@ -35,12 +35,15 @@ class DepthModule(LightningModule):
     Args:
         model: network to train; predicts in ``model.representation``.
         optimizer: builds the optimizer from parameter groups.
-        encoder_lr: learning rate of ``model.encoder``; None uses the optimizer's.
+        encoder_lr: learning rate of ``model.encoder``; None uses the optimizer's, 0 leaves the encoder's weights as they are.
         schedule: learning-rate schedule over the whole run, stepped every optimizer step.
         protocols: evaluation protocol of all validation and test sets, or of each by its name.
         weights: checkpoint of an earlier run whose networks training starts from; they must be the same. To go on with an
             interrupted run, give the trainer its checkpoint instead.
         channels_last: keep the network's weights in the channels-last layout, faster on most hardware for convolutions.
+
+    Raises:
+        RecipeError: an unknown protocol, or a negative ``encoder_lr``.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class DepthModule(LightningModule):
         channels_last: bool = False,
     ) -> None:
         super().__init__()
+        if encoder_lr is not None and encoder_lr < 0:
+            raise RecipeError(f"expected encoder_lr of 0 or more; got {encoder_lr}.")
         self.model = model.to(memory_format=torch.channels_last) if channels_last else model
         self.optimizer = optimizer
         self.encoder_lr = encoder_lr
@@ -92,7 +97,8 @@ class DepthModule(LightningModule):
         """Check that the labels fit the paradigm, and make one set of scores per evaluation set.
 
         Raises:
-            LabelError: a dataset holds labels that the paradigm does not learn from.
+            LabelError: a dataset holds labels that the paradigm does not learn from, or a protocol does not align what the
+                model leaves open.
         """
         data: Any = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and hasattr(data, "dataset_names"):
@@ -106,8 +112,11 @@ class DepthModule(LightningModule):
                     )
         part = {"fit": "val", "validate": "val", "test": "test"}.get(stage)
         if part is not None:
-            names = getattr(data, f"{part}_names", ("data",))
-            self.scores[part] = nn.ModuleList(ProtocolMetrics(self._protocol(name)) for name in names)
+            names = getattr(data, f"{part}_names", None)
+            protocols = [self._protocol(name) for name in (("data",) if names is None else names)]
+            for protocol in protocols if names else ():
+                protocol.check_prediction(self.model.representation, self.ambiguity)
+            self.scores[part] = nn.ModuleList(map(ProtocolMetrics, protocols))
 
     def on_fit_start(self) -> None:
         """Start from ``weights``, unless a checkpoint has been loaded.
@@ -154,6 +163,7 @@ class DepthModule(LightningModule):
         return cast(ProtocolMetrics, cast(nn.ModuleList, self.scores[part])[index])
 
     def _score(self, batch: Batch, metrics: ProtocolMetrics) -> Tensor | None:
+        metrics.protocol.check_prediction(self.model.representation, self.ambiguity)
         batch = batch.rows(batch.real)  # the other rows only keep ranks in step
         if not len(batch):
             return None
@@ -223,7 +233,7 @@ class DepthModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of ``parameter_groups``, and the schedule stepped by optimizer steps."""
         optimizer = self.optimizer([group for group in self.parameter_groups() if group["params"]])
-        scheduler = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        scheduler = self.schedule(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from depthkit.errors import RecipeError
+from depthkit.errors import LabelError, PredictionError, RecipeError
 from depthkit.losses import PairwiseL1SILoss, PairwiseL1SSILoss
 from depthkit.masked import masked_range, per_image
 from depthkit.models import DepthNet
@@ -24,16 +24,17 @@ class GeometryPreservingModule(DepthModule):
 
     Args:
         model: network that outputs log-disparity; log-depth, or positive disparity or depth, are read as it.
-        geometric_loss: loss per image on labels of known geometry; default ``PairwiseL1SILoss()``. The paper's table 2
-            compares it with ``PairwiseL2SILoss`` and the four of ``PointwiseLoss``; one that accepts metric labels only
-            trains a metric network.
-        affine_loss: loss per image on all labels, in disparity; default ``PairwiseL1SSILoss()``.
+        geometric_loss: loss per image on labels of known geometry, in the representation it names; default
+            ``PairwiseL1SILoss()``. The paper's table 2 compares it with ``PairwiseL2SILoss`` and the four of
+            ``PointwiseLoss``; one that accepts metric labels only trains a metric network.
+        affine_loss: loss per image on all labels, in disparity; default ``PairwiseL1SSILoss()``; MiDaS's is ``SSILoss``.
         geometric_weight: factor of ``geometric_loss``; 0 trains a network that leaves the shift open, too.
         affine_weight: factor of ``affine_loss``; 0 learns from labels of known geometry only.
         kwargs: see ``DepthModule``.
 
     Raises:
         RecipeError: both weights are 0, or one is negative.
+        LabelError: ``geometric_loss`` ignores a shift of disparity, or ``affine_loss`` does not.
     """
 
     def __init__(
@@ -52,8 +53,21 @@ class GeometryPreservingModule(DepthModule):
                 f"expected weights of 0 or more that are not both 0; got geometric_weight={geometric_weight}, "
                 f"affine_weight={affine_weight}."
             )
-        self.geometric_loss: Any = geometric_loss or PairwiseL1SILoss()
-        self.affine_loss: Any = affine_loss or PairwiseL1SSILoss()
+        geometric: Any = geometric_loss or PairwiseL1SILoss()
+        if Ambiguity.METRIC not in geometric.accepts or Ambiguity.SHIFT_SCALE in geometric.accepts:
+            raise LabelError(
+                f"expected geometric_loss to tell a wrong shift of disparity; {type(geometric).__name__} accepts "
+                f"{', '.join(sorted(geometric.accepts))} labels. Choose PairwiseL1SILoss, PairwiseL2SILoss or PointwiseLoss, "
+                "or give it as affine_loss."
+            )
+        affine: Any = affine_loss or PairwiseL1SSILoss()
+        if affine.representation != Representation.DISPARITY or not affine.accepts >= DENSE:
+            raise LabelError(
+                f"expected affine_loss to read disparity up to shift and scale; {type(affine).__name__} reads "
+                f"{affine.representation} of {', '.join(sorted(affine.accepts))} labels. Choose PairwiseL1SSILoss or SSILoss, "
+                "or give it as geometric_loss."
+            )
+        self.geometric_loss, self.affine_loss = geometric, affine
         self.geometric_weight, self.affine_weight = geometric_weight, affine_weight
 
     @property
@@ -75,8 +89,10 @@ class GeometryPreservingModule(DepthModule):
 
     def geometric_losses(self, log_disparity: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """L_SI of each image, ``(B,)``, and which images have a label of known geometry, bool ``(B,)``."""
-        target, valid = labels(batch, Representation.LOG_DISPARITY, self.geometric)
-        return self.geometric_loss(log_disparity, target, valid), has_label(valid)
+        compared = self.geometric_loss.representation
+        target, valid = labels(batch, compared, self.geometric)
+        pred = convert(log_disparity, Representation.LOG_DISPARITY, compared)
+        return self.geometric_loss(pred, target, valid), has_label(valid)
 
     def affine_losses(self, log_disparity: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """L_SSI of each image, ``(B,)``, and which images have a label, bool ``(B,)``."""
@@ -86,8 +102,17 @@ class GeometryPreservingModule(DepthModule):
         return self.affine_loss(disparity, target, valid), has_label(valid)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step on the mean over the labelled images of all ranks of eq. 3."""
+        """One step on the mean over the labelled images of all ranks of eq. 3.
+
+        Raises:
+            PredictionError: the network outputs disparity or depth, and not a positive one, which alone has a logarithm.
+        """
         prediction = self.model(batch.image).float()
+        if self.model.representation in (Representation.DEPTH, Representation.DISPARITY) and (prediction <= 0).any():
+            raise PredictionError(
+                f"expected a positive {self.model.representation}, for GP2 compares logarithms; the network predicts "
+                f"{prediction.min():.3g}. Give its head output_activation: softplus, or let it output log_disparity."
+            )
         log_disparity = convert(prediction, self.model.representation, Representation.LOG_DISPARITY)
         loss, counted = log_disparity.sum((1, 2, 3)) * 0, torch.zeros_like(batch.real)
         for name, weight, term in (

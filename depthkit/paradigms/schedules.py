@@ -6,23 +6,38 @@ from collections.abc import Sequence
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from depthkit.errors import RecipeError
+
 
 class Schedule:
     """Constant rate after an optional linear warm-up; the other schedules refine what follows the warm-up.
 
     Args:
         warmup: steps over which the factor rises linearly to 1.
+
+    Raises:
+        RecipeError: an argument of this or another schedule is out of its range.
     """
 
     def __init__(self, warmup: int = 0) -> None:
+        _require(warmup >= 0, f"warmup of 0 steps or more; got {warmup}")
         self.warmup = warmup
 
     def factor(self, progress: float) -> float:
         """Factor on the rate when the share ``progress`` in [0, 1] of the steps after the warm-up is done."""
         return 1.0
 
-    def __call__(self, optimizer: Optimizer, total_steps: int) -> LambdaLR:
-        """The scheduler for a run of ``total_steps`` optimizer steps."""
+    def __call__(self, optimizer: Optimizer, total_steps: float) -> LambdaLR:
+        """The scheduler for a run of ``total_steps`` optimizer steps, infinite if time alone limits it.
+
+        Raises:
+            RecipeError: such a run has no shares, by which every schedule goes but the constant one.
+        """
+        if math.isinf(total_steps) and type(self) is not Schedule:
+            raise RecipeError(
+                f"expected a run with a known end for {type(self).__name__}; got neither trainer.max_epochs nor "
+                "trainer.max_steps. Set one of them, or leave the schedule out."
+            )
 
         def at(step: int) -> float:
             if step < self.warmup:
@@ -37,6 +52,7 @@ class LinearDecay(Schedule):
 
     def __init__(self, warmup: int = 0, *, final: float = 0.0) -> None:
         super().__init__(warmup)
+        _require(final >= 0, f"final of 0 or more, a factor on the rate; got {final}")
         self.final = final
 
     def factor(self, progress: float) -> float:
@@ -49,11 +65,13 @@ class CosineDecay(Schedule):
 
     def __init__(self, warmup: int = 0, *, final: float = 0.0, flat: float = 0.0) -> None:
         super().__init__(warmup)
+        _require(final >= 0, f"final of 0 or more, a factor on the rate; got {final}")
+        _require(0 <= flat < 1, f"flat from 0 to below 1, a share of the run; got {flat}")
         self.final, self.flat = final, flat
 
     def factor(self, progress: float) -> float:
         """See ``Schedule.factor``."""
-        bent = max(0.0, progress - self.flat) / (1 - self.flat) if self.flat < 1 else 0.0
+        bent = max(0.0, progress - self.flat) / (1 - self.flat)
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * bent)) / 2
 
 
@@ -62,6 +80,8 @@ class StepDecay(Schedule):
 
     def __init__(self, warmup: int = 0, *, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1) -> None:
         super().__init__(warmup)
+        _require(all(0 <= share <= 1 for share in milestones), f"milestones from 0 to 1, shares of the run; got {milestones}")
+        _require(gamma >= 0, f"gamma of 0 or more, a factor on the rate; got {gamma}")
         self.milestones, self.gamma = tuple(milestones), gamma
 
     def factor(self, progress: float) -> float:
@@ -74,8 +94,15 @@ class ExponentialDecay(Schedule):
 
     def __init__(self, warmup: int = 0, *, final: float = 0.01, until: float = 1.0) -> None:
         super().__init__(warmup)
+        _require(final > 0, f"final above 0, a factor on the rate; got {final}")
+        _require(0 < until <= 1, f"until from above 0 to 1, a share of the run; got {until}")
         self.final, self.until = final, until
 
     def factor(self, progress: float) -> float:
         """See ``Schedule.factor``."""
         return self.final ** min(1.0, progress / self.until)
+
+
+def _require(holds: bool, expectation: str) -> None:
+    if not holds:
+        raise RecipeError(f"expected {expectation}.")

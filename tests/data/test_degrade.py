@@ -79,6 +79,8 @@ def test_what_cannot_be_degraded_is_refused(street: Sample) -> None:
         DegradeLabel(0.5)(film, RNG)
     with pytest.raises(LabelError, match="metric depth label"):
         DegradeLabel(0.5)(Sample("a", street.image), RNG)
+    with pytest.raises(LabelError, match="expected metric depth labels to degrade; got shift_scale disparity"):
+        DegradeLabel(0.5).label_kinds(UTSS)
     with pytest.raises(RecipeError, match="scale_only between 0 and 1"):
         DegradeLabel(10)
     with pytest.raises(RecipeError, match="0 < low <= high"):

@@ -207,6 +207,8 @@ def test_labels_that_a_protocol_cannot_score_are_refused(scene):
     [
         (AFFINE, DISPARITY, Ambiguity.SHIFT_SCALE, True),
         (AFFINE, DEPTH, Ambiguity.SHIFT_SCALE, False),
+        (AFFINE, Representation.LOG_DISPARITY, Ambiguity.SHIFT_SCALE, True),
+        (AFFINE, Representation.LOG_DEPTH, Ambiguity.SHIFT_SCALE, False),
         (AFFINE, DEPTH, Ambiguity.SCALE, True),
         (MEDIAN, DISPARITY, Ambiguity.SHIFT_SCALE, False),
         (MEDIAN, DISPARITY, Ambiguity.SCALE, True),

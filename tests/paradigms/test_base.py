@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch.testing import assert_close
 
-from depthkit.errors import CheckpointError
-from depthkit.paradigms import AffineInvariantModule
+from depthkit.errors import CheckpointError, LabelError, RecipeError
+from depthkit.paradigms import AffineInvariantModule, CosineDecay
 from tests.contracts.paradigm import METRIC_DEPTH, Memory, TinyNet, batch, trainer
 
 DATA = Memory([batch([(0, METRIC_DEPTH)])], (METRIC_DEPTH,))
@@ -49,3 +50,39 @@ def test_weights_that_do_not_fit_are_refused(earlier: Path, tmp_path: Path) -> N
     for name in ("text.ckpt", "gone.ckpt"):
         with pytest.raises(CheckpointError, match=rf"expected model\.weights to be a checkpoint .*{name} is none"):
             trainer(tmp_path).fit(module(1, weights=tmp_path / name), datamodule=DATA)
+
+
+def test_a_protocol_that_does_not_align_what_the_model_leaves_open_stops_the_run_before_it_starts(tmp_path: Path) -> None:
+    """Scored, it would be a number that says nothing."""
+    message = "'synthetic_scale' aligns scale in depth; the model predicts disparity with ambiguity shift_scale"
+    for run in (Trainer.fit, Trainer.validate, Trainer.test):
+        with pytest.raises(LabelError, match=message):
+            run(trainer(tmp_path), module(0, protocols={"memory": "synthetic_scale"}), datamodule=DATA)
+
+
+def test_so_does_one_for_sets_that_come_without_a_datamodule(tmp_path: Path) -> None:
+    loader, m = DATA.val_dataloader(), module(0, protocols="synthetic_metric")
+    trainer(tmp_path).fit(m, train_dataloaders=loader)  # nothing is scored
+    with pytest.raises(LabelError, match="'synthetic_metric' aligns nothing"):
+        trainer(tmp_path, limit_val_batches=1).validate(m, dataloaders=loader)
+
+
+def test_a_run_limited_by_time_alone_trains_at_a_constant_rate(tmp_path: Path) -> None:
+    endless = {"max_steps": -1, "max_epochs": -1, "max_time": {"seconds": 0.2}}
+    fitting = trainer(tmp_path, **endless)
+    fitting.fit(module(0), datamodule=DATA)
+    assert fitting.global_step > 0
+    with pytest.raises(RecipeError, match="expected a run with a known end for CosineDecay"):
+        trainer(tmp_path, **endless).fit(module(0, schedule=CosineDecay()), datamodule=DATA)
+
+
+def test_the_encoder_keeps_its_weights_at_rate_0_and_has_none_below(tmp_path: Path) -> None:
+    m = module(0, encoder_lr=0.0)
+    m.optimizer = partial(torch.optim.SGD, lr=0.1)
+    trainer(tmp_path).fit(m, datamodule=DATA)
+    start = module(0).model.state_dict()
+    moved = {name for name, weight in m.model.state_dict().items() if not torch.equal(weight, start[name])}
+    assert moved
+    assert not any(name.startswith("encoder") for name in moved)
+    with pytest.raises(RecipeError, match=r"encoder_lr of 0 or more; got -0\.1"):
+        module(0, encoder_lr=-0.1)

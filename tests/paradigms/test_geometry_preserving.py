@@ -11,10 +11,10 @@ from torch.testing import assert_close
 
 from depthkit.data import DepthDataModule, ShardSource
 from depthkit.data.degrade import DegradeLabel
-from depthkit.errors import LabelError, RecipeError
+from depthkit.errors import LabelError, PredictionError, RecipeError
 from depthkit.inference import DepthPredictor
-from depthkit.losses import PairwiseL2SILoss, PointwiseLoss
-from depthkit.losses.functional import pairwise_l1_si_loss, pairwise_l1_ssi_loss
+from depthkit.losses import PairwiseL1SILoss, PairwiseL2SILoss, PointwiseLoss, SILogLoss, SSILoss
+from depthkit.losses.functional import pairwise_l1_si_loss, pairwise_l1_ssi_loss, silog_loss, ssi_loss
 from depthkit.models import lrn_timm
 from depthkit.paradigms import CosineDecay, GeometryPreservingModule, LookaheadRAdam
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation
@@ -143,6 +143,31 @@ def test_labels_no_loss_reads_stop_the_run_before_it_starts(tmp_path: Path, scen
     degraded = DepthDataModule([ShardSource(str(scenes), transform=DegradeLabel(0.5))], size=(32, 32), batch_size=2)
     with pytest.raises(LabelError, match="'room' holds shift_scale disparity labels"):
         trainer(tmp_path).fit(module(affine_weight=0.0), datamodule=degraded)
+
+
+def test_a_loss_that_cannot_do_its_part_is_refused() -> None:
+    with pytest.raises(LabelError, match=r"to tell a wrong shift of disparity; SSILoss accepts metric, scale, shift_scale"):
+        module(geometric_loss=SSILoss())
+    with pytest.raises(LabelError, match=r"disparity up to shift and scale; PairwiseL1SILoss reads log_disparity of metric"):
+        module(affine_loss=PairwiseL1SILoss())
+
+
+def test_losses_compare_in_the_representation_they_name() -> None:
+    """SILog reads depth, of metric labels; MiDaS's loss reads disparity, of all."""
+    b, m = batch([(0, METRIC_DEPTH)] * 3), module(geometric_loss=SILogLoss(), affine_loss=SSILoss())
+    p = m(b.image)
+    expected = silog_loss((-p).exp(), b.target, b.valid) + ssi_loss(p.exp(), 1 / b.target, b.valid)
+    assert_close(loss_of(m, b), expected.mean())
+    assert m.ambiguity == Ambiguity.METRIC
+
+
+def test_a_network_whose_output_has_no_logarithm_is_named_instead_of_trained_on_nan() -> None:
+    b, m = batch(ROWS), module(representation=Representation.DISPARITY)
+    m.model.head.bias.data.sub_(10)
+    with pytest.raises(PredictionError, match=r"expected a positive disparity, .* the network predicts -.*softplus"):
+        loss_of(m, b)
+    positive = GeometryPreservingModule(TinyNet(Representation.DISPARITY))
+    assert loss_of(positive, b).isfinite()
 
 
 def test_what_a_trained_model_leaves_open_follows_from_its_losses() -> None:

@@ -1,7 +1,10 @@
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
 
+from depthkit.errors import RecipeError
 from depthkit.paradigms import CosineDecay, ExponentialDecay, LinearDecay, Schedule, StepDecay
 
 
@@ -35,3 +38,33 @@ def test_each_schedule_has_its_closed_form() -> None:
     assert_close([cosine.factor(0.75), cosine.factor(1.0)], [0.5, 0.0])
     assert_close([d for d, _ in rates(ExponentialDecay(final=0.01, until=0.5), 4)], [1.0, 0.1, 0.01, 0.01])
     assert Schedule().factor(0.7) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        (Schedule, {"warmup": -1}, "warmup of 0 steps or more; got -1"),
+        (LinearDecay, {"final": -0.1}, "final of 0 or more"),
+        (CosineDecay, {"flat": 1.0}, "flat from 0 to below 1, a share of the run; got 1.0"),
+        (StepDecay, {"milestones": (100, 200)}, r"milestones from 0 to 1, shares of the run; got \(100, 200\)"),
+        (ExponentialDecay, {"final": 0.0}, "final above 0"),
+        (ExponentialDecay, {"until": 0.0}, "until from above 0 to 1"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(kind, arguments: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        kind(**arguments)
+
+
+def test_a_run_without_an_end_has_a_constant_rate_only() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    scheduler = Schedule(warmup=2)(optimizer, math.inf)
+    seen = []
+    for _ in range(4):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert seen == [0.25, 0.5, 0.5, 0.5]
+    for kind in KINDS[1:]:
+        with pytest.raises(RecipeError, match=f"a run with a known end for {kind.__name__}; got neither trainer.max_epochs"):
+            kind()(optimizer, math.inf)
