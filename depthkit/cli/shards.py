@@ -11,9 +11,12 @@ from rich.table import Table
 
 from depthkit.cli.sky import SkyFinder
 from depthkit.data.convert.catalogue import CATALOGUE, find
-from depthkit.data.shards import DepthFormat, Part, ShardIndex, WriteReport, join_parts, write_part, write_shards
+from depthkit.data.convert.sky import WithSky
+from depthkit.data.shards import DepthFormat, Part, ShardIndex, SplitInfo, WriteReport, join_parts, write_part, write_shards
 from depthkit.data.shards import verify as verify_shards
+from depthkit.data.shards.build import check_source
 from depthkit.data.shards.images import ImageFormat
+from depthkit.data.shards.writer import stored_keys
 from depthkit.data.synthetic import SceneKind, SyntheticScenes
 from depthkit.errors import RecipeError
 from depthkit.types import Views
@@ -50,6 +53,7 @@ def write(
     seed: int | None = None,
     moving: float | None = None,
     still: float | None = None,
+    sky: str | None = None,
     options: dict[str, Any] | None = None,
     depth_format: Literal["png_log16", "png_linear16", "npy"] | None = None,
     image_format: Literal["jpg", "png"] | None = None,
@@ -78,7 +82,7 @@ def write(
         depth_folder: folder: name of the folder of depth PNGs; ``depth`` by default.
         depth_scale: folder, tum: metres per integer of a depth PNG; 1/1000 and 1/5000 by default.
         ambiguity: folder: what the labels leave undetermined, if not what the files imply.
-        intrinsics: folder, video, tum: fx, fy, cx, cy [px] of all images, if no file or folder's name tells them.
+        intrinsics: folder, video, tum: [fx, fy, cx, cy] in pixels of all images, if no file or folder's name tells them.
         views: further views to store with each image: its neighbours in time (video), the other camera's image (stereo), or
             both (video_stereo); tum and video files have no second camera. None by default.
         spacing: neighbours are so many frames away; 1 by default.
@@ -89,11 +93,13 @@ def write(
         first: folder, video, tum: position of the first frame to use.
         stop: folder, video, tum: position after the last.
         count: synthetic: number of scenes.
-        size: synthetic: height and width [px].
+        size: synthetic: [height, width] in pixels, such as ``--size [192,256]``.
         kind: synthetic: room, street or mixed.
         seed: synthetic: another seed, other scenes.
         moving: synthetic: share of scenes in which objects move.
         still: synthetic: share of scenes in which the camera does not.
+        sky: folder or hub id of a segmentation model of transformers with a class sky; an image with a label gets a valid one,
+            infinitely far, where there is none and the model sees sky.
         options: further options of the dataset's converter by name, such as ``--options.benchmark_crop true``.
         depth_format: how depth is stored; png_linear16, which keeps millimetres, for recordings of depth cameras, and
             png_log16 for the others by default; npy is float32.
@@ -131,15 +137,28 @@ def write(
         "holdout": holdout or None,
     }
     given = {option: value for option, value in chosen.items() if value is not None} | (options or {})
-    if "sky" in given:
-        given["sky"] = SkyFinder(str(given["sky"])).ready()
     known = None if dataset == "synthetic" else find(dataset)
+    if sky is not None and known is None:
+        raise RecipeError("expected a dataset whose sky is to be found; rendered scenes know theirs. Leave --sky out.")
+    asks = known is not None and "sky" in known.options and known.options["sky"].default is None  # needs it for its labels
+    model = given.pop("sky", sky) if asks else sky
+    finder = None if model is None else SkyFinder(str(model)).ready()
+    if asks and finder:
+        given["sky"] = finder
     if part and overwrite:
         raise RecipeError("expected part or overwrite; got both. Remove what is to be replaced, for parts do not wait for it.")
     published = known is not None and bool(known.published)  # has splits of its own
-    for half in ("train", "test") if holdout and not published else (split if published else None,):
-        source = known.open(root, half, given) if known else _scenes(given)
+    halves = ("train", "test") if holdout and not published else (split if published else None,)
+    present = {} if overwrite else _present(out)
+    complete = {target for target, info in present.items() if info.complete} & {half or split for half in halves}
+    for half in halves:
+        source: Any = known.open(root, half, given) if known else _scenes(given)
+        source = WithSky(source, finder) if finder and not asks else source
         target = half or split
+        if target in complete and len(complete) < len(halves):  # what was interrupted is the other one
+            check_source(source, stored_keys(Path(out), present[target]), f"split '{target}' of {out}")
+            Console().print(f"{out}: split '{target}' is complete.", soft_wrap=True)
+            continue
         how: dict[str, Any] = {
             "split": target,
             "dataset": name or (dataset if published else _name(Path(root if known else out))),
@@ -155,7 +174,8 @@ def write(
             report = write_part(source, out, part=Part.parse(part), **how)
             finished, parts = join_parts(out, split=target)
         else:
-            report = write_shards(source, out, overwrite=overwrite, resume=not overwrite and _cut_short(out, target), **how)
+            resume = target in present and target not in complete
+            report = write_shards(source, out, overwrite=overwrite, resume=resume, **how)
             finished, parts = 1, 1
         _print_written(out, target, report, None if finished == parts else f"{finished} of {parts} parts are complete.")
 
@@ -185,12 +205,9 @@ def _name(root: Path) -> str:
     return root.stem if root.is_file() else root.resolve().name
 
 
-def _cut_short(out: str, split: str) -> bool:
-    """Whether an earlier run left the split unfinished."""
-    if not (Path(out) / "index.json").exists():
-        return False
-    splits = ShardIndex.load(out).splits
-    return split in splits and not splits[split].complete
+def _present(out: str) -> Mapping[str, SplitInfo]:
+    """The splits that earlier runs have finished or begun."""
+    return ShardIndex.load(out).splits if (Path(out) / "index.json").exists() else {}
 
 
 def _print_written(out: str, split: str, report: WriteReport, missing: str | None) -> None:

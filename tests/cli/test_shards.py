@@ -76,6 +76,36 @@ def test_a_run_that_was_cut_short_is_continued_by_the_same_command_and_a_finishe
     assert ShardIndex.load(out).samples("train") == 3
 
 
+def test_a_run_that_was_cut_short_between_train_and_test_is_continued_by_the_same_command(recording, tmp_path, capsys):
+    out = str(tmp_path / "out")
+
+    def write(**options):
+        shards.write("folder", str(recording), out, holdout=0.2, **options)
+
+    write()
+    train = (tmp_path / "out/train-000000.tar").read_bytes()
+    index = json.loads((tmp_path / "out/index.json").read_text())
+    del index["splits"]["test"]
+    (tmp_path / "out/index.json").write_text(json.dumps(index))
+    for file in (tmp_path / "out").glob("test-*"):
+        file.unlink()
+    for options in ({"part": "1/2"}, {"part": "2/2"}):
+        write(**options)
+    assert "split 'train' is complete" in said(capsys)
+    assert (tmp_path / "out/train-000000.tar").read_bytes() == train
+    assert ShardIndex.load(out).samples("test") == 2
+    with pytest.raises(ShardError, match="it has 8 samples. Give overwrite=True to replace it, or choose another"):
+        write()
+
+
+def test_a_training_split_that_holds_what_is_to_be_held_out_is_not_kept(recording, tmp_path):
+    out = str(tmp_path / "out")
+    shards.write("folder", str(recording), out)
+    with pytest.raises(ShardError, match="expected split 'train' of .* to hold samples of this source; it has 'room/008'"):
+        shards.write("folder", str(recording), out, holdout=0.2)
+    assert not list((tmp_path / "out").glob("test-*"))
+
+
 def test_a_folder_of_frames_becomes_video_and_what_is_left_out_is_counted_by_reason(recording, tmp_path, capsys):
     options = {"label": "none", "views": "video", "spacing": 2, "intrinsics": (30, 30, 15.5, 11.5)}
     shards.write("folder", str(recording / "rgb"), str(tmp_path / "out"), name="room", **options)

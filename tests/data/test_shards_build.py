@@ -80,6 +80,12 @@ def test_resuming_does_not_make_again_what_is_there(tmp_path):
     assert verify(tmp_path).ok
 
 
+def test_a_split_is_not_continued_with_samples_of_another_source(tmp_path):
+    write_shards(OnDemand(6), tmp_path, **OPTIONS)
+    with pytest.raises(ShardError, match="to hold samples of this source; it has 's3', which is not, and 2 more"):
+        write_shards(OnDemand(3), tmp_path, **OPTIONS, resume=True)
+
+
 def test_nothing_but_rejects_is_an_error_that_shows_the_first(tmp_path):
     empty = np.zeros((8, 9), bool)
     with pytest.raises(ShardError, match=r"got none, 3 were left out; the first, s0: .*valid pixels"):

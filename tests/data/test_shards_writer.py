@@ -253,12 +253,12 @@ def test_a_disk_that_takes_no_more_stops_with_the_remedy_and_keeps_finished_shar
     )
     assert "ShardError: expected to write shards to folder" in result.stderr
     assert "the disk of" in result.stderr
-    assert "is full. Finished shards are kept: free space and write again with resume=True" in result.stderr
+    assert "is full. Finished shards are kept: free space and repeat the command, in Python with resume=True" in result.stderr
     assert_only_finished_shards(tmp_path, 2)
 
 
 REFUSALS = [
-    (errno.ENOSPC, r"is full. Finished shards are kept: free space and write again with resume=True"),
+    (errno.ENOSPC, r"is full. Finished shards are kept: free space and repeat the command, in Python with resume=True"),
     (errno.EDQUOT, "is full"),
     (errno.EACCES, "may not be written. Choose a folder of your own"),
     (errno.EROFS, "may not be written"),

@@ -82,14 +82,15 @@ def write_shards(
         **options: of ``ShardWriter``.
 
     Raises:
-        ShardError: no sample could be stored, the disk will not have room for all, judging by the first, or refuses;
-            finished shards stay and ``resume=True`` continues.
+        ShardError: no sample could be stored, what a resumed split holds is not of these samples, the disk will not have
+            room for all, judging by the first, or refuses; finished shards stay and ``resume=True`` continues.
     """
     stored, skipped, size, rejects = 0, 0, 0, list(getattr(samples, "rejects", ()))
     count = len(samples) if isinstance(samples, Sized) else None
     with ShardWriter(root, split=split, dataset=dataset, **options) as writer, _bar(progress) as bar:
         task = bar.add_task(f"{dataset} {split}", total=count)
         present = frozenset(writer.keys)
+        check_source(samples, present, f"split '{split}' of {root}")
         for name, made in _encoded(samples, writer.encode, workers, present):
             bar.advance(task)
             if isinstance(made, DepthKitError):
@@ -112,6 +113,21 @@ def write_shards(
             message = f"expected samples for split '{split}' of {root}; got none, {len(rejects)} were left out{first}"
             raise NothingStored(message, tuple(rejects))
     return WriteReport(stored, skipped, tuple(rejects), writer.shards)
+
+
+def check_source(samples: object, present: Set[str], where: str) -> None:
+    """Samples that are there already are of this source, as far as it tells its keys without making its samples.
+
+    Raises:
+        ShardError: one is not: a split would hold two sources, or what is held out.
+    """
+    key = getattr(samples, "key", None)
+    if present and key is not None and isinstance(samples, Sized):
+        if strays := sorted(present - {key(position) for position in range(len(samples))}):
+            raise ShardError(
+                f"expected {where} to hold samples of this source; it has '{strays[0]}', which is not, and {len(strays) - 1} "
+                "more. Repeat the command that it was begun with, overwrite it, or choose another folder."
+            )
 
 
 def _bar(visible: bool) -> Progress:

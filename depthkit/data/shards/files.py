@@ -28,13 +28,13 @@ def writing(root: Path) -> Iterator[None]:
     except OSError as error:
         place = error.filename or root
         if error.errno in _FULL:
-            remedy = f"the disk of {root} is full. Finished shards are kept: free space and write again with resume=True."
+            remedy = f"the disk of {root} is full. Finished shards are kept: free space and repeat the command, in Python with resume=True."
         elif error.errno in _FORBIDDEN:
             remedy = f"{place} may not be written. Choose a folder of your own, or have its permissions changed."
         elif error.errno in (errno.EEXIST, errno.ENOTDIR):
             remedy = f"{place} is a file or lies in one. Choose another folder."
         else:
-            remedy = f"{place} failed. Finished shards are kept: write again with resume=True."
+            remedy = f"{place} failed. Finished shards are kept: repeat the command, in Python with resume=True."
         raise ShardError(f"expected to write shards to folder {root}; got '{error.strerror or error}': {remedy}") from error
 
 

@@ -138,7 +138,7 @@ class ShardIndex:
         if not self.splits[name].complete:
             raise ShardError(
                 f"expected split '{name}' of {self.root} to be written to its end; it was cut short. "
-                "Write it again with resume=True."
+                "Repeat the command, in Python with resume=True."
             )
         return self.splits[name]
 

@@ -81,7 +81,7 @@ def verify(root: str | Path, *, decode: bool = True, workers: int = 0, progress:
     index = ShardIndex.load(root)
     jobs = [(name, split, shard) for name, split in sorted(index.splits.items()) for shard in split.shards]
     problems = [
-        Problem(f"split {name}", "", "it was cut short. Write it again with resume=True.")
+        Problem(f"split {name}", "", "it was cut short. Repeat the command, in Python with resume=True.")
         for name, split in sorted(index.splits.items())
         if not split.complete
     ]
@@ -161,7 +161,7 @@ def _strays(index: ShardIndex) -> list[Problem]:
     known = {shard.name for split in index.splits.values() for shard in split.shards}
     names = sorted(file.name for file in Path(index.root).iterdir() if file.name not in known)
     return [
-        Problem(name, "", "it is what an interrupted writer left. Remove it, or write again with resume=True.")
+        Problem(name, "", "it is what an interrupted writer left. Remove it, or repeat the command, in Python with resume=True.")
         if name.endswith(PARTIAL)
         else Problem(name, "", "the index does not list it. Remove it, or write the split again.")
         for name in names

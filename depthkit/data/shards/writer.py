@@ -140,16 +140,14 @@ class ShardWriter:
             present = _index(self.root, self.dataset, self.licence).splits.get(split)
             if (present or self._files()) and not (overwrite or resume):
                 count = sum(shard.samples for shard in present.shards) if present else "some"
+                go_on = "" if present and present.complete else "resume=True to continue it, "
                 raise ShardError(
                     f"expected no split '{split}' in {root}; it has {count} samples. "
-                    "Give overwrite=True to replace or resume=True to continue it, or choose another split or folder."
+                    f"Give {go_on}overwrite=True to replace it, or choose another split or folder."
                 )
             if resume and present:
                 self._info = replace(present, complete=False)
-                for shard in present.shards:
-                    self.keys |= {
-                        raw.key for raw in read_shard(self._url(shard), 0, shard.samples, total=shard.samples, wanted=_none)
-                    }
+                self.keys = stored_keys(self.root, present)
             self._held = self._held.pop_all()
 
     def __enter__(self) -> Self:
@@ -261,8 +259,15 @@ class ShardWriter:
         pattern = re.compile(rf"{re.escape(self.split)}-\d{{6}}\.tar({re.escape(PARTIAL)})?")
         return sorted(file for file in self.root.iterdir() if pattern.fullmatch(file.name))
 
-    def _url(self, shard: ShardInfo) -> str:
-        return str(self.root / shard.name)
+
+def stored_keys(root: Path, split: SplitInfo) -> set[str]:
+    """The keys of a split's samples, in the headers of its shards.
+
+    Raises:
+        ShardError: a shard does not read.
+    """
+    shards = ((str(root / shard.name), shard.samples) for shard in split.shards)
+    return {raw.key for url, samples in shards for raw in read_shard(url, 0, samples, total=samples, wanted=_none)}
 
 
 def publish(root: Path, dataset: str, licence: str, split: str, info: SplitInfo | None) -> None:
