@@ -109,7 +109,10 @@ def test_a_shrunk_recipe_learns(recipe: Path, scenes: Path, drive: Path, tmp_pat
     model.update(SMALL[paradigm], schedule=None)
     rate = {"lr": 5e-4 if "views" in data else 3e-3}  # without labels, steps that are too long end at a map without depth
     model["optimizer"]["init_args"].update(FAST.get(model["optimizer"]["class_path"].rpartition(".")[2], rate))
-    model.pop("encoder_lr", None)
+    for name in ("encoder_lr", "base_lr"):
+        model.pop(name, None)
+    if "network_size" in model:
+        model["network_size"] = [48, 64]
     if "pose_net" in model:
         model["pose_net"] = SMALL_POSE
     if "teacher" in model:

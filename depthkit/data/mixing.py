@@ -121,19 +121,28 @@ class LabelledUnlabelled(Mixing):
 
     Args:
         labelled: share of the sources whose labels leave something determined.
-        unlabelled: share of the sources whose ambiguity is ``UNLABELLED``.
+        unlabelled: share of the sources whose ambiguity is ``UNLABELLED``, and of the pseudo-labelled ones.
+        pseudo_labelled: positions, from 0, of the sources whose labels are a teacher's.
     """
 
-    def __init__(self, labelled: float = 1.0, unlabelled: float = 2.0) -> None:
+    def __init__(self, labelled: float = 1.0, unlabelled: float = 2.0, *, pseudo_labelled: Sequence[int] = ()) -> None:
         self.labelled, self.unlabelled = (float(w) for w in _checked((labelled, unlabelled), "LabelledUnlabelled"))
+        self.pseudo_labelled = list(pseudo_labelled)
 
     def composition(self, rows: np.ndarray, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
         """See ``Mixing.composition``."""
-        mask, sizes = np.asarray(labelled, dtype=bool), np.asarray(samples, dtype=np.float64)
+        mask, sizes = np.array(labelled, dtype=bool), np.asarray(samples, dtype=np.float64)
+        if any(not 0 <= position < len(mask) for position in self.pseudo_labelled):
+            raise RecipeError(
+                f"expected pseudo_labelled as positions of the {len(mask)} training sources, from 0; "
+                f"got {self.pseudo_labelled}."
+            )
+        mask[self.pseudo_labelled] = False
         if mask.all() or not mask.any():
             raise RecipeError(
                 f"LabelledUnlabelled needs labelled and unlabelled sources; got {int(mask.sum())} labelled and "
-                f"{int((~mask).sum())} unlabelled. Add a source of the missing group or use another mixing."
+                f"{int((~mask).sum())} unlabelled. Add a source of the missing group, name those that a teacher labelled as "
+                "pseudo_labelled, or use another mixing."
             )
         flat = rows.reshape(-1)
         groups = apportion(flat, np.array([self.labelled, self.unlabelled]))

@@ -41,7 +41,8 @@ class OneCycle(Schedule):
         """
         if math.isinf(total_steps):
             raise RecipeError(
-                "expected a run with an end for OneCycle; got neither trainer.max_epochs nor trainer.max_steps. Set one of them."
+                "expected a run with a known end for OneCycle; got neither trainer.max_epochs nor trainer.max_steps. "
+                "Set one of them."
             )
         if self.momentum is not None and not {"momentum", "betas"} & optimizer.defaults.keys():
             raise RecipeError(

@@ -55,6 +55,13 @@ def test_labelled_and_unlabelled_keep_their_ratio_in_every_batch_and_share_it_by
     np.testing.assert_array_equal(composition.sum((0, 1)), [450, 150, 1200])
 
 
+def test_what_a_teacher_labelled_counts_as_unlabelled():
+    named = LabelledUnlabelled(1, 2, pseudo_labelled=[2]).composition(ROWS, SIZES, [True] * 3)
+    np.testing.assert_array_equal(named, LabelledUnlabelled(1, 2).composition(ROWS, SIZES, [True, True, False]))
+    with pytest.raises(RecipeError, match=r"positions of the 3 training sources, from 0; got \[3\]"):
+        LabelledUnlabelled(pseudo_labelled=[3]).composition(ROWS, SIZES, [True] * 3)
+
+
 def test_one_dataset_per_batch_is_the_same_on_all_ranks():
     composition = OneDatasetPerBatch([1, 1, 2]).composition(ROWS, SIZES, [True] * 3)
     assert ((composition > 0).sum(-1) == 1).all()
