@@ -94,14 +94,14 @@ def test_a_run_that_was_cut_short_between_train_and_test_is_continued_by_the_sam
     assert "split 'train' is complete" in said(capsys)
     assert (tmp_path / "out/train-000000.tar").read_bytes() == train
     assert ShardIndex.load(out).samples("test") == 2
-    with pytest.raises(ShardError, match="it has 8 samples. Give overwrite=True to replace it, or choose another"):
+    with pytest.raises(ShardError, match=r"it has 8 samples\. Give overwrite=True to replace it, or choose another"):
         write()
 
 
 def test_a_training_split_that_holds_what_is_to_be_held_out_is_not_kept(recording, tmp_path):
     out = str(tmp_path / "out")
     shards.write("folder", str(recording), out)
-    with pytest.raises(ShardError, match="expected split 'train' of .* to hold samples of this source; it has 'room/008'"):
+    with pytest.raises(ShardError, match=r"expected split 'train' of .* to hold samples of this source; it has 'room/008'"):
         shards.write("folder", str(recording), out, holdout=0.2)
     assert not list((tmp_path / "out").glob("test-*"))
 

@@ -1,8 +1,10 @@
 """Many samples into shards: in several processes, with a progress bar, and with a list of what could not be stored."""
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set, Sized
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -10,10 +12,10 @@ from typing import Any, NamedTuple
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from depthkit.data.shards.files import check_room
+from depthkit.data.shards.files import check_room, writing
 from depthkit.data.shards.index import ShardInfo
 from depthkit.data.shards.writer import Encoded, Encoder, ShardWriter
-from depthkit.errors import DepthKitError, ShardError
+from depthkit.errors import DepthKitError, LabelError, ShardError
 from depthkit.types import Sample
 
 _JUDGED_BY = 16  # samples after which it is known about how large the others will be
@@ -33,6 +35,13 @@ class NothingStored(ShardError):
     def __init__(self, message: str, rejects: tuple[Reject, ...]) -> None:
         super().__init__(message)
         self.rejects = rejects
+
+
+class Unsuitable(LabelError):
+    """A sample is whole but not good enough by its dataset's rules.
+
+    That may be dear to find out (optical flow of a film), so a resumed run does not look at it again.
+    """
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,8 @@ def write_shards(
     Args:
         samples: anything to iterate over. If it has a length and can be indexed but is no list, such as a converter's or a
             renderer's, each sample is made only when it is needed, and in the worker processes if there are any. If it has
-            a method ``key(position)`` too, those that are there already are not made again. ``rejects`` that it has,
+            a method ``key(position)`` too, those that are there already are not made again, nor those found ``Unsuitable``
+            before the run was cut short. ``rejects`` that it has,
             images it has left out by itself, come first in the report. If its ``unaltered`` is True, images are taken to be
             what the files named in ``Sample.source`` decode to.
         root: folder.
@@ -91,10 +101,15 @@ def write_shards(
         task = bar.add_task(f"{dataset} {split}", total=count)
         present = frozenset(writer.keys)
         check_source(samples, present, f"split '{split}' of {root}")
-        for name, made in _encoded(samples, writer.encode, workers, present):
+        unsuitable = _Unsuitable(writer.root / f".{split}.unsuitable", resume=options.get("resume", False))
+        for name, made in _encoded(samples, writer.encode, workers, present | unsuitable.known.keys()):
             bar.advance(task)
             if isinstance(made, DepthKitError):
                 rejects.append(Reject(name, str(made)))
+                if isinstance(made, Unsuitable):
+                    unsuitable.add(rejects[-1])
+            elif made is None and name in unsuitable.known:
+                rejects.append(Reject(name, unsuitable.known[name]))
             elif made is None or made.key in present:
                 skipped += 1
             else:
@@ -108,11 +123,34 @@ def write_shards(
                     size += sum(map(len, made.members.values()))
                     if stored == _JUDGED_BY and count is not None:
                         check_room(writer.root, size / stored * (count - stored - skipped))
+        unsuitable.forget()
         if not (stored or skipped):
             first = f"; the first, {rejects[0].name}: {rejects[0].reason}" if rejects else ""
             message = f"expected samples for split '{split}' of {root}; got none, {len(rejects)} were left out{first}"
             raise NothingStored(message, tuple(rejects))
     return WriteReport(stored, skipped, tuple(rejects), writer.shards)
+
+
+class _Unsuitable:
+    """What was found ``Unsuitable`` so far, in a file with a line for each, for the run that may have to continue."""
+
+    def __init__(self, file: Path, *, resume: bool) -> None:
+        self.file, self.known = file, dict[str, str]()
+        if resume and file.exists():
+            for line in file.read_text().splitlines():
+                with suppress(ValueError):  # the last line of a killed run
+                    name, reason = json.loads(line)
+                    self.known[name] = reason
+        self.forget()
+        for reject in self.known.items():
+            self.add(Reject(*reject))
+
+    def add(self, reject: Reject) -> None:
+        with writing(self.file.parent), self.file.open("a") as stream:
+            stream.write(json.dumps(reject) + "\n")
+
+    def forget(self) -> None:
+        self.file.unlink(missing_ok=True)
 
 
 def check_source(samples: object, present: Set[str], where: str) -> None:
@@ -122,12 +160,13 @@ def check_source(samples: object, present: Set[str], where: str) -> None:
         ShardError: one is not: a split would hold two sources, or what is held out.
     """
     key = getattr(samples, "key", None)
-    if present and key is not None and isinstance(samples, Sized):
-        if strays := sorted(present - {key(position) for position in range(len(samples))}):
-            raise ShardError(
-                f"expected {where} to hold samples of this source; it has '{strays[0]}', which is not, and {len(strays) - 1} "
-                "more. Repeat the command that it was begun with, overwrite it, or choose another folder."
-            )
+    if not present or key is None or not isinstance(samples, Sized):
+        return
+    if strays := sorted(present - {key(position) for position in range(len(samples))}):
+        raise ShardError(
+            f"expected {where} to hold samples of this source; it has '{strays[0]}', which is not, and {len(strays) - 1} more. "
+            "Repeat the command that it was begun with, overwrite it, or choose another folder."
+        )
 
 
 def _bar(visible: bool) -> Progress:

@@ -16,6 +16,8 @@ from depthkit.errors import ShardError
 
 PARTIAL = ".partial"
 """Ends the name of a file that is being written."""
+AGAIN = "repeat the command, in Python with resume=True"
+"""How to go on after an interruption."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -28,13 +30,13 @@ def writing(root: Path) -> Iterator[None]:
     except OSError as error:
         place = error.filename or root
         if error.errno in _FULL:
-            remedy = f"the disk of {root} is full. Finished shards are kept: free space and repeat the command, in Python with resume=True."
+            remedy = f"the disk of {root} is full. Finished shards are kept: free space and {AGAIN}."
         elif error.errno in _FORBIDDEN:
             remedy = f"{place} may not be written. Choose a folder of your own, or have its permissions changed."
         elif error.errno in (errno.EEXIST, errno.ENOTDIR):
             remedy = f"{place} is a file or lies in one. Choose another folder."
         else:
-            remedy = f"{place} failed. Finished shards are kept: repeat the command, in Python with resume=True."
+            remedy = f"{place} failed. Finished shards are kept: {AGAIN}."
         raise ShardError(f"expected to write shards to folder {root}; got '{error.strerror or error}': {remedy}") from error
 
 

@@ -15,7 +15,7 @@ from webdataset.gopen import gopen
 
 from depthkit.data.reading import Raw, read_shard
 from depthkit.data.shards.codec import decode_sample
-from depthkit.data.shards.files import PARTIAL
+from depthkit.data.shards.files import AGAIN, PARTIAL
 from depthkit.data.shards.index import SHARD, ShardIndex, ShardInfo, SplitInfo, shared_views, views_in
 from depthkit.errors import DepthKitError, ShardError
 
@@ -161,7 +161,7 @@ def _strays(index: ShardIndex) -> list[Problem]:
     known = {shard.name for split in index.splits.values() for shard in split.shards}
     names = sorted(file.name for file in Path(index.root).iterdir() if file.name not in known)
     return [
-        Problem(name, "", "it is what an interrupted writer left. Remove it, or repeat the command, in Python with resume=True.")
+        Problem(name, "", "it is what an interrupted writer left. Remove it, or " + AGAIN + ".")
         if name.endswith(PARTIAL)
         else Problem(name, "", "the index does not list it. Remove it, or write the split again.")
         for name in names
