@@ -15,7 +15,9 @@ from types import MappingProxyType
 import numpy as np
 
 from depthkit.data.convert.frames import Annotation, Frame, member
+from depthkit.data.convert.sky import Sky
 from depthkit.data.convert.stereo_layout import picture_area
+from depthkit.data.shards.build import Unsuitable
 from depthkit.errors import LabelError, RecipeError, ShapeError
 from depthkit.types import Ambiguity, LabelKind, Representation, Views
 
@@ -25,8 +27,6 @@ RIGHT = " right"
 
 Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From two pictures, uint8 RGB ``(H, W, 3)``, to where each pixel of the first goes in the second, ``(H, W, 2)``: x, y [px]."""
-Sky = Callable[[np.ndarray], np.ndarray]
-"""From a picture, uint8 RGB ``(H, W, 3)``, to where the sky is, bool ``(H, W)``."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Rules:
         matched: a frame needs more than this share of such pixels.
         span: its disparities must span more than so much [px].
         vertical: a vertical flow beyond this is suspect [px]; None not to look.
-        tilted: a frame may have at most this share of suspect pixels.
+        tilted: a frame may have at most this share of suspect pixels, there or back.
     """
 
     discrepancy: float = 8.0
@@ -74,7 +74,7 @@ class StereoLabels:
         """Disparity [px], where it is known, and the sky.
 
         Raises:
-            LabelError: the frame is not good enough.
+            Unsuitable: the frame is not good enough.
             ShapeError: what flow or sky return is not of the picture's size.
         """
         left, right = self.pair(root, frame.image)
@@ -84,12 +84,13 @@ class StereoLabels:
         bars[picture_area([left])] = False
         valid = matched & ~bars
         sky = None if self.sky is None else self._sized(self.sky(left), size) & ~bars
-        check_frame(disparity, valid if sky is None else valid | sky, self.rules, seen=valid, vertical=forward[..., 1])
+        vertical = np.stack([forward[..., 1], backward[..., 1]])
+        check_frame(disparity, valid if sky is None else valid | sky, self.rules, seen=valid, vertical=vertical)
         if sky is None or not sky.any():
             return Annotation(disparity, valid)
         ground = valid & ~sky
         if not ground.any():
-            raise LabelError("all that matches is sky")
+            raise Unsuitable("all that matches is sky")
         return Annotation(np.where(sky, disparity[ground].min(), disparity), ground | sky, sky)
 
     def picture(self, root: Path, name: str) -> np.ndarray:
@@ -168,14 +169,14 @@ def check_frame(disparity: np.ndarray, good: np.ndarray, rules: Rules, *, seen: 
         good: pixels that count as matched, bool ``(H, W)``.
         rules: what is good enough.
         seen: pixels whose disparity is known, bool ``(H, W)``.
-        vertical: vertical flow [px], ``(H, W)``.
+        vertical: vertical flow there and back [px], ``(2, H, W)``.
 
     Raises:
-        LabelError: it is not; equal reasons have equal words, so that they can be counted.
+        Unsuitable: it is not; equal reasons have equal words, so that they can be counted.
     """
     if good.mean() <= rules.matched or not seen.any():
-        raise LabelError(f"no more than {rules.matched:.0%} of its pixels match within {rules.discrepancy:g} px")
+        raise Unsuitable(f"no more than {rules.matched:.0%} of its pixels match within {rules.discrepancy:g} px")
     if np.ptp(disparity[seen]) <= rules.span:
-        raise LabelError(f"its disparities span no more than {rules.span:g} px")
-    if rules.vertical is not None and (np.abs(vertical) > rules.vertical).mean() > rules.tilted:
-        raise LabelError(f"over {rules.tilted:.0%} of its pixels move by more than {rules.vertical:g} px vertically")
+        raise Unsuitable(f"its disparities span no more than {rules.span:g} px")
+    if rules.vertical is not None and (np.abs(vertical) > rules.vertical).mean((1, 2)).max() > rules.tilted:
+        raise Unsuitable(f"over {rules.tilted:.0%} of its pixels move by more than {rules.vertical:g} px vertically")

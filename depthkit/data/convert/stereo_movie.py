@@ -17,7 +17,8 @@ import numpy as np
 from depthkit.data.convert.dataset import Dataset
 from depthkit.data.convert.frames import Frames, key_of, member, part
 from depthkit.data.convert.optical_flow import Raft
-from depthkit.data.convert.stereo_labels import KIND, Flow, Rules, Sky, StereoLabels, preset, stereo_frame
+from depthkit.data.convert.sky import Sky
+from depthkit.data.convert.stereo_labels import KIND, Flow, Rules, StereoLabels, preset, stereo_frame
 from depthkit.data.convert.stereo_layout import Arrangement, Eyes, Layout, arrange
 from depthkit.data.convert.video import Video
 from depthkit.data.shards import Reject
@@ -32,7 +33,7 @@ def samples(file: str | Path, split: str | None = None, **options: Any) -> Itera
     """The samples of a film one by one; arguments and errors are those of ``frames``.
 
     Raises:
-        LabelError: on a frame that is not good enough.
+        Unsuitable: on a frame that is not good enough.
     """
     return iter(frames(file, split, **options))
 
@@ -56,7 +57,7 @@ def frames(
 ) -> Frames:
     """The frames of a stereo film as a sequence of samples.
 
-    Indexing computes the label, and raises a ``LabelError`` for a frame that is not good enough.
+    Indexing computes the label, and raises ``Unsuitable`` for a frame that is not good enough.
 
     Args:
         file: the film.

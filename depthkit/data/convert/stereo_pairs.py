@@ -18,7 +18,8 @@ from depthkit.data.convert.dataset import Dataset
 from depthkit.data.convert.files import names_in, read_bytes
 from depthkit.data.convert.frames import PICTURES, Frames, check_folder, key_of, member, part, read_picture, wrong_layout
 from depthkit.data.convert.optical_flow import Raft
-from depthkit.data.convert.stereo_labels import KIND, Flow, Rules, Sky, StereoLabels, preset, stereo_frame
+from depthkit.data.convert.sky import Sky
+from depthkit.data.convert.stereo_labels import KIND, Flow, Rules, StereoLabels, preset, stereo_frame
 from depthkit.data.convert.stereo_layout import Eyes, Layout, arrange, found_layout
 from depthkit.data.shards import Reject
 from depthkit.errors import DepthKitError, LabelError, ShapeError
@@ -33,7 +34,7 @@ def samples(root: str | Path, split: str | None = None, **options: Any) -> Itera
     """The samples of such a folder one by one; arguments and errors are those of ``frames``.
 
     Raises:
-        LabelError: on a pair that is not good enough.
+        Unsuitable: on a pair that is not good enough.
     """
     return iter(frames(root, split, **options))
 
@@ -55,7 +56,7 @@ def frames(
 ) -> Frames:
     """The pairs of a folder as a sequence of samples, by name.
 
-    Indexing computes the label, and raises a ``LabelError`` for a pair that is not good enough.
+    Indexing computes the label, and raises ``Unsuitable`` for a pair that is not good enough.
 
     Args:
         root: folder of pictures that hold both, or with ``left/`` and ``right/``.

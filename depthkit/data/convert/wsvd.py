@@ -30,7 +30,7 @@ def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
     """The samples of a split one by one; arguments and errors are those of ``frames``.
 
     Raises:
-        LabelError: on a frame that is not good enough.
+        Unsuitable: on a frame that is not good enough.
     """
     return iter(frames(root, split, **options))
 
