@@ -63,7 +63,7 @@ class DepthDataModule(LightningDataModule):
         shuffle_window: consecutive samples per dataset and worker that are shuffled together, held in memory undecoded.
         epoch_size: samples in an epoch over all ranks (MiDaS: 72,000); None for as many as the sources hold.
         drop_last: leave out what fills no batch on every rank; otherwise batches shrink so that nothing is left out.
-        max_broken_fraction: share of samples that may be unreadable, rounded up to whole samples, before the run stops.
+        max_broken_fraction: share of the samples that may be unreadable before the run stops, rounded up to whole samples of a rank.
         multiprocessing_context: how workers start: ``fork``, ``spawn`` or ``forkserver``; None for Python's default.
 
     Raises:
@@ -192,8 +192,10 @@ class DepthDataModule(LightningDataModule):
         return self.transform or Compose([RandomResizedCrop(_size(source.size or self.size)), HorizontalFlip()])
 
     def _evaluation_loader(self, source: ShardSource) -> Loader:
+        return self._every_sample_once(_dataset(source))
+
+    def _every_sample_once(self, dataset: Dataset) -> Loader:
         rank, world = self._rank_and_world()
-        dataset = _dataset(source)
         rows = evaluation_rows(sum(dataset.counts), world=world, batch_size=self.val_batch_size)
         plan = Plan(
             rows[:, :, None], (dataset.counts,), workers=max(self.num_workers, 1), seed=self.seed, shuffle=False, window=1

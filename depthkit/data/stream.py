@@ -241,7 +241,8 @@ class Loader:
         num_workers: worker processes; 0 reads in this one.
         multiprocessing_context: how they are started, ``fork``, ``spawn`` or ``forkserver``; None for Python's default.
         pin_memory: whether batches lie in page-locked memory.
-        max_broken_fraction: share of the samples, rounded up to whole samples, that may be broken before the run stops.
+        max_broken_fraction: share of the samples read so far, an epoch of this rank at least and each counted once, that may
+            be broken before the run stops; rounded up to whole samples. So any number of ranks bears as much.
         same_every_epoch: read the first epoch's samples in every epoch, to overfit on a few batches.
     """
 
@@ -259,8 +260,7 @@ class Loader:
         self.multiprocessing_context = multiprocessing_context if num_workers else None
         self.epoch = self.batch = 0
         self.broken: list[str] = []
-        self._samples = sum(sum(dataset.counts) for dataset in stream.datasets)
-        self._allowed = math.ceil(max_broken_fraction * self._samples)
+        self._max_broken_fraction, self._epochs = max_broken_fraction, 0
         self._same_every_epoch, self._restored = same_every_epoch, False
 
     def __len__(self) -> int:
@@ -270,6 +270,7 @@ class Loader:
         if self.batch >= len(self) or (self.batch and not self._restored):
             self.set_epoch(self.epoch + 1)
         self._restored = False
+        self._epochs += 1
         rooms = [self.stream.rooms() for _ in range(self.num_workers)]
         batches = DataLoader(
             _Steps(self.stream, 0 if self._same_every_epoch else self.epoch, self.batch, rooms),
@@ -295,12 +296,19 @@ class Loader:
             if sentence not in self.broken:
                 self.broken.append(sentence)
                 warnings.warn(f"skipped a broken sample: {sentence}", stacklevel=2)
-        if sentences and len(self.broken) > self._allowed:
+        read = self._read()
+        allowed = math.ceil(self._max_broken_fraction * read)
+        if sentences and len(self.broken) > allowed:
             raise ShardError(
-                f"{len(self.broken)} of {self._samples} samples ({len(self.broken) / self._samples:.1%}) are broken, more than "
-                f"max_broken_fraction allows ({self._allowed}). The last: {self.broken[-1]} "
-                "Repair the shards or raise the fraction."
+                f"{len(self.broken)} of {read} samples ({len(self.broken) / read:.1%}) are broken, more than "
+                f"max_broken_fraction allows ({allowed}). The last: {self.broken[-1]} Repair the shards or raise the fraction."
             )
+
+    def _read(self) -> int:
+        """Different samples that this rank reads up to the end of the epoch under way, at most."""
+        plan, epochs = self.stream.plan, 1 if self._same_every_epoch else self._epochs
+        demand = plan.composition[:, self.stream.rank].sum(0).tolist()
+        return sum(min(epochs * wanted, sum(counts)) for wanted, counts in zip(demand, plan.counts, strict=True))
 
     batch_sampler = None  # the trainer asks for it wherever it finds a sampler
 

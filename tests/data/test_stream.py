@@ -209,6 +209,15 @@ def test_more_broken_samples_than_allowed_stop_the_run(spoilable):
 
 
 @pytest.mark.filterwarnings("ignore:skipped a broken sample")
+def test_a_rank_bears_the_fraction_of_what_it_reads_itself(spoilable):
+    spoil(spoilable, {"s001", "s004", "s009"})
+    with pytest.raises(ShardError, match=r"3 of 14 samples \(21.4%\) are broken, more than max_broken_fraction allows \(2\)"):
+        list(loader(spoilable, world=2, training=False, broken=0.1))
+    assert len(keys(loader(spoilable, world=2, rank=1, training=False, broken=0.1))) == 13
+    assert len(keys(loader(spoilable, training=False, broken=0.1))) == 24
+
+
+@pytest.mark.filterwarnings("ignore:skipped a broken sample")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_dataset_without_a_readable_sample_stops_the_run_at_once(spoilable, workers):
     spoil(spoilable, {f"s{i:03d}" for i in range(SAMPLES)})
