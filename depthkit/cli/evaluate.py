@@ -7,10 +7,11 @@ from rich.console import Console
 from depthkit.checks import check_device
 from depthkit.data import DepthDataModule, ShardSource
 from depthkit.data.stream import Loader
+from depthkit.errors import RecipeError
 from depthkit.evaluation import evaluate as score
 from depthkit.evaluation import find_protocol
 from depthkit.inference import read_checkpoint
-from depthkit.models import FlipAverage
+from depthkit.models import FlipAverage, LatentDiffusionDepth, Sampling
 
 
 def evaluate(
@@ -25,11 +26,12 @@ def evaluate(
     device: str = "cpu",
     allow: list[str] | None = None,
     flip: bool = False,
+    sampling: Sampling | None = None,
 ) -> None:
     """Score a checkpoint on shards under a published protocol; print the table, and write it with pictures.
 
     Args:
-        checkpoint: written by `depthkit fit`.
+        checkpoint: written by `depthkit fit`, or a folder of diffusers.
         shards: folders or URLs of shards, each scored by itself.
         protocol: name of the protocol; a wrong one is answered with all there are.
         split: of the shards.
@@ -39,10 +41,19 @@ def evaluate(
         device: where the network runs, such as `cuda`.
         allow: beginnings of further Python names that may be imported to build the checkpoint's network.
         flip: also predict each mirrored image and average the two, as Monodepth2's post-processing does.
+        sampling: of a latent diffusion model, instead of its own: `--sampling.steps 10 --sampling.members 5`.
     """
     console = Console(soft_wrap=True, highlight=False)
     rules = find_protocol(protocol)
     network = read_checkpoint(checkpoint, allow=allow or ())
+    name_of, suffix = (f"{checkpoint.stem} + flip", ".flip") if flip else (checkpoint.stem, "")
+    if sampling is not None:
+        if not isinstance(network.model, LatentDiffusionDepth):
+            holds = type(network.model).__name__
+            raise RecipeError(f"expected a latent diffusion model for --sampling; {checkpoint} holds a {holds}. Leave it out.")
+        network.model.sampling = sampling
+        name_of = f"{name_of}, {sampling.steps} steps, {sampling.members} members"
+        suffix = f"{suffix}.{sampling.steps}x{sampling.members}"
     model = (FlipAverage(network.model) if flip else network.model).to(check_device(device))
     names = [root.rstrip("/").rpartition("/")[2] for root in shards]
     for root, name in zip(shards, names, strict=True):
@@ -51,13 +62,13 @@ def evaluate(
             evaluation_samples(root, split, num_workers=num_workers),
             rules,
             ambiguity=network.ambiguity,
-            name=f"{checkpoint.stem} + flip" if flip else checkpoint.stem,
+            name=name_of,
             pictures=pictures if out else 0,
         )
         console.print(f"{root} ({split})\n{report.table()}\n", markup=False)
         if out is not None:
             unique = name if names.count(name) == 1 else root.strip("/").replace("/", "-").replace(":", "")
-            stem = f"{unique}.{split}.{protocol}{'.flip' * flip}"
+            stem = f"{unique}.{split}.{protocol}{suffix}"
             for file in (report.to_json(out / f"{stem}.json"), report.to_html(out / f"{stem}.html")):
                 console.print(f"wrote {file}", markup=False)
 

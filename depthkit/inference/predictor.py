@@ -87,7 +87,7 @@ class DepthPredictor:
         if self.device.type == "cpu" and isinstance(model, LatentDiffusionDepth):
             self.model.to(memory_format=torch.channels_last)  # a tenth faster; on CUDA group norms would undo it
         self.representation, self.ambiguity = Representation(found), Ambiguity(ambiguity)
-        self.resize = resize or _own_resize(model)
+        self.resize = resize or own_resize(model)
         self.precision = precision
 
     @classmethod
@@ -248,7 +248,8 @@ class DepthPredictor:
             yield Prediction(full[0, 0].cpu().numpy(), own, self.ambiguity, picture, name=loaded.name, uncertainty=uncertainty)
 
 
-def _own_resize(model: nn.Module) -> InputResize:
+def own_resize(model: nn.Module) -> InputResize:
+    """The size at which a network sees images unless told otherwise, see ``DepthPredictor``."""
     side = getattr(model, "processing_size", None)
     if side is None:
         return InputResize(384, "area", antialias=True)

@@ -11,6 +11,7 @@ from torch import nn
 
 from depthkit.errors import CheckpointError, LabelError
 from depthkit.evaluation import InputResize
+from depthkit.inference.predictor import own_resize
 from depthkit.models import read_checkpoint
 from depthkit.models.transformers_models import Output, TransformersDepth, load_depth
 from depthkit.types import Ambiguity, LabelKind, Representation
@@ -57,7 +58,7 @@ def load_teacher(
     side: int | None = None,
     allow: Sequence[str] = (),
 ) -> Teacher:
-    """The teacher in a checkpoint of ``depthkit fit``, or in ``transformers:<folder or hub id>``.
+    """The teacher in a checkpoint, see ``read_checkpoint``, or in ``transformers:<folder or hub id>``.
 
     Args:
         source: which.
@@ -75,17 +76,17 @@ def load_teacher(
     if text.startswith(_PREFIX):
         model = load_depth(text.removeprefix(_PREFIX), output=output)
         return Teacher(text, model, model.kind, area or _resize(model))
-    if not Path(text).is_file():
+    if not (Path(text).is_file() or (Path(text) / "unet").is_dir()):
         raise CheckpointError(
-            f"expected a teacher: a checkpoint of `depthkit fit`, or {_PREFIX} before a folder or hub id; there is no file "
-            f"{text}. Check the path."
+            f"expected a teacher: a checkpoint of `depthkit fit`, a folder of diffusers, or {_PREFIX} before a folder or hub "
+            f"id; there is no file {text}, nor {text}/unet. Check the path."
         )
     network, ambiguity, size = read_checkpoint(text, allow=allow)
     kind = LabelKind(Ambiguity(ambiguity), Representation(network.representation))  # type: ignore[arg-type]
     own = "depth" if kind.representation in (Representation.DEPTH, Representation.LOG_DEPTH) else "disparity"
     if output is not None and output != own:
         raise LabelError(f"expected --output {own}, as the checkpoint {text} predicts {kind}; got {output}. Leave it out.")
-    trained = InputResize((size[0] * size[1]) ** 0.5 if size else 384, "area", antialias=True)
+    trained = InputResize((size[0] * size[1]) ** 0.5, "area", antialias=True) if size else own_resize(network)
     return Teacher(Path(text).name, network, kind, area or trained)
 
 

@@ -13,6 +13,8 @@ from depthkit.paradigms.labels import has_label, labels, mean_over_pixels, reada
 from depthkit.paradigms.multires_noise import MultiResolutionNoise
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
+_MEANING = frozenset({"codec", "d_min", "d_max", "low", "high", "prediction_type"})
+"""What the numbers that a network learned stand for, among the settings of codec and scheduler."""
 Penalty = Literal["l2", "l1"]
 Trainable = Literal["all", "attention"]
 
@@ -82,14 +84,15 @@ class DiffusionModule(DepthModule):
         return self.model.ambiguity
 
     def check_run(self, checkpoint: Mapping[str, Any]) -> None:
-        """As in ``DepthModule``: other bounds of depth would give the same latents another meaning."""
+        """As in ``DepthModule``: with other bounds of depth, or another kind of output, the same numbers mean other things."""
         network = (checkpoint.get("depthkit") or {}).get("model") or {}
-        learned, ours = network.get("codec"), self.model.codec.facts()
-        if learned is not None and dict(learned) != ours:
-            raise CheckpointError(
-                f"expected weights that learned the depth codec {ours}; these learned {dict(learned)}. "
-                "Give the model the codec that its weights learned."
-            )
+        for name, ours in (("codec", self.model.codec.facts()), ("scheduler", self.model.scheduler.config)):
+            learned = network.get(name) or {}
+            if changed := [key for key in learned.keys() & ours.keys() & _MEANING if learned[key] != ours[key]]:
+                raise CheckpointError(
+                    f"expected weights that learned {_said(ours, changed)}; these learned {_said(learned, changed)}. "
+                    f"Give the model the {name} that its weights learned."
+                )
 
     def depth(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """The labels' depth [m], ``(B, 1, H, W)``, where there is one and where it is learned, bool ``(B, 1, H, W)`` each."""
@@ -124,3 +127,7 @@ class DiffusionModule(DepthModule):
         self.log("train/outside", outside, sync_dist=True, batch_size=len(valid))
         excluded = (~has_label(taught)).sum().float()
         self.log("train/excluded", excluded, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True, batch_size=1)
+
+
+def _said(facts: Mapping[str, Any], keys: list[str]) -> str:
+    return ", ".join(f"{key} {facts[key]}" for key in sorted(keys))

@@ -10,7 +10,7 @@ from depthkit.errors import CheckpointError, RecipeError, ShardError
 from depthkit.evaluation import PROTOCOLS
 from depthkit.evaluation import evaluate as score
 from depthkit.inference import read_checkpoint
-from depthkit.models import FlipAverage, midas_timm
+from depthkit.models import FlipAverage, Sampling, latent_diffusion_tiny, midas_timm
 from depthkit.types import Ambiguity, Representation, Sample
 
 
@@ -77,3 +77,20 @@ def test_flip_scores_the_average_with_the_mirrored_map(shards, checkpoint, tmp_p
     averaged = score(FlipAverage(network.model), evaluation_samples(shards), PROTOCOLS["midas_nyu"], pictures=0, progress=False)
     assert flipped["summary"] == pytest.approx(averaged.summary)
     assert flipped["per_image"] != plain["per_image"]
+
+
+def test_a_latent_diffusion_model_samples_as_it_is_told(shards, checkpoint, tmp_path):
+    pytest.importorskip("diffusers")
+    model = latent_diffusion_tiny(vae_channels=(8, 8, 16))
+    facts = {"model": model.config, "ambiguity": "metric", "size": [64, 96]}
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"state_dict": state, "depthkit": facts}, tmp_path / "last.ckpt")
+    sampling = Sampling(steps=2, members=3)
+    evaluate(tmp_path / "last.ckpt", [str(shards)], "synthetic_metric", out=tmp_path, pictures=0, sampling=sampling)
+    found = json.loads((tmp_path / "boxes.test.synthetic_metric.2x3.json").read_text())
+    assert found["model"] == "last, 2 steps, 3 members"
+    model.sampling = sampling
+    again = score(model.eval(), evaluation_samples(shards), PROTOCOLS["synthetic_metric"], pictures=0, progress=False)
+    assert found["summary"] == pytest.approx(again.summary, rel=1e-3)
+    with pytest.raises(RecipeError, match=r"expected a latent diffusion model for --sampling; .* holds a DepthNet"):
+        evaluate(checkpoint, [str(shards)], sampling=sampling)

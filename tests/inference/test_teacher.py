@@ -5,7 +5,7 @@ import torch
 
 from depthkit.errors import CheckpointError, LabelError
 from depthkit.inference.teacher import load_teacher, weights_sha256
-from depthkit.models import midas_timm
+from depthkit.models import latent_diffusion_tiny, midas_timm
 from depthkit.types import Ambiguity, LabelKind, Representation
 
 
@@ -45,10 +45,22 @@ def test_the_hash_is_of_the_weights_not_of_the_file(checkpoint, model):
     assert weights_sha256(changed) != before
 
 
+def test_a_folder_of_diffusers_teaches_at_its_own_size(tmp_path):
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    model = latent_diffusion_tiny(vae_channels=(8, 8, 16), processing_size=64)
+    model.save_pretrained(tmp_path)
+    teacher = load_teacher(tmp_path)
+    assert teacher.kind == model.codec.kind
+    assert teacher.resize.size(90, 120, model.size_multiple) == (48, 64)
+    assert weights_sha256(teacher.model) == weights_sha256(model)
+
+
 def test_a_teacher_that_is_none_is_one_sentence(tmp_path):
     (tmp_path / "notes.txt").write_text("no weights")
-    with pytest.raises(CheckpointError, match="there is no file"):
-        load_teacher(tmp_path / "gone.ckpt")
+    for missing in (tmp_path / "gone.ckpt", tmp_path):
+        with pytest.raises(CheckpointError, match="there is no file"):
+            load_teacher(missing)
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_teacher(tmp_path / "notes.txt")
     with pytest.raises(CheckpointError, match=r"a folder with config\.json"):

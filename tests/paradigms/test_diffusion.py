@@ -263,10 +263,18 @@ def test_the_checkpoint_says_how_depth_is_encoded_and_another_range_is_refused(t
     trainer(tmp_path).fit(second, datamodule=data)
     for name, value in first.model.state_dict().items():
         assert torch.equal(second.model.state_dict()[name], value)
-    for codec in (LogDepth(0.5, 80.0), LinearDepth(0.5, 20.0)):
-        wrong = module(EndToEndDiffusionModule, model={"codec": codec}, weights=tmp_path / "first.ckpt")
-        with pytest.raises(CheckpointError, match=r"learned the depth codec .*; these learned .*'d_max': 20\.0"):
+    for settings, message in (
+        ({"codec": LogDepth(0.5, 80.0)}, r"learned d_max 80\.0; these learned d_max 20\.0\. Give the model the codec"),
+        ({"codec": LinearDepth(0.5, 20.0)}, r"learned codec LinearDepth; these learned codec LogDepth\. Give"),
+        ({"scheduler": {"prediction_type": "sample"}}, r"prediction_type sample; these learned prediction_type v_prediction"),
+    ):
+        wrong = module(EndToEndDiffusionModule, model=settings, weights=tmp_path / "first.ckpt")
+        with pytest.raises(CheckpointError, match=message):
             trainer(tmp_path).fit(wrong, datamodule=data)
+    filled = module(
+        EndToEndDiffusionModule, model={"codec": LogDepth(0.5, 20.0, fill="nearest")}, weights=tmp_path / "first.ckpt"
+    )
+    trainer(tmp_path).fit(filled, datamodule=data)  # what invalid pixels hold may change
 
 
 def test_validation_is_in_metres_without_alignment(tmp_path: Path) -> None:
