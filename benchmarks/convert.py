@@ -3,7 +3,8 @@
 For each kind of file that datasets come in, a folder in the published layout is made of pictures about as hard to code as
 photographs. The bare loop decodes a picture and its label, encodes the label as a 16-bit PNG by the same options and the
 picture as JPEG (or keeps its JPEG as it is), and appends both to a file. It checks nothing, knows no cameras, no sky, no
-index and no digests: what the converter loses against it is the price of all that.
+index and no digests: what the converter loses against it is the price of all that. Of Hypersim it reads no entities and takes
+the mean for an exposure; NYU's depth is projected into the colour camera in both, but its picture straightened only by ours.
 
     python benchmarks/convert.py --samples 24
 """
@@ -23,6 +24,7 @@ import h5py
 import numpy as np
 
 from depthkit.data.convert.catalogue import find
+from depthkit.data.convert.nyuv2_video import project
 from depthkit.data.shards import write_shards
 from depthkit.data.shards.label import PNG_OPTIONS
 
@@ -40,6 +42,7 @@ class Case(NamedTuple):
     pictures: list[Path]
     label: Callable[[Path], Path] | None
     codes: Label | None
+    pixels: Label | None = None
 
 
 def photograph(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -140,6 +143,63 @@ def _h5(file: Path) -> np.ndarray:
         return (1000 * content["depth"][()]).astype(np.uint16)
 
 
+def hypersim(root: Path, count: int) -> Case:
+    """HDF5 of radiance and of depth, in half precision."""
+    place = root / "ai_001_001/images"
+    rows = ["scene_name,camera_name,frame_id,included_in_public_release,exclude_reason,split_partition_name"]
+    for folder in ("final", "geometry"):
+        (place / f"scene_cam_00_{folder}_hdf5").mkdir(parents=True)
+    for n in range(count):
+        picture, depth = photograph(n, 768, 1024)
+        entities = np.where(depth > 0, 7, -1).astype(np.int32)
+        for folder, name, data in (
+            ("final", "color", (picture / np.float32(100)).astype(np.float16)),
+            ("geometry", "depth_meters", depth.astype(np.float16)),
+            ("geometry", "render_entity_id", entities),
+        ):
+            with h5py.File(place / f"scene_cam_00_{folder}_hdf5/frame.{n:04d}.{name}.hdf5", "w") as content:
+                content.create_dataset("dataset", data=data, compression="gzip", compression_opts=1)
+        rows.append(f"ai_001_001,cam_00,{n},True,,train")
+    (root / "metadata_images_split_scene_v1.csv").write_text("\n".join(rows) + "\n")
+    pictures = sorted((place / "scene_cam_00_final_hdf5").iterdir())
+    return Case("hypersim", "h5, h5", root, "train", pictures, _hypersim_label, _hypersim_codes, _hypersim_picture)
+
+
+def _hypersim_label(picture: Path) -> Path:
+    return Path(str(picture).replace("_final_", "_geometry_").replace(".color.", ".depth_meters."))
+
+
+def _hypersim_picture(file: Path) -> np.ndarray:
+    """Radiance as a picture, the shortest way: exposed by its mean, gamma."""
+    with h5py.File(file) as content:
+        radiance = content["dataset"][()].astype(np.float32)
+    return (255 * np.clip(radiance / (2 * radiance.mean()), 0, 1) ** (1 / 2.2)).astype(np.uint8)
+
+
+def _hypersim_codes(file: Path) -> np.ndarray:
+    with h5py.File(file) as content:
+        return (1000 * content["dataset"][()].astype(np.float32)).astype(np.uint16)
+
+
+def nyuv2_raw(root: Path, count: int) -> Case:
+    """PPM, and PGM of the Kinect's codes."""
+    place = root / "study_0001"
+    place.mkdir()
+    for n in range(count):
+        picture, depth = photograph(n, 480, 640)
+        codes = np.rint(1092.5 - 351.3 / np.clip(depth, 0.8, 9.5)).astype("<u2")
+        (place / f"r-{n}.0-{n}.ppm").write_bytes(b"P6\n640 480\n255\n" + picture.tobytes())
+        (place / f"d-{n}.0-{n}.pgm").write_bytes(b"P5\n640 480\n65535\n" + codes.tobytes())
+    label = lambda p: place / p.name.replace("r-", "d-").replace("ppm", "pgm")  # noqa: E731
+    return Case("nyuv2_raw", "ppm, pgm", root, "train", sorted(place.glob("*.ppm")), label, _kinect)
+
+
+def _kinect(file: Path) -> np.ndarray:
+    """Depth where the colour camera sees it: what is encoded must be the same map, holes and all."""
+    codes = np.frombuffer(file.read_bytes()[-2 * 480 * 640 :], "<u2").reshape(480, 640)
+    return (1000 * project(codes.astype(np.uint16))).astype(np.uint16)
+
+
 def images(root: Path, count: int) -> Case:
     """JPEG without labels."""
     for n in range(count):
@@ -151,8 +211,8 @@ def bare(case: Case, out: Path) -> int:
     """Read, decode, encode, write."""
     with out.open("wb") as stream:
         for picture in case.pictures:
-            data = picture.read_bytes()
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            data = picture.read_bytes() if case.pixels is None else b""
+            pixels = case.pixels(picture) if case.pixels else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
             stream.write(data if picture.suffix == ".jpg" else cv2.imencode(".jpg", pixels, JPEG)[1].tobytes())
             if case.label and case.codes:
                 stream.write(cv2.imencode(".png", case.codes(case.label(picture)), PNG_OPTIONS)[1].tobytes())
@@ -162,7 +222,8 @@ def bare(case: Case, out: Path) -> int:
 def convert(case: Case, out: Path) -> int:
     """The same by ``write_shards``, as the command does it."""
     entry = find(case.dataset)
-    source = entry.open(str(case.root), case.split, {"holdout": 0} if case.dataset == "megadepth" else {})
+    options = {"megadepth": {"holdout": 0}, "nyuv2_raw": {"holdout": 0, "labelled": "all"}}
+    source = entry.open(str(case.root), case.split, options.get(case.dataset, {}))
     how = {"depth_format": entry.depth_format, "originals": case.root}
     return write_shards(source, out, split=case.split, dataset=case.dataset, licence=entry.licence, **how).samples
 
@@ -183,10 +244,10 @@ def main() -> None:
     cv2.setNumThreads(1)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one used; OpenCV {cv2.__version__}\n")
     print("| dataset | files | size | bare /s | converter /s | converter / bare |\n| --- | --- | --- | --: | --: | --: |")
-    for make in (virtual_kitti, tartanair, blendedmvs, megadepth, images):
+    for make in (virtual_kitti, tartanair, blendedmvs, megadepth, hypersim, nyuv2_raw, images):
         with tempfile.TemporaryDirectory() as folder:
             case = make(Path(folder), options.samples)
-            shape = cv2.imread(str(case.pictures[0])).shape
+            shape = (case.pixels or _png)(case.pictures[0]).shape
             pairs = [(rate(bare, case), rate(convert, case)) for _ in range(options.repeat)]
         ours, theirs = statistics.median(b for _, b in pairs), statistics.median(a for a, _ in pairs)
         ratio = statistics.median(b / a for a, b in pairs)

@@ -9,6 +9,7 @@ Synchronised: ``SCENE/rgb_NNNNN.jpg`` and ``SCENE/sync_depth_NNNNN.png`` in mill
 """
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -143,19 +144,41 @@ def project(codes: np.ndarray) -> np.ndarray:
     pixel takes the nearest code.
 
     Args:
-        codes: 0 to 2047, ``(480, 640)``.
+        codes: 0 to 2047, uint16 ``(480, 640)``.
 
     Returns:
         [m], float32 of that size; 0 where nothing was measured.
     """
-    x, y = cv2.initUndistortRectifyMap(_DEPTH, _DEPTH_DISTORTION, None, _DEPTH, SIZE[::-1], cv2.CV_32FC1)
-    straight = cv2.remap(codes.astype(np.float32), x, y, cv2.INTER_NEAREST, borderValue=_NO_CODE)
-    measured = (straight >= _LEAST_CODE) & (straight < CODES[1] - CODES[0] / FARTHEST)
-    row, column = np.nonzero(measured)
-    depth = CODES[0] / (CODES[1] - straight[measured])
-    points = np.linalg.inv(_DEPTH) @ (np.stack([column, row, np.ones_like(row)]) * depth)
-    seen = _COLOUR @ (_TURN @ points + _SHIFT[:, None])
-    return nearest_in_pixel(np.rint(seen[1] / seen[2]), np.rint(seen[0] / seen[2]), seen[2], SIZE)
+    straight = cv2.remap(codes, *_straightening(of_depth=True), cv2.INTER_NEAREST, borderValue=_NO_CODE)
+    depth = _depth_of_codes()[np.minimum(straight, _NO_CODE)].ravel()
+    measured = np.flatnonzero(depth)
+    shift = (_COLOUR @ _SHIFT).astype(np.float32)
+    x, y, z = (ray[measured] * depth[measured] + by for ray, by in zip(_rays(), shift, strict=True))
+    return nearest_in_pixel(np.rint(y / z), np.rint(x / z), z, SIZE)
+
+
+@cache
+def _depth_of_codes() -> np.ndarray:
+    """[m] by code, 0 for codes that mean nothing, float32 ``(2048,)``."""
+    codes = np.arange(_NO_CODE + 1)
+    measured = (codes >= _LEAST_CODE) & (codes < CODES[1] - CODES[0] / FARTHEST)
+    return np.where(measured, CODES[0] / (CODES[1] - codes), 0).astype(np.float32)
+
+
+@cache
+def _rays() -> np.ndarray:
+    """Where a point 1 m before each pixel is in the colour picture but for ``_SHIFT``, homogeneous float32 ``(3, N)``."""
+    row, column = np.indices(SIZE).reshape(2, -1)
+    pixels = np.stack([column, row, np.ones_like(row)])
+    return (_COLOUR @ _TURN @ np.linalg.inv(_DEPTH) @ pixels).astype(np.float32)
+
+
+@cache
+def _straightening(*, of_depth: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Maps that take a camera's distortion out, of depth to the nearest pixel."""
+    camera, distortion = (_DEPTH, _DEPTH_DISTORTION) if of_depth else (_COLOUR, _COLOUR_DISTORTION)
+    x, y = cv2.initUndistortRectifyMap(camera, distortion, None, camera, SIZE[::-1], cv2.CV_32FC1)
+    return cv2.convertMaps(x, y, cv2.CV_16SC2, nninterpolation=of_depth)
 
 
 def _recorded(files: list[str]) -> tuple[list[tuple[float, str]], list[tuple[float, str]]]:
@@ -172,7 +195,9 @@ def _picture(root: Path, name: str) -> np.ndarray:
     image = read_pnm(root / name)
     if image.dtype != np.uint8 or image.ndim != 3:
         raise LabelError(f"{root / name}: expected a colour picture of 8 bits; got {image.dtype} {image.shape}.")
-    return cv2.undistort(image, _COLOUR, _COLOUR_DISTORTION)
+    if image.shape[:2] != SIZE:
+        raise LabelError(f"{root / name}: expected a picture of {SIZE} (height, width); got {image.shape[:2]}. Leave it out.")
+    return cv2.remap(image, *_straightening(of_depth=False), cv2.INTER_LINEAR)
 
 
 def _read_codes(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
