@@ -58,7 +58,8 @@ class SemiSupervisedModule(DepthModule):
         kwargs: see ``DepthModule``.
 
     Raises:
-        RecipeError: weights are negative, or the model does not output disparity.
+        RecipeError: weights are negative, the model does not output disparity, ``feature_images`` is none of these words, or
+            the teacher does not state its representation.
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class SemiSupervisedModule(DepthModule):
             raise RecipeError(
                 f"expected a model that outputs disparity; got {model.representation}. Give its head representation disparity."
             )
+        if feature_images not in ("unlabelled", "labelled", "all"):
+            raise RecipeError(f"expected feature_images to be unlabelled, labelled or all; got {feature_images!r}.")
         self.pseudo_labelled = tuple(pseudo_labelled)
         self.loss: Any = SSILoss(align="median", halved=False) if loss is None else loss
         self.feature_loss: Any = feature_loss or FeatureAlignmentLoss()
@@ -94,6 +97,11 @@ class SemiSupervisedModule(DepthModule):
         self.labelled_weight, self.unlabelled_weight, self.feature_weight = weights
         if isinstance(teacher, str | Path):
             teacher = read_checkpoint(teacher).model
+        if teacher is not None and getattr(teacher, "representation", None) not in REPRESENTATIONS:
+            raise RecipeError(
+                f"expected a teacher that states its representation; {type(teacher).__name__} does not. Give it an attribute "
+                "`representation: Representation`: disparity taken for depth would turn near and far around."
+            )
         frozen = deepcopy(model.encoder) if feature_weight else None
         self._outside: tuple[Any, Any] = (teacher, frozen)  # a tuple hides modules from state, optimizer and DDP
         for part in (teacher, frozen):
@@ -124,9 +132,26 @@ class SemiSupervisedModule(DepthModule):
                 f"{', '.join(sorted(unknown))}."
             )
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in ``DepthModule``; without ``model``, without a frozen encoder, which no checkpoint holds: not to train on with."""
+        module = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        if "model" not in kwargs:  # the copy of an encoder with random weights
+            module._outside = (module._outside[0], None)
+        return module
+
     def on_fit_start(self) -> None:
-        """As in ``DepthModule``; and what is outside of the module follows it to its device."""
+        """As in ``DepthModule``; and what is outside of the module follows it to its device.
+
+        Raises:
+            RecipeError: the frozen encoder is missing.
+        """
         super().on_fit_start()
+        if self.feature_weight and self._outside[1] is None:
+            raise RecipeError(
+                "expected the frozen encoder; no checkpoint holds it. To go on with a run, repeat its recipe and give the "
+                "trainer its checkpoint; or pass model= with the weights that its encoder began with, or feature_weight=0."
+            )
         for part in self._outside:
             if part is not None:
                 part.to(self.device)
@@ -140,14 +165,16 @@ class SemiSupervisedModule(DepthModule):
         return rows
 
     def challenge(self, batch: Batch, unlabelled: Tensor) -> Challenge:
-        """Perturb the unlabelled rows, bool ``(B,)``: eqs 4 and 5."""
+        """Perturb the unlabelled rows, bool ``(B,)``: eqs 4 and 5. No image is mixed with itself."""
         image, rows = batch.image, unlabelled.nonzero()[:, 0]
         kept = torch.ones_like(image[:, :1], dtype=torch.bool)
         donor = torch.arange(len(batch), device=image.device)
         if len(rows):
             image = image.clone()
             image[rows] = self.augment(image[rows])
-            donor[rows] = rows[torch.randperm(len(rows)).to(rows)]
+        if len(rows) > 1:
+            circle = rows[torch.randperm(len(rows)).to(rows)]
+            donor[circle] = circle.roll(1)
             kept[rows] = self.cutmix.masks(len(rows), (image.shape[-2], image.shape[-1])).to(kept.device)
         return Challenge(torch.where(kept, image, image[donor]), kept, donor)
 

@@ -53,5 +53,5 @@ def test_what_no_cycle_can_be_is_refused() -> None:
         run(OneCycle(), torch.optim.Adagrad)
     with pytest.raises(RecipeError, match=r"expected 0 < rise < 1 and 0 < final <= start <= 1; got 1.0"):
         OneCycle(rise=1.0)
-    with pytest.raises(RecipeError, match="expected a run with an end"):
+    with pytest.raises(RecipeError, match="expected a run with a known end"):
         OneCycle()(torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))]), math.inf)

@@ -115,6 +115,20 @@ def test_the_student_sees_the_donors_pixels_outside_its_own() -> None:
     assert set(seen.donor[[1, 2, 4, 5]].tolist()) == {1, 2, 4, 5}
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_no_image_is_mixed_with_itself(count: int) -> None:
+    m, b = module(augment=nn.Identity(), cutmix=CutMix(1.0)), mixed([(0, METRIC_DEPTH)] + [(1, NOTHING)] * count)
+    for _ in range(8):
+        seen = m.challenge(b, m.unlabelled(b))
+        rows = torch.arange(1, count + 1)
+        assert sorted(seen.donor.tolist()) == list(range(count + 1))
+        if count == 1:
+            assert seen.kept.all()
+        else:
+            assert (seen.donor[rows] != rows).all()
+            assert not seen.kept[rows].flatten(1).all(1).any()
+
+
 def test_the_teacher_sees_the_clean_image_and_the_student_does_not() -> None:
     shown: list[Tensor] = []
     teacher = network(1)
@@ -281,6 +295,22 @@ def test_a_teacher_comes_from_its_checkpoint(scenes: Path, tmp_path: Path) -> No
         assert_close(target[1:3], trained.eval()(b.image[1:3]))
 
 
+def test_features_are_never_tied_to_an_encoder_that_was_not_trained(tmp_path: Path) -> None:
+    """A checkpoint rebuilds the student alone: its encoder before training is not in there."""
+    memory, run = Memory([batch([(0, METRIC_DEPTH)] * 2, size=(32, 32))], (METRIC_DEPTH,)), trainer(tmp_path)
+    build = partial(midas_timm, "mobilenetv2_035", pretrained=False, features=8)
+    student = SemiSupervisedModule(build(), unlabelled_weight=0.0, optimizer=sgd)
+    run.fit(student, datamodule=memory)
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    load = partial(SemiSupervisedModule.load_from_checkpoint, tmp_path / "last.ckpt", unlabelled_weight=0.0, optimizer=sgd)
+    again = load()
+    assert_close(again.model.state_dict(), student.model.state_dict(), rtol=0, atol=0)
+    with pytest.raises(RecipeError, match="expected the frozen encoder; no checkpoint holds it"):
+        trainer(tmp_path).fit(again, datamodule=memory)
+    trainer(tmp_path).fit(load(feature_weight=0.0), datamodule=memory)
+    trainer(tmp_path).fit(load(model=build()), datamodule=memory)
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="has no label and there is no teacher"):
         step(module(teacher=None), mixed())
@@ -288,6 +318,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path).fit(module(teacher=None), datamodule=Memory([mixed()], KINDS))
     with pytest.raises(RecipeError, match="pseudo_labelled to name training sets, set0, set1; got films"):
         trainer(tmp_path).fit(module(pseudo_labelled=["films"]), datamodule=Memory([mixed()], KINDS))
+    with pytest.raises(RecipeError, match="expected a teacher that states its representation; Identity does not"):
+        module(teacher=nn.Identity())
+    with pytest.raises(RecipeError, match="unlabelled, labelled or all; got 'both'"):
+        module(feature_images="both")
     with pytest.raises(RecipeError, match="not all 0"):
         module(labelled_weight=0.0, unlabelled_weight=0.0, feature_weight=0.0)
     logarithm = {"representation": Representation.LOG_DISPARITY, "output_activation": "none"}
