@@ -18,6 +18,7 @@ from depthkit.errors import CheckpointError, LabelError, RecipeError
 from depthkit.evaluation import PROTOCOLS, InputResize, OutputResize, Protocol, ProtocolMetrics, find_protocol
 from depthkit.models import DepthNet, build
 from depthkit.paradigms.schedules import Schedule
+from depthkit.representation import convert
 from depthkit.types import Ambiguity, Batch, LabelKind
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
@@ -188,11 +189,17 @@ class DepthModule(LightningModule):
             metrics.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Predict at the size of the source, ``(B, 1, H, W)``; the network sees about as many pixels as in training."""
+        """Predict at the size of the source, ``(B, 1, H, W)``; the network sees about as many pixels as in training.
+
+        What it predicts is resized in ``model.resize_space`` if it has one, else as it is.
+        """
         height, width = self.input_size or batch.image.shape[-2:]
         resize = InputResize((height * width) ** 0.5, "area", antialias=True)
         prediction = self(resize(batch.image, self.model.size_multiple)).float()
-        return OutputResize()(prediction, (batch.image.shape[-2], batch.image.shape[-1]))
+        own = self.model.representation
+        space = getattr(self.model, "resize_space", own)
+        resized = OutputResize()(convert(prediction, own, space), (batch.image.shape[-2], batch.image.shape[-1]))
+        return convert(resized, space, own)
 
     def on_validation_start(self) -> None:
         """Validate with the weights that count; see ``LookaheadRAdam``."""

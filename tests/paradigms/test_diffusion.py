@@ -286,6 +286,14 @@ def test_validation_is_in_metres_without_alignment(tmp_path: Path) -> None:
     assert_close(run.callback_metrics["val/memory/abs_rel"].float(), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_predictions_are_resized_in_y() -> None:
+    m, b = module(), labelled(size=(15, 23))
+    small = 0.5 + 19.5 * torch.rand(4, 1, 8, 8)
+    m.model.forward = lambda image: small
+    y = torch.nn.functional.interpolate(m.model.codec.encode(small, small > 0), (15, 23), mode="bilinear")
+    assert_close(m.predict_step(b, 0), m.model.codec.decode(y), rtol=1e-3, atol=0)
+
+
 def test_half_precision_is_the_unets_alone() -> None:
     """The VAE encodes in float32 whatever the trainer's precision, and the loss is float32, too."""
     m, b = module(), labelled()
