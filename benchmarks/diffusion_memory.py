@@ -1,4 +1,4 @@
-"""Memory to fine-tune the UNet of Stable Diffusion 2, by configuration: computed, not measured.
+"""Memory and arithmetic to fine-tune the UNet of Stable Diffusion 2, by configuration: computed, not measured.
 
 The network runs on PyTorch's meta device, where tensors have shapes and no memory, with the casts that CUDA's autocast makes;
 what autograd keeps for the backward pass is counted, each storage once. The peak is taken to be at the end of the forward
@@ -9,6 +9,9 @@ kernel. The second stage, end to end, keeps the VAE's decoder in float32, too.
 Left out: the CUDA context (about 0.5 GB), the allocator's fragmentation, temporary tensors inside kernels, the VAE's encoding,
 which is over by then, and the temporary copies of Adam's step, when the activations are gone. Gradients accumulated over
 several micro-batches take no more memory than those of one: an effective batch of 32 costs what its micro-batch does.
+
+Arithmetic is counted in a step that does run on the meta device: what the VAE encodes, forward, backward and what is
+recomputed, a multiplication and an addition being two. Divided by what a GPU sustains, it is the time of an optimizer step.
 
 Run: python benchmarks/diffusion_memory.py --size 480 640 --micro-batch 1 2 16
 """
@@ -22,10 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from depthkit.models import LatentDiffusionDepth, latent_diffusion
 
-GB = 1e9
+GB, TERA = 1e9, 1e12
 BLOCKS = (
     "ResnetBlock2D",
     "Transformer2DModel",
@@ -116,11 +120,26 @@ def activations(
     return kept.bytes, largest
 
 
+def arithmetic(model: LatentDiffusionDepth, size: tuple[int, int], recompute: bool, end_to_end: bool) -> int:
+    """Operations of one image in a training step; the optimizer's do not count."""
+    for part in (model.unet, model.vae):
+        (part.enable_gradient_checkpointing if recompute else part.disable_gradient_checkpointing)()
+    image = torch.empty(1, 3, *size, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        with torch.no_grad():
+            latents = [model.vae.encode(image).latent_dist.mode() for _ in range(1 if end_to_end else 2)]  # depth's, too
+        output = model.predict(latents[0], latents[-1], torch.zeros(1, dtype=torch.int64, device="meta"))
+        (model.vae.decode(output, return_dict=False)[0] if end_to_end else output).square().mean().backward()
+    return counter.get_total_flops()
+
+
 def main() -> None:
-    """Compute and print a table."""
+    """Compute and print two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"), help="of the images [px]")
     parser.add_argument("--micro-batch", type=int, nargs="+", default=[1, 2, 16], help="images per forward pass")
+    parser.add_argument("--batch", type=int, default=32, help="images per optimizer step, for its time")
+    parser.add_argument("--sustained", type=float, default=35.0, help="TFLOP/s of the GPU, for the same")
     options = parser.parse_args()
     with torch.device("meta"):
         model = latent_diffusion(pretrained=False).train()
@@ -139,6 +158,12 @@ def main() -> None:
         stage, precision = ("end to end" if end_to_end else "latents"), ("bf16 autocast" if bf16 else "float32")
         numbers = f"{fixed / GB:.1f} | {whole / GB:.1f} | {(fixed + whole) / GB:.1f}"
         print(f"| {stage} | {precision} | {'yes' if recompute else 'no'} | {batch} | {numbers} |", flush=True)
+    print(f"\n| stage | checkpointing | TFLOP per image | step of {options.batch} at {options.sustained:g} TFLOP/s [s] |")
+    print("|---|---|--:|--:|")
+    for end_to_end, recompute in itertools.product((False, True), (False, True)):
+        each = arithmetic(model, tuple(options.size), recompute, end_to_end) / TERA
+        stage, seconds = ("end to end" if end_to_end else "latents"), options.batch * each / options.sustained
+        print(f"| {stage} | {'yes' if recompute else 'no'} | {each:.1f} | {seconds:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
