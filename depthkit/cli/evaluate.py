@@ -40,7 +40,7 @@ def evaluate(
         num_workers: processes that read and decode.
         device: where the network runs, such as `cuda`.
         allow: beginnings of further Python names that may be imported to build the checkpoint's network.
-        flip: also predict each mirrored image and average the two, as Monodepth2's post-processing does.
+        flip: also predict each mirrored image and average the two, as Monodepth2 (disparity) and ZoeDepth (depth) are scored.
         sampling: of a latent diffusion model, instead of its own: `--sampling.steps 10 --sampling.members 5`.
     """
     console = Console(soft_wrap=True, highlight=False)

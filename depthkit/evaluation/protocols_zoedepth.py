@@ -143,7 +143,8 @@ _DIODE_OUTDOOR = (
 def _test(
     name: str, tables: str, figures: Mapping[str, Mapping[str, float]], cap: float, crop: Crop, **settings: Any
 ) -> Protocol:
-    """One test. The code aligns the corners of its input, too; here only those of its prediction are.
+    """One test. The code aligns the corners of its input, too; here only those of its prediction are. It also brings Hypersim,
+    DIODE and DDAD to another size first; here images are resized once.
 
     The figures are of predictions averaged with those of the mirrored image.
     """
@@ -195,7 +196,8 @@ def _tests() -> Iterator[Protocol]:
     yield _test("hypersim", f", table 3{both}", hypersim, 80.0, EIGEN_NYU_ON_HYPERSIM, **_INDOOR)
     yield _test("diml_indoor", ", released code, without figures", {}, 10.0, EIGEN_NYU_ON_ANY, near=0.0, **_INDOOR)
     yield _test("vkitti2", f", table 4{both}", vkitti2, 80.0, GARG_IN_KB, shown=KB_CROP, **_OUTDOOR)
-    yield _test("ddad", ", table 4", ddad, 80.0, GARG_IN_KB, shown=KB_CROP, **_OUTDOOR)
+    # whatever the released settings say, DDAD is shown whole, and scored in Garg's fractions of its own size
+    yield _test("ddad", ", table 4", ddad, 80.0, GARG, **_OUTDOOR)
     yield _test("diml_outdoor", ", table 4", diml, 80.0, GARG, near=2.0, **_OUTDOOR)
     yield _test("diode_outdoor", f", table 4{both}", diode, 80.0, GARG, **_OUTDOOR)
 

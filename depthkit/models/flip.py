@@ -1,4 +1,4 @@
-"""Predict an image and its mirror image, and take the best of both at the sides."""
+"""Predict an image and its mirror image, and average the two."""
 
 from typing import Any
 
@@ -10,11 +10,12 @@ from depthkit.types import REPRESENTATIONS, Representation
 
 
 class FlipAverage(nn.Module):
-    """Average of a network's map of an image and its mirrored map of the mirrored image (Godard et al. 2017).
+    """Average of a network's map of an image and its mirrored map of the mirrored image, as the network returns them.
 
-    Over the leftmost 5 % of the width the map of the mirrored image counts alone, over the rightmost 5 % that of the image;
-    both fade into the mean over the next 5 %. A stereo-trained network knows least at its left border, which the other view
-    did not see. Maps are averaged as the network returns them: published for disparity. It costs two predictions.
+    Of depth, the mean of the two (ZoeDepth, Depth Anything's metric networks). Of disparity, as Godard et al. 2017: over the
+    leftmost 5 % of the width the map of the mirrored image counts alone, over the rightmost 5 % that of the image, and both
+    fade into the mean over the next 5 %. A stereo-trained network knows least at its left border, which the other view did
+    not see. It costs two predictions.
 
     Args:
         model: called on RGB in [0, 1], ``(B, 3, H, W)``, and returning ``(B, 1, h, w)``.
@@ -57,6 +58,8 @@ class FlipAverage(nn.Module):
         """The averaged map, ``(B, 1, h, w)``."""
         seen, mirrored = self.model(torch.cat([image, image.flip(-1)])).chunk(2)
         mirrored = mirrored.flip(-1)
+        if self.representation in (Representation.DEPTH, Representation.LOG_DEPTH):
+            return (seen + mirrored) / 2
         left = self._left(seen)
         right = left.flip(-1)
         averaged: Tensor = right * seen + left * mirrored + (1 - left - right) * (seen + mirrored) / 2

@@ -134,7 +134,7 @@ class SemiSupervisedModule(DepthModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in ``DepthModule``; without ``model``, without a frozen encoder, which no checkpoint holds: not to train on with."""
+        """As in ``DepthModule``; without ``model`` it has no frozen encoder, which no checkpoint holds, and cannot train on."""
         module = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
         if "model" not in kwargs:  # the copy of an encoder with random weights
             module._outside = (module._outside[0], None)

@@ -172,6 +172,9 @@ def test_a_window_refuses_a_smaller_image():
         ("kitti", (375, 1242), (166, 372, 56, 1185)),
         ("vkitti2", (375, 1242), (166, 372, 56, 1185)),
         ("diode_outdoor", (768, 1024), (313, 761, 36, 987)),
+        ("ddad", (1216, 1936), (496, 1206, 69, 1866)),
+        ("sun_rgbd", (441, 591), (45, 441, 41, 591)),
+        ("sun_rgbd", (530, 730), (45, 471, 41, 601)),
     ],
 )
 def test_pixels_outside_the_crop_are_not_scored_and_all_inside_are(name, size, rectangle):
