@@ -63,7 +63,7 @@ class DepthDataModule(LightningDataModule):
         shuffle_window: consecutive samples per dataset and worker that are shuffled together, held in memory undecoded.
         epoch_size: samples in an epoch over all ranks (MiDaS: 72,000); None for as many as the sources hold.
         drop_last: leave out what fills no batch on every rank; otherwise batches shrink so that nothing is left out.
-        max_broken_fraction: share of the samples that may be unreadable before the run stops, rounded up to whole samples of a rank.
+        max_broken_fraction: share of a rank's samples that may be unreadable before the run stops, rounded up to whole ones.
         multiprocessing_context: how workers start: ``fork``, ``spawn`` or ``forkserver``; None for Python's default.
 
     Raises:

@@ -31,6 +31,7 @@ from depthkit.data.convert.frames import (
 )
 from depthkit.data.convert.neighbours import Spacing, Target, timeline, with_neighbours
 from depthkit.data.shards import Reject
+from depthkit.data.shards.images import PICTURES
 from depthkit.errors import GeometryError, LabelError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample, Views
 
@@ -38,7 +39,6 @@ DEPTH_SCALE = 0.001
 """Metres per integer of a depth PNG."""
 DISPARITY_SCALE = 1 / 256
 """Pixels per integer of a disparity PNG."""
-_IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
 class Label(StrEnum):
@@ -138,7 +138,7 @@ def _files(root: Path, name: str = "") -> dict[str, str]:
     folder = root / name
     if not folder.is_dir():
         return {}
-    files = sorted((file for file in folder.iterdir() if file.suffix.lower() in _IMAGES), key=_in_order)
+    files = sorted((file for file in folder.iterdir() if file.suffix.lower() in PICTURES), key=_in_order)
     return {file.stem: f"{name}/{file.name}" if name else file.name for file in files}
 
 

@@ -12,13 +12,11 @@ import numpy as np
 
 from depthkit.data.convert.files import names_in, read_bytes, read_png16
 from depthkit.data.shards.build import Reject
-from depthkit.data.shards.images import decode_image
+from depthkit.data.shards.images import PICTURES, decode_image
 from depthkit.errors import DepthKitError, GeometryError, LabelError, RecipeError, ShapeError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 UNLABELLED = LabelKind(Ambiguity.UNLABELLED, Representation.DEPTH)
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-"""What names of pictures end in, small or large."""
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 _SATURATED = 65535  # cameras and converters mean "no value" or "too far" by it
@@ -288,21 +286,25 @@ def camera_matrix(numbers: Sequence[float], where: str) -> np.ndarray:
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
 
-def check_folder(root: Path, content: str) -> None:
+def check_folder(root: Path, content: str, *names: str) -> None:
     """Nothing, if there is a folder.
 
     Args:
         root: what should be one.
         content: what it should hold, for the message.
+        names: of files without which it is another.
 
     Raises:
-        DepthKitError: there is something else, or nothing.
+        DepthKitError: there is something else, or nothing, or a file is not in it.
     """
     if not root.is_dir():
         packed = root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".bag")
         found = "an archive" if packed and root.exists() else "a file" if root.exists() else "nothing"
         remedy = "Unpack it first." if found == "an archive" else "Check the path."
         raise DepthKitError(f"expected a folder with {content} at {root}; found {found}. {remedy}")
+    for name in names:
+        if not (root / name).exists():
+            raise wrong_layout(name, root)
 
 
 def wrong_layout(expected: str, root: Path) -> DepthKitError:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from depthkit.data.convert.dataset import Dataset
@@ -53,7 +54,8 @@ def frames(root: str | Path, split: str, *, split_file: str | Path | None = None
         DepthKitError: the folder is not laid out like this, or h5py is not installed.
     """
     root = Path(root)
-    check_folder(root, f"Hypersim's scenes, such as ai_001_001, and {SPLIT_FILE}")
+    own = [SPLIT_FILE] if split_file is None else []
+    check_folder(root, f"Hypersim's scenes, such as ai_001_001, and {SPLIT_FILE}", *own)
     rows = _listed(root / SPLIT_FILE if split_file is None else Path(split_file), split)
     if not any((root / scene).is_dir() for scene, *_ in rows):
         raise wrong_layout(f"{rows[0][0] if rows else 'ai_001_001'} and other scenes", root)
@@ -83,15 +85,18 @@ def tone_map(radiance: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
     Args:
         radiance: float, ``(H, W, 3)``.
-        valid: bool, ``(H, W)``, where something was rendered; elsewhere there is a background that must not count.
+        valid: bool, ``(H, W)``, where something was rendered; elsewhere there is a background that must not count, nor does
+            what is not finite.
 
     Returns:
         uint8, ``(H, W, 3)``.
     """
     brightness = radiance @ np.array([0.3, 0.59, 0.11], radiance.dtype)
-    bright = float(np.percentile(brightness[valid], BRIGHT)) if valid.any() else 1.0
+    seen = brightness[valid & np.isfinite(brightness)]
+    bright = float(np.percentile(seen, BRIGHT)) if seen.size else 1.0
     exposure = BRIGHTEST**GAMMA / bright if bright > 1e-4 else 0.0  # a black picture stays black
-    return np.rint(255 * np.clip(exposure * radiance, 0, 1) ** (1 / GAMMA)).astype(np.uint8)
+    picture = cv2.pow(np.clip(exposure * radiance, 0, 1), 1 / GAMMA)
+    return np.rint(255 * picture, out=picture).astype(np.uint8)
 
 
 def planar_depth(distance: np.ndarray, focal: float) -> np.ndarray:
@@ -133,7 +138,7 @@ def _listed(file: Path, split: str) -> list[tuple[str, str, str]]:
 def _picture(root: Path, name: str) -> np.ndarray:
     radiance = read_h5(root / name, "dataset").astype(np.float32)
     entities = name.replace("_final_hdf5", "_geometry_hdf5").replace(".color.", ".render_entity_id.")
-    return tone_map(radiance, (read_h5(root / entities, "dataset") != -1) & np.isfinite(radiance).all(2))
+    return tone_map(radiance, read_h5(root / entities, "dataset") != -1)
 
 
 def _read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:

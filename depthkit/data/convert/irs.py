@@ -44,7 +44,8 @@ def frames(root: str | Path, split: str, *, split_file: str | Path | None = None
         DepthKitError: the folder is not laid out like this, or OpenEXR is not installed.
     """
     root = Path(root)
-    check_folder(root, f"IRS's Home, Office, Restaurant, Store and lists/{LISTS[split]}")
+    own = [f"lists/{LISTS[split]}"] if split_file is None else []
+    check_folder(root, f"IRS's Home, Office, Restaurant, Store and lists/{LISTS[split]}", *own)
     file = root / "lists" / LISTS[split] if split_file is None else Path(split_file)
     lines = [line.split() for line in read_bytes(file).decode("utf-8", "replace").splitlines() if line.strip()]
     if not lines or any(len(line) < 3 for line in lines):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from depthkit.data.convert.dataset import Dataset
-from depthkit.data.convert.files import read_bytes, read_h5, read_h5_words
+from depthkit.data.convert.files import read_h5, read_h5_words
 from depthkit.data.convert.frames import Annotation, Frame, Frames, camera_matrix, check_folder, key_of, member
 from depthkit.data.convert.matlab import read_mat
 from depthkit.data.shards.images import ImageFormat
@@ -53,10 +53,7 @@ def frames(root: str | Path, split: str, *, depth: Depth | str = Depth.FILLED) -
         DepthKitError: a file is missing or is another, or h5py or SciPy is not installed.
     """
     root, depth = Path(root), member(Depth, depth, "depth")
-    check_folder(root, f"{FILE} and {SPLITS}")
-    for name in (FILE, SPLITS):
-        if not (root / name).is_file():
-            read_bytes(root / name)  # says that it is not there
+    check_folder(root, f"{FILE} and {SPLITS}", FILE, SPLITS)
     numbers = np.sort(np.asarray(read_mat(root / SPLITS, f"{split}Ndxs"), np.int64).ravel())
     camera = camera_matrix(CAMERA, "NYU Depth V2")
     found = tuple(Frame(key_of("nyu", f"{n:05d}"), f"{FILE}#{n}", f"{FILE}#{n}", intrinsics=camera, size=SIZE) for n in numbers)
@@ -74,7 +71,7 @@ def tested_rooms(root: str | Path) -> frozenset[str]:
         DepthKitError: a file is missing or is another, or h5py or SciPy is not installed.
     """
     root = Path(root)
-    check_folder(root, f"{FILE} and {SPLITS}")
+    check_folder(root, f"{FILE} and {SPLITS}", FILE, SPLITS)
     scenes = read_h5_words(root / FILE, "scenes")
     numbers = np.asarray(read_mat(root / SPLITS, "testNdxs"), np.int64).ravel()
     return frozenset(room(scenes[number - 1]) for number in numbers)

@@ -10,10 +10,10 @@ from typing import Any, overload
 
 from depthkit.data.convert.dataset import Dataset
 from depthkit.data.convert.files import read_bytes
-from depthkit.data.convert.frames import PICTURES, UNLABELLED, check_folder, key_of, wrong_layout
+from depthkit.data.convert.frames import UNLABELLED, check_folder, key_of, wrong_layout
 from depthkit.data.reading import read_named
 from depthkit.data.shards.build import Reject
-from depthkit.data.shards.images import decode_image
+from depthkit.data.shards.images import PICTURES, decode_image
 from depthkit.errors import DepthKitError
 from depthkit.types import LabelKind, Sample
 

@@ -16,12 +16,13 @@ from PIL import Image, UnidentifiedImageError
 
 from depthkit.data.convert.dataset import Dataset
 from depthkit.data.convert.files import names_in, read_bytes
-from depthkit.data.convert.frames import PICTURES, Frames, check_folder, key_of, member, part, read_picture, wrong_layout
+from depthkit.data.convert.frames import Frames, check_folder, key_of, member, part, read_picture, wrong_layout
 from depthkit.data.convert.optical_flow import Raft
 from depthkit.data.convert.sky import Sky
 from depthkit.data.convert.stereo_labels import KIND, Flow, Rules, StereoLabels, preset, stereo_frame
 from depthkit.data.convert.stereo_layout import Eyes, Layout, arrange, found_layout
 from depthkit.data.shards import Reject
+from depthkit.data.shards.images import PICTURES
 from depthkit.errors import DepthKitError, LabelError, ShapeError
 from depthkit.types import Sample, Views
 

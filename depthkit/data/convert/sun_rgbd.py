@@ -17,7 +17,6 @@ from depthkit.data.convert.cameras import read_camera
 from depthkit.data.convert.dataset import Dataset
 from depthkit.data.convert.files import names_in, read_png16
 from depthkit.data.convert.frames import (
-    PICTURES,
     Annotation,
     Frame,
     Frames,
@@ -28,6 +27,7 @@ from depthkit.data.convert.frames import (
 )
 from depthkit.data.convert.matlab import read_mat
 from depthkit.data.shards import Reject
+from depthkit.data.shards.images import PICTURES
 from depthkit.data.shards.label import DepthFormat
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 

@@ -13,11 +13,10 @@ from PIL import Image, UnidentifiedImageError
 from depthkit.data.reading import read_shard
 from depthkit.data.shards import ShardIndex
 from depthkit.data.shards.codec import VIEW, check_key
-from depthkit.data.shards.images import EXTENSIONS, ImageFormat, decode_image, encode_image
+from depthkit.data.shards.images import EXTENSIONS, PICTURES, ImageFormat, decode_image, encode_image
 from depthkit.errors import DepthKitError, ShardError
 from depthkit.types import Views
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _CAMERA = ("intrinsics", "world_from_camera", "frames_from_camera", "stereo_baseline", "source")
 _ORIENTATION = 0x0112  # the EXIF tag of how the camera was held
 _LONGEST_KEY = 64
@@ -117,9 +116,9 @@ def open_pool(root: str | Path, *, split: str | None = None, images_per_shard: i
         raise ShardError(f"expected a folder of images or shards at {root}; there is none. Check the path.")
     if images_per_shard < 1:
         raise ShardError(f"expected images_per_shard >= 1; got {images_per_shard}.")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES and file.is_file())
     if not files:
-        raise ShardError(f"expected images ({', '.join(sorted(_SUFFIXES))}) or shards in {root}; found none. Check the path.")
+        raise ShardError(f"expected images ({', '.join(PICTURES)}) or shards in {root}; found none. Check the path.")
     split, listing = split or "train", hashlib.sha256()
     for file in files:
         listing.update(f"{file.relative_to(folder)}\0{file.stat().st_size}\n".encode())

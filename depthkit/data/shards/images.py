@@ -12,6 +12,8 @@ JPEG_QUALITY = 95
 _COLOUR: int = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)  # the former saves a pass, and older versions lack it
 EXTENSIONS = ("jpg", "png", "webp")
 """What an image member's name may end in."""
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+"""What names of picture files end in, small or large: those that can be told to be whole."""
 
 
 class ImageFormat(StrEnum):
