@@ -12,15 +12,23 @@ def _shape(x: Tensor) -> tuple[int, ...]:
 
 def check_map(name: str, x: Tensor) -> None:
     """``x`` is a floating-point map, ``(B, 1, H, W)``."""
+    check_tensor(name, x)
     if x.ndim != 4 or x.shape[1] != 1:
         raise ShapeError(f"expected {name} of shape (B, 1, H, W); got {_shape(x)}. Add the batch or channel axis with [None].")
     if not x.is_floating_point():
         raise ShapeError(f"expected {name} in floating point; got {x.dtype}. Convert stored integers to their unit first.")
 
 
+def check_tensor(name: str, x: Tensor) -> None:
+    """``x`` is a tensor, not an array of another library."""
+    if not isinstance(x, Tensor):
+        raise ShapeError(f"expected {name} as a torch.Tensor; got {type(x).__name__}. Pass torch.as_tensor(x).")
+
+
 def check_map_pair(pred: Tensor, target: Tensor, valid: Tensor) -> None:
     """``pred`` and ``target`` are maps of one shape and ``valid`` is their bool mask, all ``(B, 1, H, W)``."""
     check_map("pred", pred)
+    check_tensor("target", target)
     if pred.shape != target.shape:
         raise ShapeError(
             f"expected pred and target of one shape (B, 1, H, W); got {_shape(pred)} and {_shape(target)}. "
@@ -32,6 +40,7 @@ def check_map_pair(pred: Tensor, target: Tensor, valid: Tensor) -> None:
 
 def check_valid(valid: Tensor, like: Tensor) -> None:
     """``valid`` is a bool mask of the batch and image size of ``like``."""
+    check_tensor("valid", valid)
     expected = (like.shape[0], 1, *like.shape[-2:])
     if valid.dtype != torch.bool or _shape(valid) != expected:
         raise ShapeError(

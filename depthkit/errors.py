@@ -25,6 +25,10 @@ class AlignmentError(DepthKitError):
     """A prediction cannot be aligned to its label."""
 
 
+class TrainingError(DepthKitError):
+    """Training broke down: its weights are no longer finite."""
+
+
 class ShardError(DepthKitError):
     """A shard, its index or a sample in it cannot be written, read or trusted."""
 

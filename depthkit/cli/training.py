@@ -1,6 +1,7 @@
 """``depthkit fit | validate | test | predict``: LightningCLI whose recipes are OmegaConf files."""
 
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,7 +12,9 @@ from zipfile import is_zipfile
 from jsonargparse import ArgumentError
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from depthkit.callbacks import SaveOnTermination
 from depthkit.cli.predictions import PredictionWriter
 from depthkit.data import DepthDataModule
 from depthkit.errors import CheckpointError, RecipeError
@@ -34,7 +37,7 @@ class DepthCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False},
             seed_everything_default=0,
-            trainer_defaults={"callbacks": list(callbacks)},
+            trainer_defaults={"callbacks": [SaveOnTermination(), *callbacks]},
             args=list(arguments),
         )
 
@@ -50,20 +53,21 @@ class DepthCLI(LightningCLI):
         """
         config = self.config[self.subcommand]
         checkpoint = config.get("ckpt_path")
-        if checkpoint == "last":
+        if checkpoint in ("last", "auto"):
             root = Path(config.trainer.default_root_dir or ".")
-            if (newest := last_checkpoint(root)) is None:
+            newest = last_checkpoint(root, *_folders(config.trainer))
+            if newest is None and checkpoint == "last":
                 raise CheckpointError(
-                    f"expected a last.ckpt under {root}/lightning_logs; there is none. Give the checkpoint's path, or "
-                    "trainer.default_root_dir as in the run to go on with."
+                    f"expected a last.ckpt of a run under {root}; there is none. Give the checkpoint's path, or "
+                    "trainer.default_root_dir as in the run to go on with; `auto` instead of `last` begins where there is none."
                 )
-            config["ckpt_path"] = checkpoint = str(newest)
+            config["ckpt_path"] = checkpoint = None if newest is None else str(newest)
         elif self.subcommand == "predict" and checkpoint is None:
             raise CheckpointError("expected a checkpoint to predict with; got none. Give --ckpt_path.")
         if checkpoint not in (None, *_KEYWORDS) and "://" not in checkpoint and not Path(checkpoint).is_file():
             raise CheckpointError(
                 f"expected a checkpoint at {checkpoint or '(an empty path)'}; there is none. "
-                "Give a file, or `last` for the newest of trainer.default_root_dir."
+                "Give a file, `last` for the newest of trainer.default_root_dir, or `auto` for that if there is one."
             )
 
     def instantiate_classes(self) -> None:
@@ -89,7 +93,7 @@ class DepthCLI(LightningCLI):
         run(**options | {"verbose": False})  # the trainer's own table has a column per set and cuts off names
         rows: dict[str, dict[str, float]] = {}
         for name, value in self.trainer.callback_metrics.items():
-            _, dataset, metric = name.split("/")
+            dataset, _, metric = name.removeprefix(f"{part}/").rpartition("/")  # a subclass may log names of its own
             rows.setdefault(dataset, {})[metric] = float(value)
         if self.trainer.is_global_zero:
             sys.stdout.write(f"{part} sets, protocols: {self.model.protocols}\n\n{table_of(rows)}\n")
@@ -113,10 +117,17 @@ class DepthCLI(LightningCLI):
             )
 
 
-def last_checkpoint(root: Path) -> Path | None:
-    """The newest ``last.ckpt`` of the runs under ``trainer.default_root_dir``."""
-    found = root.glob("lightning_logs/*/checkpoints/last.ckpt")
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+def last_checkpoint(root: Path, *folders: Path) -> Path | None:
+    """The newest ``last.ckpt`` in folders, and of the runs under ``trainer.default_root_dir``, whichever logger names them."""
+    found = [*root.glob("*/*/checkpoints/last.ckpt"), *(folder / "last.ckpt" for folder in folders)]
+    return max((path for path in found if path.is_file()), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _folders(trainer: Any) -> list[Path]:
+    """Folders that the recipe's own callbacks write checkpoints to."""
+    callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+    options = [callback.get("init_args") or {} for callback in callbacks if callback]
+    return [Path(found["dirpath"]) for found in options if found.get("dirpath")]
 
 
 def sentence(message: str) -> str:
@@ -130,4 +141,8 @@ def sentence(message: str) -> str:
 def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> DepthCLI:
     """Run one of the four commands with its arguments, ``["fit", "--config", ...]``, and callbacks beside the recipe's."""
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the command line is ours to pass on
-    return DepthCLI(arguments, callbacks)
+    try:
+        return DepthCLI(arguments, callbacks)
+    except SIGTERMException:  # an exit code of 0 would tell a scheduler that training is done
+        sys.stderr.write("Stopped by SIGTERM; the same command with --ckpt_path last goes on.\n")
+        sys.exit(128 + signal.SIGTERM)

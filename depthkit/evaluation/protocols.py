@@ -1,6 +1,7 @@
 """The protocols by name. To add a benchmark, add an entry."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
@@ -90,11 +91,22 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of that name.
+    """The protocol of that name, or one of your own by its path, such as ``mylab.protocols.INDOOR``.
 
     Raises:
         RecipeError: there is none.
     """
-    if name not in PROTOCOLS:
-        raise RecipeError(f"unknown protocol {name!r}; expected one of {', '.join(PROTOCOLS)}.")
-    return PROTOCOLS[name]
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        raise RecipeError(f"unknown protocol {name!r}; expected one of {', '.join(PROTOCOLS)}, or the path of your own.")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(
+            f"expected a Protocol at {name}; it cannot be imported ({error}). Put its folder on PYTHONPATH."
+        ) from error
+    if not isinstance(found, Protocol):
+        raise RecipeError(f"expected a Protocol at {name}; it is a {type(found).__name__}.")
+    return found

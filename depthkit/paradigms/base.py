@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from depthkit import __version__
-from depthkit.errors import CheckpointError, LabelError, RecipeError
+from depthkit.errors import CheckpointError, LabelError, RecipeError, TrainingError
 from depthkit.evaluation import PROTOCOLS, InputResize, OutputResize, Protocol, ProtocolMetrics, find_protocol
 from depthkit.models import DepthNet, build
 from depthkit.paradigms.schedules import Schedule
@@ -23,6 +24,9 @@ from depthkit.types import Ambiguity, Batch, LabelKind
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 """Builds an optimizer from parameter groups; in a recipe, ``{class_path: torch.optim.Adam, init_args: {lr: 1.0e-4}}``."""
+
+_LOOK_EVERY = 50
+"""Batches between two looks at the losses of a run that does not log."""
 
 
 def adam(parameters: Iterable[Any]) -> Optimizer:
@@ -38,7 +42,7 @@ class DepthModule(LightningModule):
         optimizer: builds the optimizer from parameter groups.
         encoder_lr: learning rate of ``model.encoder``; None uses the optimizer's, 0 leaves the encoder's weights as they are.
         schedule: learning-rate schedule over the whole run, stepped every optimizer step.
-        protocols: evaluation protocol of all validation and test sets, or of each by its name.
+        protocols: evaluation protocol of all validation and test sets, or of each by its name; see ``find_protocol``.
         weights: checkpoint of an earlier run whose networks training starts from; they must be the same. To go on with an
             interrupted run, give the trainer its checkpoint instead.
         channels_last: keep the network's weights in the channels-last layout, faster on most hardware for convolutions.
@@ -67,6 +71,7 @@ class DepthModule(LightningModule):
         self.schedule = schedule or Schedule()
         self.protocols = protocols
         self.weights, self._loaded = weights, False
+        self._finite: Tensor | bool = True  # every loss since it was last looked at
         self.scores = nn.ModuleDict()
         self.dataset_names: tuple[str, ...] = ("data",)
         """Names of the training sets, in the order of ``Batch.dataset``; the datamodule's once training starts."""
@@ -129,6 +134,14 @@ class DepthModule(LightningModule):
             earlier = _run_of(self.weights)
             self.check_run(earlier)
             self.load_state_dict(self.state_of(earlier))
+
+    def on_train_start(self) -> None:
+        """Go on with the next unseen batch of the checkpoint's epoch.
+
+        ``configure_optimizers`` has asked for the number of steps, so the trainer made the loader before it read the
+        checkpoint's position, and would begin the epoch anew.
+        """
+        self.trainer.fit_loop._load_combined_loader_states()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember that training goes on from a checkpoint."""
@@ -225,9 +238,31 @@ class DepthModule(LightningModule):
             yield
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Count the samples that could not be read."""
+        """Count the samples that could not be read, and now and then see whether training broke down.
+
+        Raises:
+            TrainingError: the weights are not finite.
+        """
         broken = float(len(getattr(batch, "broken", ())))
         self.log("data/broken", broken, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True, batch_size=1)
+        if isinstance(outputs, Mapping):
+            self._finite = outputs["loss"].isfinite().all() & self._finite  # stays on the device: no step waits for it
+        every = self.trainer.log_every_n_steps or _LOOK_EVERY  # type: ignore[attr-defined]
+        if (self.trainer.fit_loop.total_batch_idx + 1) % every == 0:
+            finite, self._finite = self.trainer.strategy.reduce_boolean_decision(bool(self._finite)), True
+            if not finite:
+                self._check_weights()
+
+    def _check_weights(self) -> None:
+        """A loss that is not finite ends training once it has reached the weights; float16 steps over some of them."""
+        state = chain(self.named_parameters(), self.named_buffers())  # batch statistics, too, do not recover
+        broken = [name for name, values in state if not values.isfinite().all()]
+        if broken:
+            raise TrainingError(
+                f"expected finite weights; after {self.trainer.global_step} steps {len(broken)} of them, {broken[0]} for one, "
+                "are NaN or infinite, as was the loss. Go on from the last checkpoint, which is whole, with a lower learning "
+                "rate, trainer.gradient_clip_val, or bf16-mixed for float16; trainer.detect_anomaly names the operation."
+            )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer is given: the encoder's trainable weights, at ``encoder_lr``, and all others."""
@@ -244,7 +279,12 @@ class DepthModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store, as plain values, what a predictor needs to rebuild the network."""
+        """Store, as plain values, what a predictor needs to rebuild the network.
+
+        Raises:
+            TrainingError: the weights are not finite; no checkpoint is overwritten by such.
+        """
+        self._check_weights()
         checkpoint["depthkit"] = {
             "version": __version__,
             "model": self.model.config,
@@ -277,7 +317,7 @@ class DepthModule(LightningModule):
                     f"{checkpoint_path} does not say how its network was built. Pass it: "
                     f"{cls.__name__}.load_from_checkpoint(path, model=...)."
                 )
-            kwargs["model"] = build(facts["model"])
+            kwargs |= {part: build(facts[part]) for part in ("model", "pose_net") if facts.get(part) and part not in kwargs}
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
 

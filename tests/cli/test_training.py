@@ -1,11 +1,15 @@
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 from PIL import Image
 
 from depthkit.cli.main import main
+from depthkit.cli.training import last_checkpoint, run
 from depthkit.inference import DepthPredictor, load_prediction
 from depthkit.paradigms import AffineInvariantModule
 from depthkit.types import Ambiguity, Representation
@@ -63,6 +67,45 @@ def test_training_goes_on_from_a_checkpoint(options: list[str], checkpoint: Path
     main(["fit", *options, "--trainer.max_epochs=2", "--ckpt_path=last"])
     newest = max(checkpoint.parents[3].rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
     assert torch.load(newest, weights_only=True)["global_step"] == 2 * torch.load(checkpoint, weights_only=True)["global_step"]
+
+
+def test_auto_begins_a_run_and_goes_on_with_it_wherever_its_checkpoints_are(options: list[str], tmp_path: Path) -> None:
+    own = f"--trainer.callbacks=[{{class_path: ModelCheckpoint, init_args: {{save_last: true, dirpath: {tmp_path}/own}}}}]"
+    logger = ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}", "--trainer.logger.name=named"]
+    again = ["fit", *options, *logger, f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=auto"]
+    for epochs, place, file in (
+        (1, [], "named/*/checkpoints/last.ckpt"),
+        (2, [own], "own/last.ckpt"),
+        (3, [own], "own/last.ckpt"),
+    ):
+        main([*again, *place, f"--trainer.max_epochs={epochs}"])
+        newest = max(tmp_path.glob(file), key=lambda path: path.stat().st_mtime)
+        assert torch.load(newest, weights_only=True)["global_step"] == 3 * epochs
+
+
+def test_sigterm_ends_in_a_code_of_its_own_and_a_checkpoint(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["fit", *options, "--trainer.max_epochs=5", f"--trainer.default_root_dir={tmp_path}"]
+    with pytest.raises(SystemExit) as stop:
+        run(arguments, [LambdaCallback(on_train_batch_end=lambda *_: os.kill(os.getpid(), signal.SIGTERM))])
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert "--ckpt_path last goes on" in capsys.readouterr().err
+    assert torch.load(last_checkpoint(tmp_path), weights_only=True)["global_step"] == 1
+
+
+def test_numbers_that_a_subclass_logs_are_printed_too(
+    options: list[str], checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = AffineInvariantModule._score
+
+    def score(self: AffineInvariantModule, *args: object) -> object:
+        self.log("val/own", 0.25, batch_size=1)
+        return scored(self, *args)
+
+    monkeypatch.setattr(AffineInvariantModule, "_score", score)
+    main(["validate", *options, f"--ckpt_path={checkpoint}"])
+    assert "0.2500" in capsys.readouterr().out
 
 
 def test_test_and_evaluate_print_the_same_numbers(

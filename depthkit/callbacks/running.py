@@ -1,0 +1,66 @@
+"""What a run on a cluster needs: a checkpoint when the machine is taken away, and whether training waits for its data."""
+
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+
+class SaveOnTermination(Callback):
+    """Writes ``last.ckpt`` beside the run's other checkpoints when SIGTERM ends training; ``depthkit fit`` has one always.
+
+    The batch under way is finished first, so that a resumed run goes on with the next. During validation the checkpoint before
+    it stays the last one. A trainer without a ``ModelCheckpoint`` has no folder to write to.
+    """
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save, on all ranks, if the trainer stops at the end of a batch because of the signal."""
+        folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+        if isinstance(exception, SIGTERMException) and trainer.training and folder:
+            trainer.save_checkpoint(Path(folder) / "last.ckpt", weights_only=False)
+
+
+class Throughput(Callback):
+    """Logs ``speed/images_per_second`` over all ranks and ``speed/waiting``, the share of the time spent on getting batches.
+
+    A share near 0 says that the network is the bottleneck; near 1, reading and decoding are: raise ``data.num_workers``, or
+    write smaller images. Averages between two logged steps, on the first rank; validation and checkpoints do not count. On a
+    GPU the share is an upper bound, since the device may still be busy with the step before.
+    """
+
+    def __init__(self) -> None:
+        self._images, self._busy, self._waited = 0, 0.0, 0.0
+        self._start = 0.0  # of the batch
+        self._end: float | None = None  # of the batch before; None after what is no training
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """The batch is here: the wait for it is over."""
+        self._start = perf_counter()
+        self._waited += 0.0 if self._end is None else self._start - self._end
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the batch; log, and begin anew, where the trainer logs."""
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        logs = bool(every) and (trainer.fit_loop.total_batch_idx + 1) % every == 0
+        if logs and pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        self._end = perf_counter()
+        self._images, self._busy = self._images + len(batch), self._busy + self._end - self._start
+        if logs:
+            seconds = self._busy + self._waited
+            pl_module.log("speed/images_per_second", self._images * trainer.world_size / seconds, batch_size=1)
+            pl_module.log("speed/waiting", self._waited / seconds, batch_size=1)
+            self._images, self._busy, self._waited = 0, 0.0, 0.0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What follows is no wait for data."""
+        self._end = None
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """What follows is no wait for data."""
+        self._end = None

@@ -1,0 +1,96 @@
+"""What is kept when a run is told to stop, and what its log says of its speed."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from depthkit.callbacks import SaveOnTermination, Throughput
+from depthkit.data import DepthDataModule, ShardSource
+from depthkit.paradigms import AffineInvariantModule, CosineDecay
+from tests.contracts.paradigm import METRIC_DEPTH, Memory, TinyNet, batch, trainer
+from tests.contracts.ranks import on_ranks
+
+EPOCH = 3  # batches of two in six scenes
+
+
+class Signal(Callback):
+    """The scheduler: SIGTERM to this process after so many batches."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.after:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run(root: Path, scenes: Path, *callbacks: Callback, ranks: int = 1, resume: Path | None = None) -> torch.Tensor:
+    torch.manual_seed(0)
+    module = AffineInvariantModule(TinyNet(), schedule=CosineDecay(warmup=2))
+    options = {"enable_checkpointing": True, "max_steps": -1, "max_epochs": 2 * ranks}
+    checkpoints = ModelCheckpoint(root / "checkpoints", every_n_epochs=100)
+    fit = trainer(root, ranks=ranks, callbacks=[SaveOnTermination(), checkpoints, *callbacks], **options).fit
+    data = DepthDataModule([ShardSource(str(scenes))], size=(16, 24), batch_size=2 // ranks)
+    fit(module, data, ckpt_path=resume, weights_only=False)
+    return torch.nn.utils.parameters_to_vector(module.parameters()).detach()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("after", [1, EPOCH, EPOCH + 2])
+def test_a_run_stopped_by_sigterm_and_continued_ends_with_the_weights_of_a_whole_one(
+    after: int, scenes: Path, tmp_path: Path
+) -> None:
+    whole = run(tmp_path / "whole", scenes)
+    with pytest.raises(SIGTERMException):
+        run(tmp_path / "stopped", scenes, Signal(after))
+    last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=False)["global_step"] == after
+    assert torch.equal(run(tmp_path / "continued", scenes, resume=last), whole)
+
+
+def _stopped_and_continued(rank: int, root: Path, scenes: Path) -> tuple[int, bool]:
+    whole = run(root / "whole", scenes, ranks=2)
+    with pytest.raises(SIGTERMException):
+        run(root / "stopped", scenes, Signal(2), ranks=2)
+    last = root / "stopped" / "checkpoints" / "last.ckpt"
+    step = torch.load(last, weights_only=False)["global_step"]
+    return step, torch.equal(run(root / "continued", scenes, ranks=2, resume=last), whole)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_all_ranks_stop_at_one_step_and_go_on_from_it(scenes: Path, tmp_path: Path) -> None:
+    assert on_ranks(2, _stopped_and_continued, tmp_path, scenes) == [(2, True), (2, True)]
+
+
+class Late(list):  # type: ignore[type-arg]
+    """Batches that take their time."""
+
+    def __getitem__(self, index: object) -> object:
+        time.sleep(0.2)
+        return super().__getitem__(index)  # type: ignore[index]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_log_tells_a_slow_loader_from_a_fast_one(tmp_path: Path) -> None:
+    waiting, speed = {}, {}
+    batches = [batch([(0, METRIC_DEPTH)] * 2, seed=i) for i in range(6)]
+    for name, kind in (("slow", Late), ("fast", list)):
+        data = Memory(batches, [METRIC_DEPTH])
+        data.batches = kind(batches)
+        logger = CSVLogger(tmp_path, name=name, version="")
+        options = {"logger": logger, "callbacks": [Throughput()], "max_steps": 6, "log_every_n_steps": 3}
+        trainer(tmp_path, **options).fit(AffineInvariantModule(TinyNet()), data)
+        table = np.genfromtxt(tmp_path / name / "metrics.csv", delimiter=",", names=True, deletechars="")
+        waiting[name], speed[name] = (np.nanmean(table[f"speed/{what}"]) for what in ("waiting", "images_per_second"))
+    assert waiting["slow"] > waiting["fast"]
+    assert 0 < speed["slow"] < 2 / 0.2
+    assert speed["fast"] > speed["slow"]
