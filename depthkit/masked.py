@@ -103,14 +103,14 @@ def masked_mean_difference(x: Tensor, valid: Tensor) -> Tensor:
     With ``x`` sorted ascending it is ``2 / N^2 * sum_i (2 i - N - 1) x_(i)``, i = 1..N (Romanov et al. 2020, eq. 2). The rank
     weights are divided by N and ``x`` is centred, so that float32 suffices for images of any size.
     """
-    count = masked_count(valid)[:, None]
+    count = masked_count(valid)
     with torch.no_grad():
-        centre = masked_mean(x, valid)
         order = _ascending(_last_if_invalid(x, valid))
-        rank = torch.arange(1, order.shape[1] + 1, device=x.device)
-        by_rank = ((2 * rank - count - 1).to(x.dtype) / count.clamp_min(1)).where(rank <= count, 0)
+        middle = x.flatten(1).gather(1, order.gather(1, count[:, None] // 2))
+        rank = torch.arange(1, order.shape[1] + 1, dtype=x.dtype, device=x.device)
+        by_rank = (2 * rank - 1 - count[:, None]).div_(count.clamp_min(1)[:, None])
         weight = torch.empty_like(by_rank).scatter_(1, order, by_rank)
-    return 2 * zeroed_mean(centred(x, centre).where(valid, 0) * weight.view_as(x), count[:, 0])
+    return 2 * zeroed_mean((centred(x, middle) * weight.view_as(x)).where(valid, 0), count)
 
 
 @in_float32

@@ -49,12 +49,12 @@ def align_pair(
     if align not in get_args(Align):
         raise RecipeError(f"expected align to be one of {', '.join(get_args(Align))}; got {align!r}.")
     _check_positive(align, require_positive_scale)
-    if align == "median":
-        pred, _ = standardise(pred, masked_median(pred, valid), valid)
-        target, exists = standardise(target, masked_median(target, valid), valid)
-        return pred, target, valid & per_image(exists, valid)
     count, weight = masked_count(valid), valid.to(pred.dtype)  # once finite, a product masks faster than a selection
     pred, target = pred.where(valid, 0), target.where(valid, 0)
+    if align == "median":
+        pred, _ = standardise(pred, masked_median(pred, valid), weight, count)
+        target, exists = standardise(target, masked_median(target, valid), weight, count)
+        return pred, target, valid & per_image(exists, valid)
     pred_mean, target_mean = zeroed_mean(pred, count), zeroed_mean(target, count)
     pred, target = centred(pred, pred_mean) * weight, centred(target, target_mean) * weight
     variance, target_variance = zeroed_mean(pred**2, count), zeroed_mean(target**2, count)
@@ -80,13 +80,14 @@ def aligned_residual(
     return pred - target, valid
 
 
-def standardise(x: Tensor, centre: Tensor, valid: Tensor, *, power: int = 1) -> tuple[Tensor, Tensor]:
+def standardise(x: Tensor, centre: Tensor, weight: Tensor, count: Tensor, *, power: int = 1) -> tuple[Tensor, Tensor]:
     """``x`` minus ``centre`` ``(B,)`` over its spread, 0 where not valid; and whether ``(B,)`` it has one.
 
-    An image without spread is only centred. The spread is the mean absolute deviation from ``centre`` (``power`` 1) or the
-    sample standard deviation (``power`` 2).
+    ``x`` is finite where not valid, ``weight`` is 1 where valid and 0 elsewhere, ``count`` ``(B,)`` its sum. An image without
+    spread is only centred. The spread is the mean absolute deviation from ``centre`` (``power`` 1) or the sample standard
+    deviation (``power`` 2).
     """
-    x, count = centred(x, centre).where(valid, 0), masked_count(valid)
+    x = centred(x, centre) * weight
     spread = zeroed_mean(x.abs(), count) if power == 1 else zeroed_mean(x**2, count - 1)
     exists = _is_spread(spread, centre, power=power)
     spread = spread.where(exists, 1)

@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from depthkit.checks import check_map_pair
-from depthkit.losses.align import difference, standardise
-from depthkit.masked import masked_mean, masked_mean_difference, masked_variance, per_image
+from depthkit.losses.align import standardise
+from depthkit.masked import masked_count, masked_mean_difference, masked_variance, per_image, zeroed_mean
 from depthkit.precision import in_float32
 from depthkit.types import Ambiguity, Representation
 
@@ -33,7 +33,7 @@ def pairwise_l1_si_loss(log_pred: Tensor, log_target: Tensor, valid: Tensor) -> 
         True
     """
     check_map_pair(log_pred, log_target, valid)
-    return masked_mean_difference(difference(log_pred, log_target, valid), valid)
+    return masked_mean_difference(log_pred - log_target, valid)
 
 
 @in_float32
@@ -65,8 +65,10 @@ def pairwise_l1_ssi_loss(disparity: Tensor, target: Tensor, valid: Tensor) -> Te
         True
     """
     check_map_pair(disparity, target, valid)
-    disparity, _ = standardise(disparity, masked_mean(disparity, valid), valid, power=2)
-    target, exists = standardise(target, masked_mean(target, valid), valid, power=2)
+    count, weight = masked_count(valid), valid.to(disparity.dtype)
+    disparity, target = disparity.where(valid, 0), target.where(valid, 0)
+    disparity, _ = standardise(disparity, zeroed_mean(disparity, count), weight, count, power=2)
+    target, exists = standardise(target, zeroed_mean(target, count), weight, count, power=2)
     return masked_mean_difference(disparity - target, valid & per_image(exists, valid))
 
 
@@ -91,7 +93,7 @@ def pairwise_l2_si_loss(log_pred: Tensor, log_target: Tensor, valid: Tensor) -> 
         ShapeError: the maps are not ``(B, 1, H, W)`` of one size, or ``valid`` is not bool.
     """
     check_map_pair(log_pred, log_target, valid)
-    return masked_variance(difference(log_pred, log_target, valid), valid)
+    return masked_variance(log_pred - log_target, valid)
 
 
 class PairwiseL1SILoss(nn.Module):

@@ -216,7 +216,7 @@ def test_it_learns_a_mixture(options: dict, tmp_path: Path) -> None:
 def test_a_light_refinenet_learns_two_images(scenes: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     b = next(iter(DepthDataModule([ShardSource(str(scenes))], size=(32, 64), batch_size=2).train_dataloader()))
-    m = GeometryPreservingModule(lrn_timm("mobilenetv2_035", pretrained=False), optimizer=partial(LookaheadRAdam, lr=1e-2, k=2))
+    m = GeometryPreservingModule(lrn_timm("mobilenetv2_035", pretrained=False), optimizer=partial(torch.optim.Adam, lr=5e-3))
 
     @torch.no_grad()
     def error() -> Tensor:
@@ -224,7 +224,7 @@ def test_a_light_refinenet_learns_two_images(scenes: Path, tmp_path: Path) -> No
 
     before = error()
     trainer(tmp_path, max_steps=120, max_epochs=-1).fit(m, datamodule=Memory([b], (METRIC_DEPTH,)))
-    assert error() < 0.8 * before
+    assert error() < 0.4 * before
 
 
 def test_validated_and_saved_weights_are_lookaheads_slow_ones(scenes: Path, tmp_path: Path) -> None:
