@@ -143,10 +143,10 @@ _DIODE_OUTDOOR = (
 def _test(
     name: str, tables: str, figures: Mapping[str, Mapping[str, float]], cap: float, crop: Crop, **settings: Any
 ) -> Protocol:
-    """One test. The code aligns the corners of its input, too; here only those of its prediction are. It also brings Hypersim,
-    DIODE and DDAD to another size first; here images are resized once.
+    """One test.
 
-    The figures are of predictions averaged with those of the mirrored image.
+    The code aligns the corners of its input, too; here only those of its prediction are. It brings Hypersim, DIODE and DDAD to
+    another size before; here images are resized once. The figures are of predictions averaged with those of the mirrored image.
     """
     near = settings.pop("near", 1e-3)
     return Protocol(

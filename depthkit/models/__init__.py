@@ -36,6 +36,7 @@ from depthkit.models.monodepth2 import (
 from depthkit.models.net import DepthNet
 from depthkit.models.noise_schedule import NoiseSchedule
 from depthkit.models.pose import PoseCNN, PoseNet, SharedPoseNet, pose_cnn, pose_resnet18, pose_shared, pose_timm
+from depthkit.models.published import published, save_network
 from depthkit.models.refinenet_light import (
     LightRefineNetDecoder,
     lrn_efficientnet_b0,
@@ -120,8 +121,10 @@ __all__ = [
     "pose_resnet18",
     "pose_shared",
     "pose_timm",
+    "published",
     "read_checkpoint",
     "read_weights",
+    "save_network",
     "trained",
     "valid_latents",
     "vgg16_relu1_1",

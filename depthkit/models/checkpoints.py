@@ -89,7 +89,10 @@ CONVERTERS: Mapping[str, Converter] = {
 }
 """Who published the checkpoint -> its state dict in the names of our networks."""
 # What a network of another build is told.
-_BUILT = {"gp2": " (of an EfficientNet: with released_taps=True)"}
+_BUILT = {
+    "gp2": " (of an EfficientNet: with released_taps=True)",
+    "zoedepth": " (with a depth_range if its bins are bounded: 32, 16, 8 and 2 outputs of the attractors; else without)",
+}
 
 
 def load_published(model: nn.Module, state_dict: Mapping[str, Any], *, source: str = "midas") -> None:

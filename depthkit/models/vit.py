@@ -27,7 +27,7 @@ class ViTEncoder(nn.Module):
 
     Args:
         name: timm's name of a ``VisionTransformer``, for example ``vit_small_patch14_dinov2.lvd142m``.
-        pretrained: see ``TimmEncoder``; a file of DINOv2's authors is understood too.
+        pretrained: see ``TimmEncoder``; a file of DINOv2's authors is understood too, and of one of Depth Anything the encoder.
         hooks: blocks to take, from 0: "v1" the last four, as Depth Anything v1 was released; "v2" four spread over the depth,
             as v2. The weights fit either way, but the published ones predict well only with their own.
         position_interpolation: how position embeddings are brought to an image's grid; see ``resample_positions``.

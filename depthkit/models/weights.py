@@ -16,6 +16,7 @@ from depthkit.errors import CheckpointError, RecipeError
 
 PACKAGE = "package:"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+_DEPTH_ANYTHING = "pretrained.cls_token"  # ends the name of a weight of its encoder
 _WRAPPERS = ("state_dict", "model")  # how training scripts nest the weights in a file
 
 
@@ -94,7 +95,8 @@ def load_backbone(name: str, pretrained: bool | str | Path, *, features_only: bo
     Args:
         name: timm's name of the model, with or without a tag of its weights.
         pretrained: True downloads timm's weights; False draws random ones; otherwise a file, or ``package:NAME``, with weights
-            of the whole classifier in timm's names or in those of ``efficientnet_pytorch``, or of the feature extractor itself.
+            of the whole classifier in timm's names or in those of ``efficientnet_pytorch``, or of the feature extractor itself;
+            or a file of Depth Anything, of which the encoder is taken.
             The classification layer's weights are not used, every other one must fit; those of a first convolution on RGB do so
             for any ``in_chans``.
         features_only: timm's feature extractor; False gives the whole network, but for its classification layer.
@@ -118,6 +120,9 @@ def load_backbone(name: str, pretrained: bool | str | Path, *, features_only: bo
     if pretrained is False:
         return backbone
     state = read_weights(pretrained)
+    for first in [key for key in state if key.endswith(_DEPTH_ANYTHING)]:  # its own file, and those trained from it
+        prefix = first.removesuffix("cls_token")
+        state = {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)}
     if state.keys() == backbone.state_dict().keys():
         check_fit(state, backbone.state_dict(), name)
         backbone.load_state_dict(state)

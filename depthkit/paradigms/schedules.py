@@ -48,16 +48,17 @@ class Schedule:
 
 
 class LinearDecay(Schedule):
-    """From 1 to ``final`` in a straight line."""
+    """From 1 to ``final`` in a straight line, or by another ``power`` of the share of the steps that are left."""
 
-    def __init__(self, warmup: int = 0, *, final: float = 0.0) -> None:
+    def __init__(self, warmup: int = 0, *, final: float = 0.0, power: float = 1.0) -> None:
         super().__init__(warmup)
         _require(final >= 0, f"final of 0 or more, a factor on the rate; got {final}")
-        self.final = final
+        _require(power > 0, f"power above 0; got {power}")
+        self.final, self.power = final, power
 
     def factor(self, progress: float) -> float:
         """See ``Schedule.factor``."""
-        return 1 + (self.final - 1) * progress
+        return self.final + (1 - self.final) * (1 - progress) ** self.power
 
 
 class CosineDecay(Schedule):

@@ -32,6 +32,7 @@ def test_groups_keep_their_ratio_and_warm_up_rises_to_one(schedule: Schedule) ->
 
 def test_each_schedule_has_its_closed_form() -> None:
     assert_close([d for d, _ in rates(LinearDecay(final=0.5), 4)], [1.0, 0.875, 0.75, 0.625])
+    assert_close([d for d, _ in rates(LinearDecay(final=0.5, power=2), 4)], [1.0, 0.78125, 0.625, 0.53125])
     assert_close([d for d, _ in rates(StepDecay(milestones=(0.5,), gamma=0.1), 4)], [1.0, 1.0, 0.1, 0.1])
     cosine = CosineDecay(flat=0.5)
     assert [cosine.factor(p) for p in (0.0, 0.25, 0.5)] == [1.0, 1.0, 1.0]
@@ -45,6 +46,7 @@ def test_each_schedule_has_its_closed_form() -> None:
     [
         (Schedule, {"warmup": -1}, "warmup of 0 steps or more; got -1"),
         (LinearDecay, {"final": -0.1}, "final of 0 or more"),
+        (LinearDecay, {"power": 0.0}, "power above 0; got 0.0"),
         (CosineDecay, {"flat": 1.0}, "flat from 0 to below 1, a share of the run; got 1.0"),
         (StepDecay, {"milestones": (100, 200)}, r"milestones from 0 to 1, shares of the run; got \(100, 200\)"),
         (ExponentialDecay, {"final": 0.0}, "final above 0"),
