@@ -61,7 +61,7 @@ def _read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
     positive = depth[depth > 1e-8]
     if not positive.size:
         raise LabelError(f"{root / frame.label}: expected depth; nothing was reconstructed. Leave it out.")
-    low, high = np.percentile(positive, PERCENTILES)
+    low, high = np.percentile(positive, PERCENTILES, overwrite_input=True)
     return Annotation(depth, (depth >= low) & (depth <= high))
 
 
