@@ -21,6 +21,7 @@ data:
 use:
   label                             pseudo-labels for a pool of images, on all devices, by any teacher
   evaluate                          score a checkpoint on shards under a published protocol
+  odometry                          score the camera's motions that a pose network predicts, and write its path
   roundtrip                         what the VAE of a latent diffusion model alone makes of true depth
   demo                              render scenes, train, evaluate, draw: the quickstart recipe from end to end
 
@@ -52,12 +53,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _command(arguments: list[str]) -> None:
     from jsonargparse import auto_cli
 
-    from depthkit.cli import demo, evaluate, label, roundtrip, shards
+    from depthkit.cli import demo, evaluate, label, odometry, roundtrip, shards
 
     commands: dict[str, Any] = {
         "shards": {"_help": "Raw RGB-D to shards, and checks of shards.", "write": shards.write}
         | {"verify": shards.verify, "info": shards.info},
         "evaluate": evaluate.evaluate,
+        "odometry": odometry.odometry,
         "label": label.label,
         "roundtrip": roundtrip.roundtrip,
         "demo": demo.demo,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from depthkit.data.datamodule import DepthDataModule, ShardSource
 from depthkit.data.shards import ShardIndex
 from depthkit.data.shards.index import shared_views
-from depthkit.data.stream import Dataset
+from depthkit.data.stream import Dataset, Loader
 from depthkit.data.transforms import Compose, HorizontalFlip, Resize, Transform
 from depthkit.errors import RecipeError
 from depthkit.types import Views
@@ -48,16 +48,29 @@ class VideoDataModule(DepthDataModule):
         if self.views == Views.SINGLE:
             raise RecipeError("expected data.views video, stereo or video_stereo; got single. Use DepthDataModule for it.")
 
+    def views_dataloader(self, source: ShardSource) -> Loader:
+        """Every sample of a source once, in order, with its views, resized to ``size``: for what scores motion.
+
+        Args:
+            source: any split with the ``views``; it need not be one of the module's.
+        """
+        dataset = super()._training_dataset(replace(source, size=None))
+        return self._every_sample_once(self._with_views(replace(dataset, transform=Resize(self.size)), source))
+
     def _training_dataset(self, source: ShardSource) -> Dataset:
-        dataset, split = super()._training_dataset(source), ShardIndex.load(source.root).split(source.split)
+        dataset = self._with_views(super()._training_dataset(source), source)
+        if not (ShardIndex.load(source.root).split(source.split).intrinsics or self.learned_intrinsics):
+            raise RecipeError(
+                f"expected intrinsics with every sample of dataset '{dataset.name}'; some have none. Write its shards with "
+                "intrinsics, or set data.learned_intrinsics for a model that finds them."
+            )
+        return dataset
+
+    def _with_views(self, dataset: Dataset, source: ShardSource) -> Dataset:
+        split = ShardIndex.load(source.root).split(source.split)
         if shared_views(self.views, split.views) != self.views:
             raise RecipeError(
                 f"expected samples of dataset '{dataset.name}' with views {self.views}, as data.views says; they have "
                 f"{split.views}. Write its shards with views={self.views}, or ask for less."
-            )
-        if not (split.intrinsics or self.learned_intrinsics):
-            raise RecipeError(
-                f"expected intrinsics with every sample of dataset '{dataset.name}'; some have none. Write its shards with "
-                "intrinsics, or set data.learned_intrinsics for a model that finds them."
             )
         return replace(dataset, views=self.views)

@@ -19,7 +19,13 @@ from depthkit.evaluation.crops import (
     KB_CROP,
     Crop,
 )
-from depthkit.evaluation.odometry import ODOMETRY_PROTOCOLS, OdometryProtocol
+from depthkit.evaluation.odometry import (
+    ODOMETRY_PROTOCOLS,
+    OdometryProtocol,
+    OdometryReport,
+    evaluate_odometry,
+    find_odometry_protocol,
+)
 from depthkit.evaluation.protocol import Comparison, Protocol, kinds
 from depthkit.evaluation.protocols import PROTOCOLS, find_protocol
 from depthkit.evaluation.render import batch_strip, colourise, picture_strip
@@ -47,6 +53,7 @@ __all__ = [
     "Crop",
     "InputResize",
     "OdometryProtocol",
+    "OdometryReport",
     "OutputResize",
     "Protocol",
     "ProtocolMetrics",
@@ -57,6 +64,8 @@ __all__ = [
     "best_row_baseline",
     "colourise",
     "evaluate",
+    "evaluate_odometry",
+    "find_odometry_protocol",
     "find_protocol",
     "kinds",
     "picture_strip",

@@ -35,7 +35,7 @@ from depthkit.models.monodepth2 import (
 )
 from depthkit.models.net import DepthNet
 from depthkit.models.noise_schedule import NoiseSchedule
-from depthkit.models.pose import PoseCNN, PoseNet, SharedPoseNet, pose_cnn, pose_resnet18, pose_shared, pose_timm
+from depthkit.models.pose import EgoMotion, PoseCNN, PoseNet, SharedPoseNet, pose_cnn, pose_resnet18, pose_shared, pose_timm
 from depthkit.models.published import published, save_network
 from depthkit.models.refinenet_light import (
     LightRefineNetDecoder,
@@ -50,7 +50,7 @@ from depthkit.models.refinenet_light import (
     lrn_timm,
 )
 from depthkit.models.sampling import Sampling
-from depthkit.models.trained import read_checkpoint, trained
+from depthkit.models.trained import read_checkpoint, read_pose_net, trained
 from depthkit.models.transfer import encoder_state_dict, export_encoder
 from depthkit.models.vgg import vgg16_relu1_1
 from depthkit.models.vit import ViTEncoder
@@ -65,6 +65,7 @@ __all__ = [
     "DPTHead",
     "DepthCodec",
     "DepthNet",
+    "EgoMotion",
     "FlipAverage",
     "LatentDiffusionDepth",
     "LearnedCamera",
@@ -123,6 +124,7 @@ __all__ = [
     "pose_timm",
     "published",
     "read_checkpoint",
+    "read_pose_net",
     "read_weights",
     "save_network",
     "trained",

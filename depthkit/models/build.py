@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from depthkit.errors import CheckpointError
-from depthkit.models.net import DepthNet
+from depthkit.models.net import Buildable
 
 P = ParamSpec("P")
-Net = TypeVar("Net", bound=DepthNet)
-_ARCHITECTURES: dict[str, Callable[..., DepthNet]] = {}
+Net = TypeVar("Net", bound=Buildable)
+_ARCHITECTURES: dict[str, Callable[..., Any]] = {}
 
 
 def architecture(function: Callable[P, Net]) -> Callable[P, Net]:
@@ -22,8 +22,10 @@ def architecture(function: Callable[P, Net]) -> Callable[P, Net]:
         model = function(*args, **kwargs)
         arguments = inspect.signature(function).bind(*args, **kwargs).arguments
         plain = {name: _plain(value) for name, value in arguments.items()}
-        if not any(isinstance(value, DepthNet) and value.config is None for value in arguments.values()):
-            model.config = {"architecture": function.__name__} | plain | {"pretrained": False}
+        if "pretrained" in inspect.signature(function).parameters:
+            plain["pretrained"] = False
+        if not any(isinstance(value, Buildable) and value.config is None for value in arguments.values()):
+            model.config = {"architecture": function.__name__} | plain
         return model
 
     _ARCHITECTURES[function.__name__] = recorded
@@ -32,17 +34,17 @@ def architecture(function: Callable[P, Net]) -> Callable[P, Net]:
 
 def _plain(value: Any) -> Any:
     """A value as a checkpoint may hold it: an enumeration's member as text, a network as its own config."""
-    if isinstance(value, DepthNet):
+    if isinstance(value, Buildable):
         return value.config
     return str(value) if isinstance(value, str) else value
 
 
-def build(config: Mapping[str, Any], *, pretrained: bool | str | Path = False) -> DepthNet:
+def build(config: Mapping[str, Any], *, pretrained: bool | str | Path = False) -> Any:
     """The network that a named architecture built, with random weights; nothing is downloaded.
 
     Args:
-        config: ``DepthNet.config``: "architecture", the function's name, and its arguments.
-        pretrained: weights that its encoder starts from after all, see ``TimmEncoder``.
+        config: the network's ``config``: "architecture", the function's name, and its arguments.
+        pretrained: weights that its encoder, if it has one, starts from after all, see ``TimmEncoder``.
 
     Raises:
         CheckpointError: no architecture of that name, or not with these arguments.

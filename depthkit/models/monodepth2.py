@@ -157,14 +157,22 @@ class PredictiveMask(nn.Module):
     """The mask of Zhou et al. (2017) as Monodepth2 tried it: a second decoder, one channel per source.
 
     Args:
-        encoder_channels: see ``Monodepth2Decoder``.
+        encoder_channels: see ``Monodepth2Decoder``; by default those of ResNet-18.
         encoder_strides: likewise.
         sources: how many source views, the stereo partner included.
         scales: likewise.
     """
 
-    def __init__(self, encoder_channels: Sequence[int], encoder_strides: Sequence[int], *, sources: int = 2, scales: int = 4):
+    def __init__(
+        self,
+        encoder_channels: Sequence[int] = (64, 64, 128, 256, 512),
+        encoder_strides: Sequence[int] = (2, 4, 8, 16, 32),
+        *,
+        sources: int = 2,
+        scales: int = 4,
+    ) -> None:
         super().__init__()
+        self.encoder_channels = tuple(encoder_channels)
         self.decoder = Monodepth2Decoder(encoder_channels, encoder_strides, scales=scales)
         self.output = SigmoidHeads(self.decoder.scale_channels, outputs=sources)
 

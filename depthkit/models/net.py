@@ -15,7 +15,17 @@ DecoderFactory = Callable[[Sequence[int], Sequence[int]], nn.Module]
 HeadFactory = Callable[[int, float], nn.Module]
 
 
-class DepthNet(nn.Module):
+class Buildable(nn.Module):
+    """A network that may remember how it was built.
+
+    Attributes:
+        config: the plain values that ``build`` makes this network from again; None for one put together from parts.
+    """
+
+    config: dict[str, Any] | None = None
+
+
+class DepthNet(Buildable):
     """A depth network of three parts, each built from what the one before it publishes.
 
     The network normalises its own input, so it takes the same image as every other one. Its heads leave autocast for the last
@@ -34,7 +44,7 @@ class DepthNet(nn.Module):
         representation: what the output's numbers are.
         size_multiple: H and W of an input are multiples of this [px].
         min_size: and no less than this [px].
-        config: the plain values that ``build`` makes this network from again; None for one put together from parts.
+        config: see ``Buildable``.
 
     Raises:
         RecipeError: the head does not state its representation.
@@ -52,7 +62,6 @@ class DepthNet(nn.Module):
     head: Any
     mean: Tensor
     std: Tensor
-    config: dict[str, Any] | None = None
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module | DecoderFactory, head: nn.Module | HeadFactory) -> None:
         super().__init__()

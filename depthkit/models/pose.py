@@ -2,15 +2,19 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from depthkit.errors import ShapeError
+from depthkit.errors import RecipeError, ShapeError
+from depthkit.geometry import pose_from_axis_angle
+from depthkit.models.build import architecture
 from depthkit.models.encoder import TimmEncoder
 from depthkit.models.heads import OutputConv
 from depthkit.models.monodepth2 import MEAN, STD
+from depthkit.models.net import Buildable, DepthNet
 
 _STEP = 0.01  # of the last layer, so that a fresh network predicts hardly any motion
 _WIDTH = 256
@@ -53,7 +57,7 @@ class PoseDecoder(nn.Module):
         return self.output(F.relu(self.second(F.relu(self.first(x)))))
 
 
-class PoseNet(nn.Module):
+class PoseNet(Buildable):
     """A pose network with an encoder of its own, which sees all frames at once.
 
     Args:
@@ -97,7 +101,7 @@ class PoseNet(nn.Module):
         return _motion(self.decoder(features[-1][:, None]), self.frames - 1)
 
 
-class SharedPoseNet(nn.Module):
+class SharedPoseNet(Buildable):
     """A pose network on top of the depth network's encoder.
 
     Args:
@@ -105,6 +109,7 @@ class SharedPoseNet(nn.Module):
         frames: how many frames it compares, F.
 
     Attributes:
+        channels: of the maps it takes.
         frames: F.
         shares_encoder: True: it takes features.
         times_mean_disparity: False: translations are in the unit of the depth as they are.
@@ -116,20 +121,19 @@ class SharedPoseNet(nn.Module):
     def __init__(self, channels: int = 512, *, frames: int = 2) -> None:
         super().__init__()
         self.decoder = PoseDecoder(channels, inputs=frames, motions=frames - 1)
-        self.frames = frames
+        self.channels, self.frames = channels, frames
 
     def forward(self, features: Tensor) -> Motion:
         """As ``PoseNet.forward``, of the encoder's coarsest map of every frame, ``(B, F, C, h, w)``."""
-        channels = self.decoder.squeeze.in_channels
-        if features.ndim != 5 or features.shape[1:3] != (self.frames, channels):
+        if features.ndim != 5 or features.shape[1:3] != (self.frames, self.channels):
             raise ShapeError(
-                f"expected features of shape (B, {self.frames}, {channels}, h, w), the encoder's last map of each frame; got "
-                f"{tuple(features.shape)}. Stack the frames on axis 1."
+                f"expected features of shape (B, {self.frames}, {self.channels}, h, w), the encoder's last map of each frame; "
+                f"got {tuple(features.shape)}. Stack the frames on axis 1."
             )
         return _motion(self.decoder(features), self.frames - 1)
 
 
-class PoseCNN(nn.Module):
+class PoseCNN(Buildable):
     """The pose network of Zhou et al. (2017): seven convolutions of stride 2 on raw frames, without pretraining.
 
     Args:
@@ -163,7 +167,44 @@ class PoseCNN(nn.Module):
         return _motion(self.output(x), self.frames - 1)
 
 
-def pose_timm(backbone: str, *, pretrained: bool | str | Path = True, frames: int = 2) -> PoseNet:
+class EgoMotion(nn.Module):
+    """How the camera moved between two pictures, by a depth network and the pose network that was trained with it.
+
+    Args:
+        depth_net: gives a shared encoder's features, or the unit of ``PoseCNN``; other pose networks do not need it.
+        pose_net: sees pairs of frames.
+
+    Raises:
+        RecipeError: there is no pose network, or one that sees more frames.
+    """
+
+    def __init__(self, depth_net: DepthNet, pose_net: Any) -> None:
+        super().__init__()
+        if getattr(pose_net, "frames", None) != 2:
+            seen = "none" if pose_net is None else f"a {type(pose_net).__name__} of {getattr(pose_net, 'frames', '?')}"
+            raise RecipeError(
+                f"expected a pose_net that sees 2 frames; got {seen}. Train on video with pose_resnet18(frames=2), say."
+            )
+        self.depth_net, self.pose_net = depth_net, pose_net
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        """A picture and the one after it, RGB in [0, 1], ``(N, 2, 3, H, W)``, to ``next_from_current``, ``(N, 4, 4)``.
+
+        Translations are in the unit of the depth. H and W are such as the networks take.
+        """
+        seen = pairs
+        if self.pose_net.shares_encoder:
+            seen = self.depth_net.encode(pairs.flatten(0, 1))[-1].unflatten(0, pairs.shape[:2])
+        turn, move = self.pose_net(seen)
+        if self.pose_net.times_mean_disparity:
+            move = move * self.depth_net(pairs[:, 0]).mean((1, 2, 3))[:, None, None]
+        return pose_from_axis_angle(turn, move)[:, 0]
+
+
+@architecture
+def pose_timm(
+    backbone: str, *, pretrained: bool | str | Path = True, frames: int = 2, options: dict[str, Any] | None = None
+) -> PoseNet:
     """Monodepth2's separate pose network on any timm backbone.
 
     Weights of an RGB network fit: those of the first convolution are repeated for every frame and divided by their number.
@@ -172,21 +213,26 @@ def pose_timm(backbone: str, *, pretrained: bool | str | Path = True, frames: in
         backbone: timm's name of the encoder.
         pretrained: the encoder's weights, see ``TimmEncoder``.
         frames: how many frames it sees at once, 2 or 3 in the paper.
+        options: see ``TimmEncoder``.
     """
-    encoder = TimmEncoder(backbone, pretrained=pretrained, strides=(32,), mean=MEAN, std=STD, options={"in_chans": 3 * frames})
+    widened = {**(options or {}), "in_chans": 3 * frames}
+    encoder = TimmEncoder(backbone, pretrained=pretrained, strides=(32,), mean=MEAN, std=STD, options=widened)
     return PoseNet(encoder, frames=frames)
 
 
+@architecture
 def pose_resnet18(*, pretrained: bool | str | Path = True, frames: int = 2) -> PoseNet:
     """Monodepth2's separate ResNet-18 pose network, 12.5 M parameters; arguments as of ``pose_timm``."""
     return pose_timm("resnet18.tv_in1k", pretrained=pretrained, frames=frames)
 
 
+@architecture
 def pose_cnn(*, frames: int = 2) -> PoseCNN:
     """The pose network of Zhou et al. (2017), 1.6 M parameters, as Monodepth2's ablation has it; see ``PoseCNN``."""
     return PoseCNN(frames=frames)
 
 
+@architecture
 def pose_shared(channels: int = 512, *, frames: int = 2) -> SharedPoseNet:
     """Monodepth2's pose decoder on the depth encoder's features; see ``SharedPoseNet``."""
     return SharedPoseNet(channels, frames=frames)

@@ -15,8 +15,6 @@ from depthkit.models.net import DepthNet
 from depthkit.models.weights import check_fit
 from depthkit.types import Ambiguity
 
-_PREFIX = "model."  # of the network's weights in a LightningModule's state
-
 
 class Checkpoint(NamedTuple):
     """What a predictor needs of a checkpoint.
@@ -49,6 +47,34 @@ def read_checkpoint(path: str | Path, *, allow: Sequence[str] = ()) -> Checkpoin
     if path.is_dir():
         network = latent_diffusion(pretrained=path)
         return Checkpoint(network.eval(), network.ambiguity, None)
+    facts, state = _read(path)
+    size = tuple(facts.get("size") or ())
+    known_size = (int(size[0]), int(size[1])) if len(size) == 2 else None
+    return Checkpoint(_part("model", facts, state, tuple(allow), path), Ambiguity(facts["ambiguity"]), known_size)
+
+
+def read_pose_net(path: str | Path, *, allow: Sequence[str] = ()) -> nn.Module:
+    """Rebuild the pose network that was trained with the depth network of a checkpoint; on the CPU, in evaluation mode.
+
+    Args:
+        path: the ``.ckpt`` file, see ``read_checkpoint``.
+        allow: likewise.
+
+    Raises:
+        CheckpointError: as of ``read_checkpoint``, or there is no pose network in it.
+    """
+    path = Path(path)
+    facts, state = _read(path)
+    if not facts.get("pose_net"):
+        raise CheckpointError(
+            f"expected a checkpoint with a pose network; {path} has none that says how it was built. "
+            "Train SelfSupervisedVideoModule on video with a pose_net of depthkit.models."
+        )
+    return _part("pose_net", facts, state, tuple(allow), path)
+
+
+def _read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What a checkpoint says of its networks, and its weights."""
     if not path.is_file():
         raise CheckpointError(f"expected a checkpoint at {path}; there is no such file.")
     try:
@@ -63,18 +89,23 @@ def read_checkpoint(path: str | Path, *, allow: Sequence[str] = ()) -> Checkpoin
             "Build the network yourself, load its weights (depthkit.models.load_published reads published ones), and pass it "
             "to DepthPredictor(model, ambiguity=...)."
         )
-    model = _rebuild(facts["model"], tuple(allow), path)
-    weights = {k.removeprefix(_PREFIX): x for k, x in content["state_dict"].items() if k.startswith(_PREFIX)}
-    check_fit(weights, model.state_dict(), f"the network that {path} describes")
-    model.load_state_dict(weights)
-    size = tuple(facts.get("size") or ())
-    return Checkpoint(model.eval(), Ambiguity(facts["ambiguity"]), (int(size[0]), int(size[1])) if len(size) == 2 else None)
+    return facts, content["state_dict"]
+
+
+def _part(name: str, facts: Mapping[str, Any], state: Mapping[str, Any], allow: tuple[str, ...], path: Path) -> nn.Module:
+    """The network that is the attribute of this name of the module that was trained, with its weights."""
+    network, prefix = _rebuild(facts[name], allow, path), f"{name}."
+    weights = {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)}
+    check_fit(weights, network.state_dict(), f"the network that {path} describes")
+    network.load_state_dict(weights)
+    return network.eval()
 
 
 def _rebuild(config: Mapping[str, Any], allow: tuple[str, ...], path: Path) -> nn.Module:
-    """The network of ``DepthNet.config``, or one of the user's own from ``{"class_path": ..., "init_args": {...}}``."""
+    """The network of a ``config``, or one of the user's own from ``{"class_path": ..., "init_args": {...}}``."""
     if "class_path" not in config:
-        return build({**config, "pretrained": False})  # the checkpoint's weights replace them
+        network: nn.Module = build(config)  # the checkpoint's weights replace its own
+        return network
     name = str(config["class_path"])
     if not name.startswith(allow):
         raise CheckpointError(

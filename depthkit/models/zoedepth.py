@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -132,7 +132,7 @@ def zoedepth(
         ('depth', torch.Size([1, 1, 32, 48]))
     """
     if not isinstance(base, DepthNet):
-        base = build({"architecture": base} if isinstance(base, str) else base, pretrained=pretrained)
+        base = cast(DepthNet, build({"architecture": base} if isinstance(base, str) else base, pretrained=pretrained))
     decoder, head = base.decoder, base.head
     if not (isinstance(decoder, DPTDecoder) and isinstance(head, DPTHead) and len(decoder.fusion) == len(_ATTRACTORS)):
         raise RecipeError(

@@ -11,6 +11,7 @@ from depthkit.geometry import inside_image, pose_from_axis_angle, reproject, sam
 from depthkit.losses import MinReprojectionLoss
 from depthkit.losses.functional import edge_aware_smoothness_loss
 from depthkit.masked import masked_mean
+from depthkit.models import EgoMotion
 from depthkit.models.monodepth2 import Monodepth2Net
 from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.labels import mean_over_images
@@ -62,7 +63,7 @@ class SelfSupervisedVideoModule(DepthModule):
         only_visible: let a source compete only where it shows what the target shows; else, as released, a pixel that it does
             not show is compared with the border pixel nearest to it.
         motion_weight: weight of the difference between predicted and known length of the camera's motion, where it is known
-            (after Guizilini et al. 2020, arXiv 1905.02693): it makes the scale metric.
+            (after Guizilini et al. 2020, arXiv 1905.02693): it makes the scale metric. Some sample of every batch must know it.
         stereo: batches hold a stereo partner, whose known baseline makes the scale metric.
         kwargs: see ``DepthModule``; ``channels_last`` is for every network.
 
@@ -93,6 +94,11 @@ class SelfSupervisedVideoModule(DepthModule):
             raise RecipeError(
                 f"expected a model with sigmoids at several scales; got {type(model).__name__}. Use monodepth2_timm."
             )
+        channels = tuple(model.encoder.channels)
+        if pose_net is not None and getattr(pose_net, "shares_encoder", False):
+            _check_built_for(pose_net, "channels", channels[-1])
+        if mask_decoder is not None:
+            _check_built_for(mask_decoder, "encoder_channels", channels)
         self.pose_net: Any = pose_net
         self.reprojection = reprojection or MinReprojectionLoss()
         if mask_decoder is not None and self.reprojection.automask:
@@ -179,6 +185,10 @@ class SelfSupervisedVideoModule(DepthModule):
             raise GeometryError(f"batches hold the views {held}, but stereo={self.stereo}. Set stereo to what the data holds.")
         if unknown := set(batch.frame_names) - {STEREO, *STEPS}:
             raise GeometryError(f"expected views among prev, next and stereo; got {', '.join(sorted(unknown))}.")
+        if self.pose_net is not None and not set(batch.frame_names) & {*STEPS}:
+            raise GeometryError(
+                f"batches hold the views {held}, and none is for the pose_net. Leave it out, or set data.views."
+            )
         views = torch.cat([batch.image[:, None], batch.frames], 1)
         if not self.training:
             return views
@@ -238,20 +248,36 @@ class SelfSupervisedVideoModule(DepthModule):
         Raises:
             RecipeError: there is no pose network for pairs of frames.
         """
-        if self.pose_net is None or self.pose_net.frames != 2:
-            raise RecipeError("expected a pose_net that sees 2 frames; there is none, or one of 3 frames.")
-        seen = self.model.encode(video)[-1] if self.pose_net.shares_encoder else video
-        turn, move = self.pose_net(torch.stack([seen[:-1], seen[1:]], 1))
-        if self.pose_net.times_mean_disparity:
-            move = move * self.model(video[:-1]).mean((1, 2, 3))[:, None, None]
-        return pose_from_axis_angle(turn, move)[:, 0]
+        return EgoMotion(self.model, self.pose_net)(torch.stack([video[:-1], video[1:]], 1))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store how to rebuild the pose network, too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["depthkit"]["pose_net"] = getattr(self.pose_net, "config", None)
 
     def _motion_error(self, poses: Tensor, batch: Batch) -> Tensor:
         """Mean over the sources of known motion of the difference in its length [m], ``(B,)``."""
         actual = batch.frames_from_camera[..., :3, 3]
         known = actual.isfinite().all(-1)
+        timed = torch.tensor([name in STEPS for name in batch.frame_names], device=known.device)
+        if not (known & timed).any():
+            raise GeometryError(
+                f"motion_weight is {self.motion_weight:g}, but how the camera moved is known for no sample, such as "
+                f"{batch.keys[0]!r}. Write shards of recordings with poses, or set motion_weight to 0 for depth up to a factor."
+            )
+        known = known & timed  # the stereo partner's pose is not predicted
         difference = poses[..., :3, 3].norm(dim=-1) - actual.where(known[..., None], 1).norm(dim=-1)
         return masked_mean(difference.abs(), known)
+
+
+def _check_built_for(part: nn.Module, attribute: str, channels: Any) -> None:
+    """Refuse what takes the encoder's maps but was built for those of another."""
+    built_for = getattr(part, attribute, channels)
+    if built_for != channels:
+        raise RecipeError(
+            f"expected a {type(part).__name__} for the maps of this model's encoder; it has {attribute}={built_for}. "
+            f"Give it {attribute}={channels}."
+        )
 
 
 def _shrunk(x: Tensor, like: Tensor) -> Tensor:

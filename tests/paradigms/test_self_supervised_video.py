@@ -11,10 +11,20 @@ from torch import nn
 from torch.testing import assert_close
 
 from depthkit.data import ShardSource, VideoDataModule
-from depthkit.errors import GeometryError, RecipeError
+from depthkit.errors import CheckpointError, GeometryError, RecipeError
 from depthkit.geometry import invert_pose
 from depthkit.losses import MinReprojectionLoss
-from depthkit.models import LearnedCamera, PredictiveMask, monodepth2_timm, pose_cnn, pose_shared, pose_timm
+from depthkit.models import (
+    EgoMotion,
+    LearnedCamera,
+    PredictiveMask,
+    monodepth2_timm,
+    pose_cnn,
+    pose_shared,
+    pose_timm,
+    read_checkpoint,
+    read_pose_net,
+)
 from depthkit.paradigms import SelfSupervisedVideoModule
 from depthkit.types import Ambiguity, Batch, Views
 from tests.contracts.paradigm import METRIC_DEPTH, Memory, trainer
@@ -172,6 +182,35 @@ def test_a_run_resumed_mid_epoch_ends_in_the_same_weights_bit_for_bit(drive: Pat
         assert_close(resumed[name], weight, rtol=0, atol=0)
 
 
+def test_motion_that_nobody_knows_cannot_make_the_scale_metric(drive: Path, tmp_path: Path) -> None:
+    b = batch(drive, Views.VIDEO_STEREO)
+    timed_unknown = b.frames_from_camera.clone()
+    timed_unknown[:, :2] = torch.nan
+    unknown = replace(b, frames_from_camera=timed_unknown)
+    fitting = trainer(tmp_path, max_steps=1, max_epochs=-1)
+    with pytest.raises(GeometryError, match=r"motion_weight is 0.1, but how the camera moved is known for no sample"):
+        fitting.fit(module(motion_weight=0.1, stereo=True), datamodule=Memory([unknown], (METRIC_DEPTH,)))
+
+
+def test_a_checkpoint_brings_both_networks_back(drive: Path, tmp_path: Path) -> None:
+    model = monodepth2_timm("test_resnet", pretrained=False)
+    for pose_net in (pose_cnn(), pose_shared(model.encoder.channels[-1]), pose_timm("test_resnet", pretrained=False)):
+        m = SelfSupervisedVideoModule(model, pose_net)
+        fitting = trainer(tmp_path, max_steps=1, max_epochs=-1)
+        fitting.fit(m, datamodule=Memory([batch(drive)], (METRIC_DEPTH,)))
+        fitting.save_checkpoint(tmp_path / "last.ckpt")
+        pairs = torch.rand(2, 2, 3, *SIZE)
+        again = SelfSupervisedVideoModule.load_from_checkpoint(tmp_path / "last.ckpt").eval()
+        alone = EgoMotion(read_checkpoint(tmp_path / "last.ckpt").model, read_pose_net(tmp_path / "last.ckpt"))
+        expected = EgoMotion(m.eval().model, m.pose_net)(pairs)
+        assert_close(EgoMotion(again.model, again.pose_net)(pairs), expected)
+        assert_close(alone(pairs), expected)
+    fitting.fit(stereo := module(None, stereo=True), datamodule=Memory([batch(drive, Views.STEREO)], (METRIC_DEPTH,)))
+    stereo.trainer.save_checkpoint(tmp_path / "stereo.ckpt")
+    with pytest.raises(CheckpointError, match=r"expected a checkpoint with a pose network; .*stereo.ckpt has none"):
+        read_pose_net(tmp_path / "stereo.ckpt")
+
+
 @pytest.mark.parametrize("kind", ["cnn", "shared", "separate"])
 def test_the_motions_of_a_video_are_those_that_training_uses(kind: str, drive: Path) -> None:
     torch.manual_seed(0)
@@ -211,7 +250,13 @@ def test_what_does_not_fit_is_refused(drive: Path) -> None:
         module(None).reconstruct(replace(b, frames_from_camera=torch.full_like(b.frames_from_camera, torch.nan)))
     with pytest.raises(GeometryError):
         module().reconstruct(replace(b, intrinsics=torch.full_like(b.intrinsics, torch.nan)))
+    with pytest.raises(GeometryError, match=r"hold the views stereo, and none is for the pose_net. Leave it out"):
+        module(stereo=True).reconstruct(batch(drive, Views.STEREO))
     with pytest.raises(RecipeError, match="supervises a pose_net"):
         module(None, motion_weight=0.1)
+    with pytest.raises(RecipeError, match=r"SharedPoseNet for .* encoder; it has channels=512. Give it channels=96"):
+        module(pose_shared())
+    with pytest.raises(RecipeError, match=r"PredictiveMask for .* Give it encoder_channels=\(32, 32, 48, 192, 96\)"):
+        module(mask_decoder=PredictiveMask(), reprojection=MinReprojectionLoss(automask=False))
     with pytest.raises(RecipeError, match="single"):
         VideoDataModule(views=Views.SINGLE)
