@@ -269,6 +269,15 @@ def test_moving_things_move_before_a_still_camera_and_nothing_else_does(kind):
     assert moved
 
 
+def test_in_traffic_a_car_ahead_is_as_fast_as_the_camera():
+    data = scenes("street", moving=1.0)
+    for i in range(4):
+        scene = data.scene(i)
+        drift = scene.solids.velocity - scene.path.velocity
+        convoy = np.abs(drift).max(1) <= 0.05 * scene.path.velocity[2] + 1e-12
+        assert (scene.solids.centre[convoy, 2] > 4).any()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_long_video_stays_smooth_and_outside_the_things(kind):
     scene = scenes(kind).scene(1)

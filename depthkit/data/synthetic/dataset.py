@@ -29,7 +29,7 @@ class SyntheticScenes:
         views: what a sample holds beside its image: the frames before and after (``prev``, ``next``), the right camera's
             picture (``stereo``), or both, with their poses.
         spacing: frames between the image and those before and after it.
-        moving: share of scenes in which some objects move on their own.
+        moving: share of scenes in which some objects move on their own; in a street one car ahead is as fast as the camera.
         still: share of scenes in which the camera does not move.
         noise: greatest standard deviation of sensor noise, white being 1; each scene's is between 0 and this.
 

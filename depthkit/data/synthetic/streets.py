@@ -196,12 +196,16 @@ class Street:
         self.put(BOX, place, (0, 0, 0), (0.5, self.rng.uniform(0.6, 1.6), self.rng.uniform(3, 9)), material)
 
     def traffic(self) -> None:
-        """Cars on the road: oncoming ones, and one ahead."""
+        """Cars on the road: oncoming ones, and one that stands ahead."""
         rng = self.rng
         for _ in range(rng.integers(0, 4)):
             self.car(-self.lane / 2, rng.uniform(9, 90), -rng.uniform(0.3, 1.2) if self.moving else 0.0)
-        if rng.random() < 0.4:
-            self.car(self.lane / 2, rng.uniform(14, 60), rng.uniform(0.4, 1.0) if self.moving else 0.0)
+        if not self.moving and rng.random() < 0.4:
+            self.car(self.lane / 2, rng.uniform(14, 60))
+
+    def lead(self, speed: float) -> None:
+        """A car ahead that keeps its distance, or nearly: to a camera as fast as it, it looks infinitely far."""
+        self.car(self.lane / 2, self.rng.uniform(7, 25), speed * self.rng.uniform(0.95, 1.05))
 
     def distance(self) -> None:
         """Hills at the horizon, and sometimes a house that closes the street."""
@@ -252,6 +256,8 @@ def build_street(rng: np.random.Generator, *, moving: bool, still: bool, noise: 
         position = np.array([rng.uniform(-2, 2), -rng.uniform(3, 7), 0.0])
         angles = np.array([rng.normal(0, 0.25), rng.uniform(0.1, 0.35), rng.normal(0, 0.02)])
         speed = rng.uniform(0.2, 0.8)
+    if moving:
+        street.lead(speed)
     solids = street.assembly.solids()
     for _ in range(20):
         if solids.clearance(position) > 0.6:
