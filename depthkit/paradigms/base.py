@@ -3,10 +3,11 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -98,6 +99,13 @@ class DepthModule(LightningModule):
         """Predict: RGB in [0, 1], ``(B, 3, H, W)``, to a map in ``model.representation``, ``(B, 1, H, W)``."""
         prediction: Tensor = self.model(image)
         return prediction
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy with the same factory of optimizers: the command's holds the trainer and its processes, which have no copy."""
+        memo[id(self.optimizer)] = self.optimizer
+        memo[id(self)] = copied = type(self).__new__(type(self))
+        copied.__setstate__(deepcopy(self.__getstate__(), memo))
+        return copied
 
     def setup(self, stage: str) -> None:
         """Check that the labels fit the paradigm, and make one set of scores per evaluation set.

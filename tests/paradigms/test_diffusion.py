@@ -1,3 +1,5 @@
+import copy
+import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -246,6 +248,19 @@ def test_a_run_resumed_repeats_the_noise_and_ends_in_the_same_weights_bit_for_bi
     assert not torch.equal(noise[0], noise[2])
     for name, value in whole.items():
         assert_close(resumed[name], value, rtol=0, atol=0)
+
+
+def test_a_copy_for_an_average_of_the_weights_shares_the_factory_of_optimizers_alone() -> None:
+    """That of a command holds the trainer, whose processes cannot be copied."""
+    factory = partial(sgd, threading.Lock())
+    m = module(optimizer=factory)
+    copied = copy.deepcopy(m)
+    assert copied.optimizer is factory
+    assert copied.model.scheduler is not m.model.scheduler
+    for (name, ours), (same, theirs) in zip(m.state_dict().items(), copied.state_dict().items(), strict=True):
+        assert name == same
+        assert torch.equal(ours, theirs)
+        assert ours.data_ptr() != theirs.data_ptr()
 
 
 def test_the_checkpoint_says_how_depth_is_encoded_and_another_range_is_refused(tmp_path: Path) -> None:
