@@ -23,6 +23,7 @@ use:
   evaluate                          score a checkpoint on shards under a published protocol
   odometry                          score the camera's motions that a pose network predicts, and write its path
   roundtrip                         what the VAE of a latent diffusion model alone makes of true depth
+  export                            the encoder of a checkpoint as a file of timm, for other tasks
   demo                              render scenes, train, evaluate, draw: the quickstart recipe from end to end
 
 `depthkit COMMAND --help` describes each.
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _command(arguments: list[str]) -> None:
     from jsonargparse import auto_cli
 
-    from depthkit.cli import demo, evaluate, label, odometry, roundtrip, shards
+    from depthkit.cli import demo, evaluate, export, label, odometry, roundtrip, shards
 
     commands: dict[str, Any] = {
         "shards": {"_help": "Raw RGB-D to shards, and checks of shards.", "write": shards.write}
@@ -62,6 +63,7 @@ def _command(arguments: list[str]) -> None:
         "odometry": odometry.odometry,
         "label": label.label,
         "roundtrip": roundtrip.roundtrip,
+        "export": export.export,
         "demo": demo.demo,
     }
     if arguments[:3] == ["shards", "write", "--list"]:
