@@ -281,8 +281,15 @@ class DepthModule(LightningModule):
         return [{"params": encoder, "name": "encoder", **rate}, {"params": rest, "name": "decoder"}]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer of ``parameter_groups``, and the schedule stepped by optimizer steps."""
-        optimizer = self.optimizer([group for group in self.parameter_groups() if group["params"]])
+        """The optimizer of ``parameter_groups``, and the schedule stepped by optimizer steps.
+
+        Raises:
+            RecipeError: the optimizer refuses its settings, or the parameters.
+        """
+        try:
+            optimizer = self.optimizer([group for group in self.parameter_groups() if group["params"]])
+        except ValueError as error:
+            raise RecipeError(f"expected settings that the optimizer takes; it says: {error}. Mend model.optimizer.") from error
         scheduler = self.schedule(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -34,7 +34,7 @@ class GeometryPreservingModule(DepthModule):
 
     Raises:
         RecipeError: both weights are 0, or one is negative.
-        LabelError: ``geometric_loss`` ignores a shift of disparity, or ``affine_loss`` does not.
+        LabelError: ``geometric_loss`` ignores a shift of disparity, ``affine_loss`` does not, or one does not say what it reads.
     """
 
     def __init__(
@@ -53,21 +53,9 @@ class GeometryPreservingModule(DepthModule):
                 f"expected weights of 0 or more that are not both 0; got geometric_weight={geometric_weight}, "
                 f"affine_weight={affine_weight}."
             )
-        geometric: Any = geometric_loss or PairwiseL1SILoss()
-        if Ambiguity.METRIC not in geometric.accepts or Ambiguity.SHIFT_SCALE in geometric.accepts:
-            raise LabelError(
-                f"expected geometric_loss to tell a wrong shift of disparity; {type(geometric).__name__} accepts "
-                f"{', '.join(sorted(geometric.accepts))} labels. Choose PairwiseL1SILoss, PairwiseL2SILoss or PointwiseLoss, "
-                "or give it as affine_loss."
-            )
-        affine: Any = affine_loss or PairwiseL1SSILoss()
-        if affine.representation != Representation.DISPARITY or not affine.accepts >= DENSE:
-            raise LabelError(
-                f"expected affine_loss to read disparity up to shift and scale; {type(affine).__name__} reads "
-                f"{affine.representation} of {', '.join(sorted(affine.accepts))} labels. Choose PairwiseL1SSILoss or SSILoss, "
-                "or give it as geometric_loss."
-            )
-        self.geometric_loss, self.affine_loss = geometric, affine
+        self.geometric_loss: Any = geometric_loss or PairwiseL1SILoss()
+        self.affine_loss: Any = affine_loss or PairwiseL1SSILoss()
+        _check_losses(self.geometric_loss, self.affine_loss)
         self.geometric_weight, self.affine_weight = geometric_weight, affine_weight
 
     @property
@@ -130,3 +118,25 @@ class GeometryPreservingModule(DepthModule):
         mean, some = mean_over_images(per_image_loss, counted)
         self.log(f"train/{name}", mean.detach().where(some, torch.nan), sync_dist=True, batch_size=len(counted), **options)
         return mean
+
+
+def _check_losses(geometric: Any, affine: Any) -> None:
+    """The first tells a wrong shift of disparity, the second cannot."""
+    for name, loss in (("geometric_loss", geometric), ("affine_loss", affine)):
+        if not (hasattr(loss, "representation") and hasattr(loss, "accepts")):
+            raise LabelError(
+                f"expected {name} to say what it reads; {type(loss).__name__} does not. Give it the attributes "
+                "`representation` and `accepts`, as the losses of depthkit.losses have."
+            )
+    if Ambiguity.METRIC not in geometric.accepts or Ambiguity.SHIFT_SCALE in geometric.accepts:
+        raise LabelError(
+            f"expected geometric_loss to tell a wrong shift of disparity; {type(geometric).__name__} accepts "
+            f"{', '.join(sorted(geometric.accepts))} labels. Choose PairwiseL1SILoss, PairwiseL2SILoss or PointwiseLoss, or give "
+            "it as affine_loss."
+        )
+    if affine.representation != Representation.DISPARITY or not affine.accepts >= DENSE:
+        raise LabelError(
+            f"expected affine_loss to read disparity up to shift and scale; {type(affine).__name__} reads "
+            f"{affine.representation} of {', '.join(sorted(affine.accepts))} labels. Choose PairwiseL1SSILoss or SSILoss, or give "
+            "it as geometric_loss."
+        )

@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from torch.testing import assert_close
 
 from depthkit.errors import CheckpointError, LabelError, RecipeError
-from depthkit.paradigms import AffineInvariantModule, CosineDecay
+from depthkit.paradigms import AffineInvariantModule, CosineDecay, LookaheadRAdam
 from tests.contracts.paradigm import METRIC_DEPTH, Memory, TinyNet, batch, trainer
 
 DATA = Memory([batch([(0, METRIC_DEPTH)])], (METRIC_DEPTH,))
@@ -86,3 +86,16 @@ def test_the_encoder_keeps_its_weights_at_rate_0_and_has_none_below(tmp_path: Pa
     assert not any(name.startswith("encoder") for name in moved)
     with pytest.raises(RecipeError, match=r"encoder_lr of 0 or more; got -0\.1"):
         module(0, encoder_lr=-0.1)
+
+
+def test_settings_that_an_optimizer_refuses_are_one_sentence(tmp_path: Path) -> None:
+    for factory, complaint in ((torch.optim.SGD, "Invalid learning rate: -1"), (LookaheadRAdam, "Invalid learning rate: -1")):
+        m = module(0)
+        m.optimizer = partial(factory, lr=-1.0)
+        with pytest.raises(RecipeError, match=f"settings that the optimizer takes; it says: {complaint}"):
+            trainer(tmp_path).fit(m, datamodule=DATA)
+    m = module(0)
+    for parameter in m.parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(RecipeError, match="empty parameter list"):
+        trainer(tmp_path).fit(m, datamodule=DATA)

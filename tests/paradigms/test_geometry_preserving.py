@@ -150,6 +150,8 @@ def test_a_loss_that_cannot_do_its_part_is_refused() -> None:
         module(geometric_loss=SSILoss())
     with pytest.raises(LabelError, match=r"disparity up to shift and scale; PairwiseL1SILoss reads log_disparity of metric"):
         module(affine_loss=PairwiseL1SILoss())
+    with pytest.raises(LabelError, match=r"affine_loss to say what it reads; L1Loss does not"):
+        module(affine_loss=torch.nn.L1Loss())
 
 
 def test_losses_compare_in_the_representation_they_name() -> None:
