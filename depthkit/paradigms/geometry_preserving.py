@@ -20,7 +20,7 @@ class GeometryPreservingModule(DepthModule):
 
     Per image, ``L = I * geometric_loss + affine_loss`` with I = 1 for metric and up-to-scale labels, 0 for disparity up to
     shift and scale. The few images of the first kind teach the shift that all others leave open, so predictions are depth up
-    to one factor and planes stay plane.
+    to one factor, and their points keep straight lines and angles.
 
     Args:
         model: network that outputs log-disparity; log-depth, or positive disparity or depth, are read as it.
@@ -34,7 +34,7 @@ class GeometryPreservingModule(DepthModule):
 
     Raises:
         RecipeError: both weights are 0, or one is negative.
-        LabelError: ``geometric_loss`` ignores a shift of disparity, ``affine_loss`` does not, or one does not say what it reads.
+        LabelError: ``geometric_loss`` ignores a shift of disparity, ``affine_loss`` does not, or one says not what it reads.
     """
 
     def __init__(
@@ -131,12 +131,12 @@ def _check_losses(geometric: Any, affine: Any) -> None:
     if Ambiguity.METRIC not in geometric.accepts or Ambiguity.SHIFT_SCALE in geometric.accepts:
         raise LabelError(
             f"expected geometric_loss to tell a wrong shift of disparity; {type(geometric).__name__} accepts "
-            f"{', '.join(sorted(geometric.accepts))} labels. Choose PairwiseL1SILoss, PairwiseL2SILoss or PointwiseLoss, or give "
-            "it as affine_loss."
+            f"{', '.join(sorted(geometric.accepts))} labels. Choose PairwiseL1SILoss, PairwiseL2SILoss or PointwiseLoss, "
+            "or give it as affine_loss."
         )
     if affine.representation != Representation.DISPARITY or not affine.accepts >= DENSE:
         raise LabelError(
             f"expected affine_loss to read disparity up to shift and scale; {type(affine).__name__} reads "
-            f"{affine.representation} of {', '.join(sorted(affine.accepts))} labels. Choose PairwiseL1SSILoss or SSILoss, or give "
-            "it as geometric_loss."
+            f"{affine.representation} of {', '.join(sorted(affine.accepts))} labels. Choose PairwiseL1SSILoss or SSILoss, "
+            "or give it as geometric_loss."
         )
