@@ -20,7 +20,7 @@ class GeometryPreservingModule(DepthModule):
 
     Per image, ``L = I * geometric_loss + affine_loss`` with I = 1 for metric and up-to-scale labels, 0 for disparity up to
     shift and scale. The few images of the first kind teach the shift that all others leave open, so predictions are depth up
-    to one factor, and their points keep straight lines and angles.
+    to one factor, and their points keep the angles of the scene.
 
     Args:
         model: network that outputs log-disparity; log-depth, or positive disparity or depth, are read as it.
