@@ -91,12 +91,16 @@ class DepthCLI(LightningCLI):
 
     def _score(self, part: str, run: Callable[..., Any], options: dict[str, Any]) -> None:
         run(**options | {"verbose": False})  # the trainer's own table has a column per set and cuts off names
-        rows: dict[str, dict[str, float]] = {}
+        rows: dict[str, dict[str, float]] = {name: {} for name in getattr(self.datamodule, f"{part}_names")}
+        others = []  # a subclass may log what it likes
         for name, value in self.trainer.callback_metrics.items():
-            dataset, _, metric = name.removeprefix(f"{part}/").rpartition("/")  # a subclass may log names of its own
-            rows.setdefault(dataset, {})[metric] = float(value)
+            dataset, _, metric = name.removeprefix(f"{part}/").rpartition("/")
+            if dataset in rows:
+                rows[dataset][metric] = float(value)
+            else:
+                others.append(f"{name}: {float(value):.4f}\n")
         if self.trainer.is_global_zero:
-            sys.stdout.write(f"{part} sets, protocols: {self.model.protocols}\n\n{table_of(rows)}\n")
+            sys.stdout.write(f"{part} sets, protocols: {self.model.protocols}\n\n{table_of(rows)}\n{''.join(others)}")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """As in Lightning, but a mistake in a recipe is one sentence; what Lightning will read as a checkpoint is one.

@@ -110,7 +110,7 @@ def _rebuild(config: Mapping[str, Any], allow: tuple[str, ...], path: Path) -> n
     if not name.startswith(allow):
         raise CheckpointError(
             f"the checkpoint asks to import {name}, which is not part of depthkit.models. "
-            f"If you trust it, pass allow=[{name.rpartition('.')[0] + '.'!r}]."
+            f"If you trust it, pass allow=[{name.rpartition('.')[0] + '.'!r}], or --allow '[{name.rpartition('.')[0]}.]'."
         )
     module, _, attribute = name.rpartition(".")
     try:

@@ -105,7 +105,10 @@ def test_numbers_that_a_subclass_logs_are_printed_too(
 
     monkeypatch.setattr(AffineInvariantModule, "_score", score)
     main(["validate", *options, f"--ckpt_path={checkpoint}"])
-    assert "0.2500" in capsys.readouterr().out
+    room, own = capsys.readouterr().out.splitlines()[-2:]
+    assert own == "val/own: 0.2500"
+    assert room.startswith("room ")
+    assert len(room.split()) > 5
 
 
 def test_test_and_evaluate_print_the_same_numbers(
