@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 
 from depthkit import __version__
-from depthkit.errors import CheckpointError
+from depthkit.errors import CheckpointError, LabelError
 from depthkit.models.checkpoints import load_published
 from depthkit.models.net import DepthNet
 from depthkit.models.weights import read_weights
-from depthkit.types import Ambiguity
+from depthkit.types import AMBIGUITIES, Ambiguity
 
 
 def published(model: DepthNet, weights: str | Path, *, source: str) -> DepthNet:
@@ -45,7 +45,10 @@ def save_network(model: DepthNet, path: str | Path, *, ambiguity: Ambiguity | st
 
     Raises:
         CheckpointError: the network was put together from parts, or there is no such folder.
+        LabelError: there is no such ambiguity.
     """
+    if ambiguity not in AMBIGUITIES:
+        raise LabelError(f"expected an ambiguity among {', '.join(AMBIGUITIES)}; got {ambiguity!r}.")
     if model.config is None:
         raise CheckpointError(
             "expected a network that knows how it was built; got one put together from parts. Build it by a function of "

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from depthkit.errors import CheckpointError
+from depthkit.errors import CheckpointError, LabelError
 from depthkit.inference import DepthPredictor
 from depthkit.inference.teacher import load_teacher
 from depthkit.models import DepthNet, LogDisparityHead, dpt_timm, midas_timm, published, read_checkpoint, save_network, trained
@@ -59,6 +59,8 @@ def test_what_cannot_be_read_again_is_not_written(tmp_path):
     )
     with pytest.raises(CheckpointError, match="got one put together from parts"):
         save_network(loose, tmp_path / "network.ckpt", ambiguity="scale")
+    with pytest.raises(LabelError, match=r"expected an ambiguity among metric, .*; got 'relative'"):
+        save_network(parts, tmp_path / "network.ckpt", ambiguity="relative")
     with pytest.raises(CheckpointError, match=r"in a folder that exists\. Make it first"):
         save_network(parts, tmp_path / "none" / "network.ckpt", ambiguity="scale")
 
