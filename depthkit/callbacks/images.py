@@ -19,11 +19,14 @@ class DepthImages(Callback):
 
     Args:
         rows: images per picture.
+
+    Raises:
+        RecipeError: no rows.
     """
 
     def __init__(self, rows: int = 4) -> None:
         if rows < 1:
-            raise ValueError(f"expected rows >= 1; got {rows}.")
+            raise RecipeError(f"expected rows of at least 1; got {rows}.")
         self.rows = rows
 
     def on_validation_batch_end(
@@ -55,12 +58,12 @@ class ReprojectionImages(Callback):
         every_n_steps: optimizer steps between two pictures.
 
     Raises:
-        RecipeError: the module does not learn from video (when training starts).
+        RecipeError: no rows or steps; or the module does not learn from video (when training starts).
     """
 
     def __init__(self, rows: int = 4, every_n_steps: int = 1000) -> None:
         if min(rows, every_n_steps) < 1:
-            raise ValueError(f"expected rows >= 1 and every_n_steps >= 1; got {rows} and {every_n_steps}.")
+            raise RecipeError(f"expected rows and every_n_steps of at least 1; got {rows} and {every_n_steps}.")
         self.rows, self.every_n_steps = rows, every_n_steps
         self._step = 0  # of the last picture; several batches may share a step
 

@@ -75,3 +75,10 @@ def test_a_module_that_reprojects_nothing_is_refused(tmp_path: Path) -> None:
     fitting = trainer(tmp_path, callbacks=[ReprojectionImages()])
     with pytest.raises(RecipeError, match="reprojects views, such as SelfSupervisedVideoModule; got AffineInvariantModule"):
         fitting.fit(AffineInvariantModule(TinyNet()), datamodule=Memory([batch([(0, METRIC_DEPTH)])], (METRIC_DEPTH,)))
+
+
+def test_pictures_without_rows_or_steps_are_refused() -> None:
+    with pytest.raises(RecipeError, match="rows of at least 1; got 0"):
+        DepthImages(rows=0)
+    with pytest.raises(RecipeError, match="at least 1; got 4 and 0"):
+        ReprojectionImages(every_n_steps=0)
