@@ -182,7 +182,13 @@ class DepthModule(LightningModule):
         return self._score(batch, self._metrics("test", dataloader_idx))
 
     def _metrics(self, part: str, index: int) -> ProtocolMetrics:
-        return cast(ProtocolMetrics, cast(nn.ModuleList, self.scores[part])[index])
+        sets = cast(nn.ModuleList, self.scores[part])
+        if index >= len(sets):
+            raise RecipeError(
+                f"expected one {part} set, or a datamodule that names them in `{part}_names`; got loader number {index + 1}. "
+                "Use DepthDataModule."
+            )
+        return cast(ProtocolMetrics, sets[index])
 
     def _score(self, batch: Batch, metrics: ProtocolMetrics) -> Tensor | None:
         metrics.protocol.check_prediction(self.model.representation, self.ambiguity)

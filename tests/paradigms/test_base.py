@@ -99,3 +99,11 @@ def test_settings_that_an_optimizer_refuses_are_one_sentence(tmp_path: Path) -> 
         parameter.requires_grad_(False)
     with pytest.raises(RecipeError, match="empty parameter list"):
         trainer(tmp_path).fit(m, datamodule=DATA)
+
+
+def test_several_sets_need_names(tmp_path: Path) -> None:
+    loaders = [DATA.val_dataloader(), DATA.val_dataloader()]
+    with pytest.raises(
+        RecipeError, match="expected one val set, or a datamodule that names them in `val_names`; got loader number 2"
+    ):
+        trainer(tmp_path, limit_val_batches=1).validate(module(0), dataloaders=loaders)
