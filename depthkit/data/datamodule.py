@@ -116,7 +116,7 @@ class DepthDataModule(LightningDataModule):
     @property
     def dataset_names(self) -> tuple[str, ...]:
         """Names of the training sources, in the order of ``Batch.dataset``."""
-        return _names(self.sources)
+        return unique_names(self.sources)
 
     @property
     def label_kinds(self) -> tuple[frozenset[LabelKind], ...]:
@@ -128,12 +128,12 @@ class DepthDataModule(LightningDataModule):
     @property
     def val_names(self) -> tuple[str, ...]:
         """Names of the validation sources, in the order of their loaders."""
-        return _names(self.val_sources)
+        return unique_names(self.val_sources)
 
     @property
     def test_names(self) -> tuple[str, ...]:
         """Names of the test sources, in the order of their loaders."""
-        return _names(self.test_sources)
+        return unique_names(self.test_sources)
 
     def train_dataloader(self) -> Loader:
         """The training stream of this rank."""
@@ -267,7 +267,12 @@ def _size(size: Sequence[int]) -> tuple[int, int]:
     return int(size[0]), int(size[1])  # a recipe has lists
 
 
-def _names(sources: Sequence[ShardSource]) -> tuple[str, ...]:
+def unique_names(sources: Sequence[ShardSource]) -> tuple[str, ...]:
+    """What logs and reports call these sources.
+
+    Raises:
+        RecipeError: two have one name, or a name does not fit into a path of names.
+    """
     names = tuple(_name(source) for source in sources)
     wrong = sorted({name for name in names if names.count(name) > 1 or "/" in name})
     if wrong:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from depthkit.data.datamodule import DepthDataModule, ShardSource
+from depthkit.data.datamodule import DepthDataModule, ShardSource, unique_names
 from depthkit.data.shards import ShardIndex
 from depthkit.data.shards.index import shared_views
 from depthkit.data.stream import Dataset, Loader
@@ -24,6 +24,8 @@ class VideoDataModule(DepthDataModule):
         sources: datasets to train on; every one must hold the ``views``, and intrinsics unless ``learned_intrinsics``.
         views: what comes beside each image: ``video`` (``prev`` and ``next``), ``stereo``, or both.
         learned_intrinsics: whether the model finds the cameras itself, so that samples need not know theirs.
+        val_loss_sources: datasets with the ``views`` on which validation computes the training loss, for videos that nobody has
+            labelled; one loader each, after those of ``val_sources``.
         size: (height, width) [px] of training images (Monodepth2, section 4).
         transform: what happens to training samples; None for Monodepth2's: resized to ``size`` whatever their aspect, and
             mirrored half of the time.
@@ -39,14 +41,25 @@ class VideoDataModule(DepthDataModule):
         *,
         views: Views | Literal["video", "stereo", "video_stereo"] = Views.VIDEO,
         learned_intrinsics: bool = False,
+        val_loss_sources: Sequence[ShardSource] = (),
         size: tuple[int, int] = (192, 640),
         transform: Transform | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(sources, size=size, transform=transform or Compose([Resize(size), HorizontalFlip()]), **kwargs)
         self.views, self.learned_intrinsics = Views(views), learned_intrinsics
+        self.val_loss_sources = tuple(val_loss_sources)
         if self.views == Views.SINGLE:
             raise RecipeError("expected data.views video, stereo or video_stereo; got single. Use DepthDataModule for it.")
+
+    @property
+    def val_loss_names(self) -> tuple[str, ...]:
+        """Names of ``val_loss_sources``, in the order of their loaders."""
+        return unique_names(self.val_loss_sources)
+
+    def val_dataloader(self) -> list[Loader]:
+        """One loader per validation source: those with labels, then those for the loss."""
+        return [*super().val_dataloader(), *map(self.views_dataloader, self.val_loss_sources)]
 
     def views_dataloader(self, source: ShardSource) -> Loader:
         """Every sample of a source once, in order, with its views, resized to ``size``: for what scores motion.

@@ -1,5 +1,6 @@
 """Monodepth2: depth and motion from video and stereo without labels (Godard et al. 2019, arXiv 1806.01260)."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -136,6 +137,31 @@ class SelfSupervisedVideoModule(DepthModule):
         moving = (found.selected >= 0).float().mean()
         self.log("train/unmasked", moving, sync_dist=True, batch_size=len(batch))
         return total
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
+        """Score labels as every paradigm does, or log the loss of a video of ``val_loss_sources`` as ``val/<dataset>/loss``."""
+        if not batch.frame_names:
+            return super().validation_step(batch, batch_idx, dataloader_idx)
+        data: Any = getattr(self.trainer, "datamodule", None)
+        name = data.val_loss_names[dataloader_idx - len(data.val_names)]
+        kept, loss = batch.rows(batch.real), batch.image.new_zeros(())  # the other rows only keep ranks in step
+        if len(kept):
+            if self.camera is not None:
+                kept = replace(kept, dataset=torch.full_like(kept.dataset, self._camera_of(name)))
+            with self.repeatable_chance():
+                loss = self.reconstruct(kept).loss.mean()
+        weight: Any = float(len(kept))  # Lightning averages the ranks' counts, and cuts off the fraction of integers
+        self.log(f"val/{name}/loss", loss, batch_size=weight, sync_dist=True, add_dataloader_idx=False)
+        return None
+
+    def _camera_of(self, name: str) -> int:
+        """Position of the training set of this name, whose learned camera is taken."""
+        if name not in self.dataset_names:
+            raise RecipeError(
+                f"expected val_loss_sources named like training sets, {', '.join(self.dataset_names)}, whose cameras are "
+                f"learned; got {name!r}. Give it the `name:` of the set with its camera."
+            )
+        return self.dataset_names.index(name)
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         """Depth, motion and what is left unexplained.

@@ -182,6 +182,29 @@ def test_a_run_resumed_mid_epoch_ends_in_the_same_weights_bit_for_bit(drive: Pat
         assert_close(resumed[name], weight, rtol=0, atol=0)
 
 
+def test_validation_logs_the_loss_of_videos_beside_the_scores_of_labels(drive: Path, tmp_path: Path) -> None:
+    source = ShardSource(str(drive), "test")
+    unlabelled = replace(source, name="video")
+    both = data(drive, val_sources=[source], val_loss_sources=[unlabelled], val_batch_size=1)
+    alone = data(drive, val_loss_sources=[unlabelled], val_batch_size=4)  # the last batch is smaller
+    m = module(protocols="synthetic_median")
+
+    def validated(m: SelfSupervisedVideoModule, videos: VideoDataModule) -> dict[str, Any]:
+        fitting = trainer(tmp_path, limit_val_batches=1.0)
+        fitting.validate(m, datamodule=videos, verbose=False)
+        return fitting.callback_metrics
+
+    first, second = validated(m, both), validated(m, alone)
+    assert first["val/drive/abs_rel"].isfinite()
+    assert second.keys() == {"val/video/loss"}
+    with torch.no_grad():
+        losses = [m.eval().reconstruct(b).loss for b in data(drive, val_batch_size=4).views_dataloader(source)]
+    for found in (first, second):
+        assert float(found["val/video/loss"]) == pytest.approx(float(torch.cat(losses).mean()), rel=1e-3)
+    with pytest.raises(RecipeError, match=r"named like training sets, data, whose cameras are learned; got 'video'"):
+        validated(module(camera=LearnedCamera()), alone)
+
+
 def test_motion_that_nobody_knows_cannot_make_the_scale_metric(drive: Path, tmp_path: Path) -> None:
     b = batch(drive, Views.VIDEO_STEREO)
     timed_unknown = b.frames_from_camera.clone()
