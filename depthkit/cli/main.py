@@ -23,7 +23,7 @@ use:
   evaluate                          score a checkpoint on shards under a published protocol
   odometry                          score the camera's motions that a pose network predicts, and write its path
   roundtrip                         what the VAE of a latent diffusion model alone makes of true depth
-  export                            the encoder of a checkpoint as a file of timm, for other tasks
+  export                            a checkpoint's network as a program (.pt2, .onnx), or its encoder as a file of timm
   demo                              render scenes, train, evaluate, draw: the quickstart recipe from end to end
 
 `depthkit COMMAND --help` describes each.

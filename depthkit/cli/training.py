@@ -122,8 +122,13 @@ class DepthCLI(LightningCLI):
 
 
 def last_checkpoint(root: Path, *folders: Path) -> Path | None:
-    """The newest ``last.ckpt`` in folders, and of the runs under ``trainer.default_root_dir``, whichever logger names them."""
-    found = [*root.glob("*/*/checkpoints/last.ckpt"), *(folder / "last.ckpt" for folder in folders)]
+    """The newest ``last.ckpt`` in folders, and of the runs under ``trainer.default_root_dir``, whichever logger names them.
+
+    SLURM's signal before a job's end leaves one there, too, under a name of Lightning's.
+    """
+    found = [
+        *root.glob("*/*/checkpoints/last.ckpt"), *root.glob("hpc_ckpt_*.ckpt"), *(folder / "last.ckpt" for folder in folders),
+    ]  # fmt: skip
     return max((path for path in found if path.is_file()), key=lambda path: path.stat().st_mtime, default=None)
 
 

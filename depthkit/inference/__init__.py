@@ -2,6 +2,7 @@
 
 from depthkit.inference.clouds import write_point_cloud
 from depthkit.inference.diffusion import DiffusionDepth, diffuse
+from depthkit.inference.export import export_program
 from depthkit.inference.images import find_images, read_image
 from depthkit.inference.prediction import Prediction, load_prediction
 from depthkit.inference.predictor import DepthPredictor
@@ -12,6 +13,7 @@ __all__ = [
     "DiffusionDepth",
     "Prediction",
     "diffuse",
+    "export_program",
     "find_images",
     "load_prediction",
     "read_checkpoint",

@@ -31,3 +31,15 @@ def test_another_kind_of_file_is_refused_in_one_sentence(tmp_path: Path, capsys:
     with pytest.raises(SystemExit):
         main(["export", str(tmp_path / "none.ckpt"), str(tmp_path / "encoder.safetensors")])
     assert "expected a checkpoint of `depthkit fit`" in capsys.readouterr().err
+
+
+def test_the_network_of_a_checkpoint_is_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = dpt_timm("test_vit", pretrained=False, features=16).eval()
+    save_network(model, tmp_path / "last.ckpt", ambiguity="shift_scale")
+    with pytest.raises(SystemExit):
+        main(["export", str(tmp_path / "last.ckpt"), str(tmp_path / "net.pt2")])
+    assert "Give --size" in capsys.readouterr().err
+    main(["export", str(tmp_path / "last.ckpt"), str(tmp_path / "net.pt2"), "--size", "[32, 64]"])
+    image = torch.rand(1, 3, 32, 64)
+    with torch.no_grad():
+        assert_close(torch.export.load(tmp_path / "net.pt2").module()(image), model(image), rtol=1e-3, atol=1e-4)
