@@ -43,8 +43,9 @@ class SemiSupervisedModule(DepthModule):
 
     Args:
         model: the student; outputs disparity and publishes ``encode``.
-        teacher: a network that states its ``representation``, such as that of ``depthkit.models.transformers_models.load_depth``,
-            or the checkpoint of one; None with stored pseudo-labels or for labels alone (training the teacher).
+        teacher: a network that states its ``representation``, such as one of transformers from
+            ``depthkit.models.transformers_models.load_depth``, or the checkpoint of one; None with stored pseudo-labels or for
+            labels alone (training the teacher).
         pseudo_labelled: names of datasets whose labels are pseudo-labels.
         loss: per image, in disparity; default eqs 1-3, ``SSILoss(align="median", halved=False)``.
         feature_loss: of the encoder's coarsest map and the frozen one's; default ``FeatureAlignmentLoss()``.
