@@ -9,7 +9,16 @@ from depthkit.errors import RecipeError
 from depthkit.losses import GradientMatchingLoss, SSILoss
 from depthkit.models import DepthNet
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.labels import DENSE, has_label, labels, mean_over_ranks, mean_per_group, readable, unit_range
+from depthkit.paradigms.labels import (
+    DENSE,
+    check_affine,
+    has_label,
+    labels,
+    mean_over_ranks,
+    mean_per_group,
+    readable,
+    unit_range,
+)
 from depthkit.paradigms.pareto import Normalisation, carry_gradient, combine, flat_gradient, min_norm_combination
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
@@ -35,6 +44,10 @@ class AffineInvariantModule(DepthModule):
             them); ``per_dataset`` normalises each dataset's rows alone under Pareto. With ``frozen`` and ``per_dataset`` each
             dataset runs its own rows only, so an exact Pareto step costs about one ordinary step instead of one per dataset.
         kwargs: see ``DepthModule``.
+
+    Raises:
+        LabelError: a loss says that it cannot read disparity up to shift and scale.
+        RecipeError: the model does not output disparity, or a combination of options has no meaning.
     """
 
     def __init__(
@@ -59,6 +72,9 @@ class AffineInvariantModule(DepthModule):
             )
         self.loss = loss or SSILoss(align="median", penalty="l1", trim=0.2)
         self.gradient_loss = gradient_loss or GradientMatchingLoss(align="median")
+        check_affine("loss", self.loss)
+        if gradient_weight:
+            check_affine("gradient_loss", self.gradient_loss)
         self.gradient_weight = gradient_weight
         self.combine = combine
         self.gradient_scope = gradient_scope

@@ -10,7 +10,7 @@ from depthkit.errors import LabelError
 from depthkit.losses import PointwiseLoss, SSILoss
 from depthkit.models import LatentDiffusionDepth
 from depthkit.paradigms.diffusion import DiffusionModule
-from depthkit.paradigms.labels import has_label, mean_over_images
+from depthkit.paradigms.labels import check_states, has_label, mean_over_images
 from depthkit.paradigms.multires_noise import MultiResolutionNoise
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Batch, Representation
@@ -45,6 +45,7 @@ class EndToEndDiffusionModule(DiffusionModule):
         super().__init__(model, **kwargs)
         metric = model.ambiguity == Ambiguity.METRIC
         chosen: Any = (PointwiseLoss() if metric else SSILoss(halved=False)) if loss is None else loss
+        check_states("loss", chosen)
         if model.ambiguity not in chosen.accepts:
             raise LabelError(
                 f"expected a loss on {model.ambiguity} labels, as {model.codec} makes them; {type(chosen).__name__} accepts "

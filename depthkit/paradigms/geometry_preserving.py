@@ -10,7 +10,7 @@ from depthkit.losses import PairwiseL1SILoss, PairwiseL1SSILoss
 from depthkit.masked import masked_range, per_image
 from depthkit.models import DepthNet
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.labels import DENSE, has_label, labels, mean_over_images, readable
+from depthkit.paradigms.labels import DENSE, check_affine, check_states, has_label, labels, mean_over_images, readable
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
@@ -122,21 +122,12 @@ class GeometryPreservingModule(DepthModule):
 
 def _check_losses(geometric: Any, affine: Any) -> None:
     """The first tells a wrong shift of disparity, the second cannot."""
-    for name, loss in (("geometric_loss", geometric), ("affine_loss", affine)):
-        if not (hasattr(loss, "representation") and hasattr(loss, "accepts")):
-            raise LabelError(
-                f"expected {name} to say what it reads; {type(loss).__name__} does not. Give it the attributes "
-                "`representation` and `accepts`, as the losses of depthkit.losses have."
-            )
+    check_states("geometric_loss", geometric)
+    check_states("affine_loss", affine)
     if Ambiguity.METRIC not in geometric.accepts or Ambiguity.SHIFT_SCALE in geometric.accepts:
         raise LabelError(
             f"expected geometric_loss to tell a wrong shift of disparity; {type(geometric).__name__} accepts "
             f"{', '.join(sorted(geometric.accepts))} labels. Choose PairwiseL1SILoss, PairwiseL2SILoss or PointwiseLoss, "
             "or give it as affine_loss."
         )
-    if affine.representation != Representation.DISPARITY or not affine.accepts >= DENSE:
-        raise LabelError(
-            f"expected affine_loss to read disparity up to shift and scale; {type(affine).__name__} reads "
-            f"{affine.representation} of {', '.join(sorted(affine.accepts))} labels. Choose PairwiseL1SSILoss or SSILoss, "
-            "or give it as geometric_loss."
-        )
+    check_affine("affine_loss", affine)

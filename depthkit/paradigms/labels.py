@@ -1,10 +1,12 @@
-"""Read a batch's labels in the representation a loss wants, and average losses over images, exactly under DDP."""
+"""Read a batch's labels in the representation a loss wants, refuse losses they do not suit, average over images under DDP."""
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
+from depthkit.errors import LabelError
 from depthkit.masked import masked_count, masked_range, masked_sum, per_image
 from depthkit.precision import in_float32
 from depthkit.representation import convert_rows
@@ -104,3 +106,22 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     total = x.clone()
     distributed.all_reduce(total)
     return total / distributed.get_world_size()
+
+
+def check_states(name: str, loss: Any) -> None:
+    """A loss whose input the module chooses by what the loss says it reads, says so."""
+    if not (hasattr(loss, "representation") and hasattr(loss, "accepts")):
+        raise LabelError(
+            f"expected {name} to say what it reads; {type(loss).__name__} does not. Give it the attributes "
+            "`representation` and `accepts`, as the losses of depthkit.losses have."
+        )
+
+
+def check_affine(name: str, loss: Any) -> None:
+    """A loss given disparity up to shift and scale can use it, if it says what it reads."""
+    reads, accepted = getattr(loss, "representation", Representation.DISPARITY), getattr(loss, "accepts", frozenset(DENSE))
+    if reads != Representation.DISPARITY or not accepted >= frozenset(DENSE):
+        raise LabelError(
+            f"expected {name} to read disparity up to shift and scale; {type(loss).__name__} reads {reads} of "
+            f"{', '.join(sorted(accepted))} labels. Choose PairwiseL1SSILoss or SSILoss, for example."
+        )

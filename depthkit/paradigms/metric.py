@@ -10,7 +10,7 @@ from depthkit.evaluation import InputResize, OutputResize
 from depthkit.losses import SILogLoss
 from depthkit.models import DepthNet, ZoeDepthNet
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.labels import has_label, labels, mean_over_images, readable
+from depthkit.paradigms.labels import check_states, has_label, labels, mean_over_images, readable
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
@@ -33,7 +33,7 @@ class MetricModule(DepthModule):
         kwargs: see ``DepthModule``.
 
     Raises:
-        LabelError: the loss does not read metric labels.
+        LabelError: the loss does not read metric labels, or does not say what it reads.
         RecipeError: an empty range, or ``base_lr`` for a network without a base.
     """
 
@@ -49,6 +49,7 @@ class MetricModule(DepthModule):
     ) -> None:
         super().__init__(model, **kwargs)
         chosen: Any = SILogLoss(root=True, factor=10.0) if loss is None else loss
+        check_states("loss", chosen)
         if Ambiguity.METRIC not in chosen.accepts:
             raise LabelError(f"expected a loss on metric labels; {type(chosen).__name__} accepts {', '.join(chosen.accepts)}.")
         self.loss = chosen

@@ -14,7 +14,7 @@ from depthkit.losses import FeatureAlignmentLoss, SSILoss
 from depthkit.models import DepthNet, read_checkpoint
 from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.cutmix import CutMix
-from depthkit.paradigms.labels import DENSE, has_label, labels, mean_over_images, readable
+from depthkit.paradigms.labels import DENSE, check_affine, has_label, labels, mean_over_images, readable
 from depthkit.representation import convert_rows
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation
 
@@ -59,6 +59,7 @@ class SemiSupervisedModule(DepthModule):
         kwargs: see ``DepthModule``.
 
     Raises:
+        LabelError: the loss says that it cannot read disparity up to shift and scale.
         RecipeError: weights are negative, the model does not output disparity, ``feature_images`` is none of these words, or
             the teacher does not state its representation.
     """
@@ -91,6 +92,7 @@ class SemiSupervisedModule(DepthModule):
             raise RecipeError(f"expected feature_images to be unlabelled, labelled or all; got {feature_images!r}.")
         self.pseudo_labelled = tuple(pseudo_labelled)
         self.loss: Any = SSILoss(align="median", halved=False) if loss is None else loss
+        check_affine("loss", self.loss)
         self.feature_loss: Any = feature_loss or FeatureAlignmentLoss()
         self.feature_images = feature_images
         self.augment: Any = _strong_colours() if augment is None else augment

@@ -251,9 +251,7 @@ def test_a_killed_run_continues_with_the_frames_that_are_missing(film, tmp_path)
     assert report.skipped == 10
     assert report.samples == 21
     assert len(report.rejects) == 2
-    assert (
-        tmp_path / "calls"
-    ).stat().st_size == 2 * 22  # both ways, not for what was left out before
+    assert (tmp_path / "calls").stat().st_size == 2 * 22  # both ways, not for what was left out before
     assert verify(tmp_path / "out").ok
     keys = [
         raw.key

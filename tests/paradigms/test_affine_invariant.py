@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from depthkit.data import DepthDataModule, ShardSource
 from depthkit.errors import LabelError, RecipeError
+from depthkit.losses import GradientMatchingLoss, PairwiseL1SILoss
 from depthkit.paradigms import AffineInvariantModule, CosineDecay, pareto_weights
 from depthkit.types import Ambiguity, LabelKind, Representation
 from tests.contracts.paradigm import FILM, METRIC_DEPTH, Memory, TinyNet, batch, sgd, trainer, weights_after
@@ -160,6 +161,15 @@ def test_contradicting_settings_are_refused() -> None:
         module(batch_norm="per_dataset", combine="equal")
     with pytest.raises(RecipeError, match="unknown protocol 'nyu'; expected one of"):
         module(protocols="nyu")
+
+
+def test_a_loss_that_cannot_read_disparity_up_to_shift_and_scale_is_refused() -> None:
+    with pytest.raises(LabelError, match=r"loss to read disparity up to shift and scale; PairwiseL1SILoss reads log_disparity"):
+        module(loss=PairwiseL1SILoss())
+    with pytest.raises(LabelError, match=r"gradient_loss to read .*; GradientMatchingLoss reads disparity of metric labels"):
+        module(gradient_loss=GradientMatchingLoss())
+    module(gradient_loss=GradientMatchingLoss(), gradient_weight=0.0)
+    module(loss=torch.nn.L1Loss())  # says nothing, and is believed
 
 
 @pytest.mark.parametrize("options", VARIANTS[:2], ids=str)

@@ -144,3 +144,5 @@ def test_what_is_not_metric_is_refused(tmp_path: Path) -> None:
         module(base_lr=1e-6)
     with pytest.raises(LabelError, match="expected a loss on metric labels; Film accepts shift_scale"):
         module(loss=type("Film", (SILogLoss,), {"accepts": frozenset({Ambiguity.SHIFT_SCALE})})())
+    with pytest.raises(LabelError, match="expected loss to say what it reads; L1Loss does not"):
+        module(loss=torch.nn.L1Loss())

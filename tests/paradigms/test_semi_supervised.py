@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from depthkit.errors import LabelError, RecipeError, ShapeError
-from depthkit.losses import SSILoss
+from depthkit.losses import SILogLoss, SSILoss
 from depthkit.models import DepthNet, midas_timm
 from depthkit.paradigms import AffineInvariantModule, CutMix, SemiSupervisedModule
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
@@ -320,6 +320,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path).fit(module(pseudo_labelled=["films"]), datamodule=Memory([mixed()], KINDS))
     with pytest.raises(RecipeError, match="expected a teacher that states its representation; Identity does not"):
         module(teacher=nn.Identity())
+    with pytest.raises(LabelError, match="to read disparity up to shift and scale; SILogLoss reads depth of metric labels"):
+        module(loss=SILogLoss())
     with pytest.raises(RecipeError, match="unlabelled, labelled or all; got 'both'"):
         module(feature_images="both")
     with pytest.raises(RecipeError, match="not all 0"):
