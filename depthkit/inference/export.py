@@ -23,7 +23,7 @@ def export_program(model: DepthNet, path: str | Path, *, size: tuple[int, int], 
     Args:
         model: on the CPU.
         path: ``.pt2`` for torch, also from C++ (``torch.export.load``), or ``.onnx`` for ONNX Runtime and TensorRT; the latter
-            needs the packages onnx, onnxscript and onnxruntime.
+            needs the extra ``depthkit[onnx]``.
         size: (height, width) of the images [px].
         ambiguity: what the predictions leave undetermined.
 
@@ -36,7 +36,10 @@ def export_program(model: DepthNet, path: str | Path, *, size: tuple[int, int], 
     if path.suffix not in (".pt2", ".onnx"):
         raise RecipeError(f"expected a path that ends in .pt2 or .onnx; got {path.name}. Choose one of them.")
     if path.suffix == ".onnx" and (missing := [name for name in _NEEDED if find_spec(name) is None]):
-        raise RecipeError(f"expected the packages that write and check .onnx; missing: pip install {' '.join(missing)}.")
+        raise RecipeError(
+            f"expected the packages that write and check .onnx; {', '.join(missing)} missing. "
+            "Install them: pip install 'depthkit[onnx]'."
+        )
     model = model.eval()
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     model.check(image)
