@@ -219,14 +219,18 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
         "delta1": ("delta < 1.25 [%]", 100),
         "ate": ("ATE [mm]", 1000),
     }
-    lines = ["| | " + " | ".join(head for head, _ in columns.values()) + " | minutes |", "|---|--:|--:|--:|--:|--:|"]
+    columns = {name: column for name, column in columns.items() if np.isfinite(next(iter(found.values()))[0][name])}
+    lines = [
+        "| | " + " | ".join(head for head, _ in columns.values()) + " | minutes |",
+        "|---" + "|--:" * (len(columns) + 1) + "|",
+    ]
     for row, seeds in found.items():
         cells = []
         for name, (_, unit) in columns.items():
             values = unit * np.array([seed[name] for seed in seeds])
             cells.append(f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""))
         minutes = np.mean([seed.get("minutes", 0.0) for seed in seeds])
-        lines.append(f"| {row} | {' | '.join(cells)} | {minutes:.1f} |")
+        lines.append(f"| {row} | {' | '.join(cells)} | {f'{minutes:.1f}' if minutes else ''} |")
     return "\n".join(lines)
 
 
