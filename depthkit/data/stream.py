@@ -179,7 +179,7 @@ class Stream:
         if dataset.size is not None and sample.size != dataset.size:
             raise ShapeError(
                 f"expected samples of {dataset.size} (height, width) from the transform of '{dataset.name}'; got {sample.size} "
-                f"({sample.key}). Set data.size to what the transform makes."
+                f"({sample.key}). Set data.size, or the source's own size, to what the transform makes."
             )
         return sample
 

@@ -32,7 +32,7 @@ class DiffusionModule(DepthModule):
         penalty: on the difference between output and target.
         masked: leave out latent cells with a pixel that has no label or lies outside the codec's range.
         tails: learn what lies outside the codec's range as its bound, instead of leaving it out; None for yes if the codec is
-            affine, whose range holds a share of each image by intent.
+            affine, whose range holds a share of each image by intent. The sky, which has no depth, is left out either way.
         trainable: the whole UNet, or its attention and its first layer.
         checkpointing: recompute activations of the UNet in the backward pass: less memory, more time.
         kwargs: see ``DepthModule``.
