@@ -235,6 +235,50 @@ def test_odometry_sequences_have_poses_of_their_own_camera(root):
         assert np.allclose(s.frames_from_camera["next"] @ [*here, 1], [*behind, 1])
 
 
+def driven(root):
+    """A drive to the north-east that turns, pitches and rolls: its files, and its IMU's places and rotations by the way."""
+    lidar_from_imu = np.eye(4)
+    lidar_from_imu[:3, :3] = Rotation.from_euler("xyz", [0.01, -0.02, 0.015]).as_matrix()
+    lidar_from_imu[:3, 3] = [-0.81, 0.32, -0.8]
+    rows = [line("R", lidar_from_imu[:3, :3]), line("T", lidar_from_imu[:3, 3])]
+    (root / DATE / "calib_imu_to_velo.txt").write_text("calib_time: 25-May-2012\n" + "\n".join(rows))
+    folder = root / DRIVE / "oxts/data"
+    folder.mkdir(parents=True)
+    places, turns = [], []
+    for n in range(6):
+        latitude, longitude, angles = 49 + 8e-6 * n, 8.4 + 5e-6 * n, (0.01 * n, -0.02 * n, 0.8 + 0.03 * n)
+        (folder / f"{n:010d}.txt").write_text(" ".join(map(repr, (latitude, longitude, 116 + 0.1 * n, *angles, 1.5, 2.5, 4))))
+        east, north = np.radians(5e-6 * n) * np.cos(np.radians(49)), np.radians(8e-6 * n)
+        places.append([6378137.0 * east, 6378137.0 * north, 0.1 * n])
+        turns.append(Rotation.from_euler("ZYX", angles[::-1]).as_matrix())
+    return lidar_from_imu, np.array(places), turns
+
+
+def test_a_drives_gps_and_imu_say_where_its_cameras_were(root):
+    lidar_from_imu, places, turns = driven(root)
+    frames = kitti_raw.frames(root, listed(root, f"{DRIVE} 1 l", f"{DRIVE} 3 r"), views="video")
+    point = np.array([12.0, 9.0, 1.0])  # east, north, up of where the drive began
+    for s, n, camera in ((frames[0], 1, 2), (frames[1], 3, 3)):
+        here, behind = (
+            (RECTIFY @ (CAMERA_FROM_LIDAR @ lidar_from_imu @ [*(turns[k].T @ (point - places[k])), 1])[:3]) + OFFSETS[camera]
+            for k in (n, n + 1)
+        )
+        assert np.allclose(s.world_from_camera @ [*here, 1], [*point, 1], atol=1e-5)
+        assert np.allclose(s.frames_from_camera["next"] @ [*here, 1], [*behind, 1], atol=1e-5)
+
+
+def test_without_its_calibration_or_its_file_a_frame_has_no_place_and_garbled_ones_are_named(root):
+    driven(root)
+    (root / DRIVE / "oxts/data/0000000002.txt").unlink()
+    frames = kitti_raw.frames(root, all_frames(root))
+    assert [s.world_from_camera is None for s in frames] == [n == 2 for n in range(6)]
+    (root / DRIVE / "oxts/data/0000000004.txt").write_text("49.0 8.4 nan 0 0 0")
+    with pytest.raises(GeometryError, match=r"expected latitude, .* and yaw in .*0000000004.txt"):
+        kitti_raw.frames(root, all_frames(root))
+    (root / DATE / "calib_imu_to_velo.txt").unlink()
+    assert all(s.world_from_camera is None for s in kitti_raw.frames(root, all_frames(root)))
+
+
 def test_drives_that_are_not_there_are_counted_unless_none_is(root):
     other = "2011_09_28/2011_09_28_drive_0002_sync"
     frames = kitti_raw.frames(root, listed(root, f"{DRIVE} 1 l", f"{other} 7 r"))

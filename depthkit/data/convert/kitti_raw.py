@@ -6,7 +6,7 @@ benchmark's test images are ``image 5``. BTS, ZoeDepth and Depth Anything list f
 of which the picture's name says the same. Under the root lie, as the archives unpack,
 
 - ``DATE/DRIVE_sync/image_02/data/NNNNNNNNNN.png`` (or jpg; ``image_03`` likewise), ``velodyne_points/data/NNNNNNNNNN.bin``,
-  and ``DATE/calib_cam_to_cam.txt``, ``DATE/calib_velo_to_cam.txt``;
+  ``oxts/data/NNNNNNNNNN.txt``, and ``DATE/calib_cam_to_cam.txt``, ``calib_velo_to_cam.txt``, ``calib_imu_to_velo.txt``;
 - the improved ground truth (Uhrig et al. 2017), ``DRIVE_sync/proj_depth/groundtruth/image_02/NNNNNNNNNN.png`` in the date's
   folder, or in ``train`` or ``val``;
 - ``sequences/NN/image_2/NNNNNN.png``, ``velodyne/NNNNNN.bin``, ``calib.txt``, and ``poses/NN.txt``;
@@ -35,6 +35,7 @@ from depthkit.data.convert.frames import (
     read_codes,
     wrong_layout,
 )
+from depthkit.data.convert.kitti_calibration import drive_poses, facts, numbered, rigid, sequence_poses, square
 from depthkit.data.convert.neighbours import Spacing, Target, with_neighbours
 from depthkit.data.shards import Reject
 from depthkit.errors import DepthKitError, GeometryError, LabelError
@@ -76,7 +77,8 @@ def frames(
     """The samples of a list as a sequence, in the order of the list.
 
     Intrinsics are those of the rectified camera, the stereo partner is the other colour camera at the pose that the
-    calibration says (about 0.53 m away). What is listed and not there, or has no neighbour, is among ``Frames.rejects``.
+    calibration says (about 0.53 m away). Where a drive has ``oxts``, or a sequence poses, samples know where their camera was
+    and how it moved to its neighbours. What is listed and not there, or has no neighbour, is among ``Frames.rejects``.
 
     Args:
         root: folder of the dates, or of ``sequences``.
@@ -243,44 +245,49 @@ def _clip(root: Path, folder: str, camera: int) -> Clip:
         return _selection(root, folder) if camera == 2 else Clip(f"{folder} of camera 3", {}, np.zeros(3), {}, {})
     drive = f"sequences/{int(folder):02d}" if odometry else folder
     place = f"{drive}/image_{camera}" if odometry else f"{drive}/image_{camera:02d}/data"
-    images = _numbered(root, place, (".png", ".jpg"))
+    images = numbered(root, place, (".png", ".jpg"))
     if not images:
         return Clip(place, {}, np.zeros(3), {}, {})
     if odometry:
-        facts = _facts(root / drive / "calib.txt")
-        projection, to_camera, size = facts(f"P{camera}", 12).reshape(3, 4), facts("Tr", 12, optional=True), None
-        lidar = None if to_camera is None else projection @ _square(to_camera.reshape(3, 4))
+        known = facts(root / drive / "calib.txt")
+        projection, from_lidar, size = known(f"P{camera}", 12).reshape(3, 4), known("Tr", 12, optional=True), None
+        camera_from_lidar = None if from_lidar is None else square(from_lidar.reshape(3, 4))
+        poses = sequence_poses(root, int(folder))
     else:
         date = root / Path(folder).parts[0]
-        facts, laser = _facts(date / "calib_cam_to_cam.txt"), date / "calib_velo_to_cam.txt"
-        projection, found = facts(f"P_rect_{camera:02d}", 12).reshape(3, 4), facts(f"S_rect_{camera:02d}", 2, optional=True)
+        laser, imu = date / "calib_velo_to_cam.txt", date / "calib_imu_to_velo.txt"
+        known = facts(date / "calib_cam_to_cam.txt")
+        projection, found = known(f"P_rect_{camera:02d}", 12).reshape(3, 4), known(f"S_rect_{camera:02d}", 2, optional=True)
         size = None if found is None else (int(found[1]), int(found[0]))
-        lidar = None
+        camera_from_lidar, poses = None, {}
         if laser.is_file():
-            turn, shift = (_facts(laser)(name, count) for name, count in (("R", 9), ("T", 3)))
-            camera_from_lidar = _square(np.hstack([turn.reshape(3, 3), shift[:, None]]))
-            lidar = projection @ _square(facts("R_rect_00", 9).reshape(3, 3)) @ camera_from_lidar
+            camera_from_lidar = square(known("R_rect_00", 9).reshape(3, 3)) @ rigid(laser)
+            if imu.is_file():
+                imu_from_camera = np.linalg.inv(camera_from_lidar @ rigid(imu))
+                poses = {n: world_from_imu @ imu_from_camera for n, world_from_imu in drive_poses(root, drive).items()}
+    lidar = None if camera_from_lidar is None else projection @ camera_from_lidar
     where = f"{root / drive}: camera {camera}"
     matrix = camera_matrix([projection[0, 0], projection[1, 1], projection[0, 2], projection[1, 2]], where)
     offset = np.linalg.solve(matrix, projection[:, 3])
-    poses = _poses(root, int(folder), offset) if odometry else {}
+    beside = np.eye(4)
+    beside[:3, 3] = -offset
     frames: dict[int, Frame] = {
         number: LidarFrame(
             key=key_of(Path(drive).name, Path(place).parts[2], Path(file).stem),
             image=file,
             intrinsics=matrix,
             size=size,
-            world_from_camera=poses.get(number),
+            world_from_camera=poses[number] @ beside if number in poses else None,
             image_from_lidar=lidar,
         )
         for number, file in images.items()
     }
-    scans = _numbered(root, f"{drive}/velodyne" if odometry else f"{drive}/velodyne_points/data", (".bin",))
+    scans = numbered(root, f"{drive}/velodyne" if odometry else f"{drive}/velodyne_points/data", (".bin",))
     truth = f"{Path(drive).name}/proj_depth/groundtruth/image_{camera:02d}"
     annotated = {
         n: file
         for top in (Path(drive).parent, "train", "val")
-        for n, file in _numbered(root, f"{top}/{truth}", (".png",)).items()
+        for n, file in numbered(root, f"{top}/{truth}", (".png",)).items()
     }
     return Clip(place, frames, offset, {} if lidar is None else scans, annotated)
 
@@ -289,7 +296,7 @@ def _selection(root: Path, folder: str) -> Clip:
     """Images of many drives in one folder, each with intrinsics of its own."""
     frames: dict[int, Frame] = {
         number: LidarFrame(key_of(folder, Path(file).stem), file, intrinsics=_own_camera(root, Path(file).stem))
-        for number, file in _numbered(root, folder, (".png", ".jpg")).items()
+        for number, file in numbered(root, folder, (".png", ".jpg")).items()
     }
     return Clip(folder, frames, np.zeros(3), {}, {})
 
@@ -301,59 +308,6 @@ def _own_camera(root: Path, stem: str) -> np.ndarray:
     except (OSError, ValueError) as error:
         raise GeometryError(f"expected 9 numbers in {file}; it does not read ({error}). Unpack intrinsics/ too.") from error
     return camera_matrix([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]], str(file))
-
-
-def _poses(root: Path, sequence: int, offset: np.ndarray) -> dict[int, np.ndarray]:
-    """``world_from_camera`` by number, if the sequence has poses: those of camera 0, and this one's place beside it."""
-    file = root / f"poses/{sequence:02d}.txt"
-    if not file.is_file():
-        return {}
-    beside = np.eye(4)
-    beside[:3, 3] = -offset
-    try:
-        return {n: _square(row.reshape(3, 4)) @ beside for n, row in enumerate(np.loadtxt(file, ndmin=2))}
-    except ValueError as error:
-        raise GeometryError(f"expected lines of 12 numbers in {file}; it does not read ({error}). Get it again.") from error
-
-
-def _numbered(root: Path, place: str, suffixes: tuple[str, ...]) -> dict[int, str]:
-    """Files of a folder by the numbers that are their names, relative to the root."""
-    if not (root / place).is_dir():
-        return {}
-    files = sorted(file for file in (root / place).iterdir() if file.suffix in suffixes and file.stem.isdigit())
-    return {int(file.stem): f"{place}/{file.name}" for file in files}
-
-
-def _square(matrix: np.ndarray) -> np.ndarray:
-    """The matrix in the top left of a 4 x 4 identity."""
-    full = np.eye(4)
-    full[: matrix.shape[0], : matrix.shape[1]] = matrix
-    return full
-
-
-def _facts(file: Path) -> Any:
-    """Numbers of a calibration file by name and count."""
-    try:
-        rows = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
-    except (OSError, ValueError) as error:
-        raise GeometryError(
-            f"expected KITTI's calibration in {file}; it does not read ({error}). Unpack the calibration beside the drives."
-        ) from error
-    return partial(_fact, rows, file)
-
-
-def _fact(rows: Mapping[str, str], file: Path, name: str, count: int, *, optional: bool = False) -> np.ndarray | None:
-    if optional and name not in rows:
-        return None
-    try:
-        numbers = np.array(rows[name].split(), np.float64)
-    except (KeyError, ValueError):
-        numbers = np.zeros(0)
-    if numbers.shape != (count,) or not np.isfinite(numbers).all():
-        raise GeometryError(
-            f"expected {count} finite numbers for {name} in {file}; got {rows.get(name, 'none').strip()}. Get the file again."
-        )
-    return numbers
 
 
 def _lines(file: Path) -> list[tuple[str, int, int]]:
