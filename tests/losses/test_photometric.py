@@ -38,7 +38,7 @@ def test_without_ssim_it_is_plain_l1():
 def test_constant_images_have_the_closed_form():
     a, b = torch.full((1, 3, 4, 5), 0.2), torch.full((1, 3, 4, 5), 0.6)
     luminance = (2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)
-    assert_close(photometric_error(a, b), torch.full((1, 1, 4, 5), 0.85 * (1 - luminance) / 2 + 0.15 * 0.4), rtol=1e-4, atol=0)
+    assert_close(photometric_error(a, b), torch.full((1, 1, 4, 5), 0.85 * (1 - luminance) / 2 + 0.15 * 0.4), rtol=1e-3, atol=0)
 
 
 def test_ssim_is_that_of_windows_looked_at_one_by_one():

@@ -106,7 +106,7 @@ def test_mean_and_automask_compare_the_two_means():
     target, warped, sources = _views(batch=1)
     errors, still = (source_errors(target, x).mean(1, keepdim=True) for x in (warped, sources))
     found = min_reprojection(target, warped, sources, reduction="mean")
-    assert_close(found.error, torch.minimum(errors, still), rtol=0, atol=1e-4)
+    assert_close(found.error, torch.minimum(errors, still), rtol=0, atol=1e-3)
     assert set(found.selected.unique().tolist()) == {-1, 0}
 
 
