@@ -1,6 +1,8 @@
 """What a run on a cluster needs: a checkpoint when the machine is taken away, and whether training waits for its data."""
 
+import signal
 from pathlib import Path
+from threading import current_thread, main_thread
 from time import perf_counter
 from typing import Any
 
@@ -12,9 +14,29 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 class SaveOnTermination(Callback):
     """Writes ``last.ckpt`` beside the run's other checkpoints when SIGTERM ends training; ``depthkit fit`` has one always.
 
-    The batch under way is finished first, so that a resumed run goes on with the next. During validation the checkpoint before
-    it stays the last one. A trainer without a ``ModelCheckpoint`` has no folder to write to.
+    The batch under way is finished first, so that a resumed run goes on with the next; several ranks stop after the same batch,
+    whichever of them the signal reaches and when. During validation the checkpoint before it stays the last one. A trainer
+    without a ``ModelCheckpoint`` has no folder to write to.
     """
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """With several ranks, only note the signal: Lightning's handler calls the others at once, wherever they are."""
+        self._told = False
+        if trainer.world_size > 1 and current_thread() is main_thread():
+            signal.signal(signal.SIGTERM, self._note)  # the trainer puts back what was before it
+
+    def _note(self, *_: object) -> None:
+        self._told = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """All ranks are told if one is."""
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self._told, all=False):
+            trainer._signal_connector.received_sigterm = True
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save, on all ranks, if the trainer stops at the end of a batch because of the signal."""

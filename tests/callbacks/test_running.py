@@ -59,18 +59,21 @@ def test_a_run_stopped_by_sigterm_and_continued_ends_with_the_weights_of_a_whole
     assert torch.equal(run(tmp_path / "continued", scenes, resume=last), whole)
 
 
-def _stopped_and_continued(rank: int, root: Path, scenes: Path) -> tuple[int, bool]:
+def _stopped_and_continued(rank: int, root: Path, scenes: Path, after: tuple[int, int]) -> tuple[int, bool]:
+    told = [Signal(after[rank])] if after[rank] else []
     whole = run(root / "whole", scenes, ranks=2)
     with pytest.raises(SIGTERMException):
-        run(root / "stopped", scenes, Signal(2), ranks=2)
+        run(root / "stopped", scenes, *told, ranks=2)
     last = root / "stopped" / "checkpoints" / "last.ckpt"
     step = torch.load(last, weights_only=False)["global_step"]
     return step, torch.equal(run(root / "continued", scenes, ranks=2, resume=last), whole)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_all_ranks_stop_at_one_step_and_go_on_from_it(scenes: Path, tmp_path: Path) -> None:
-    assert on_ranks(2, _stopped_and_continued, tmp_path, scenes) == [(2, True), (2, True)]
+@pytest.mark.parametrize("after", [(1, 2), (2, 1), (0, 1)])
+def test_all_ranks_stop_at_one_step_and_go_on_from_it(after: tuple[int, int], scenes: Path, tmp_path: Path) -> None:
+    """Whenever the signal reaches each of them, or one alone: the batch after the first that was told is the last."""
+    assert on_ranks(2, _stopped_and_continued, tmp_path, scenes, after) == [(2, True), (2, True)]
 
 
 class Clock:
