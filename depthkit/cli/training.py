@@ -126,9 +126,8 @@ def last_checkpoint(root: Path, *folders: Path) -> Path | None:
 
     SLURM's signal before a job's end leaves one there, too, under a name of Lightning's.
     """
-    found = [
-        *root.glob("*/*/checkpoints/last.ckpt"), *root.glob("hpc_ckpt_*.ckpt"), *(folder / "last.ckpt" for folder in folders),
-    ]  # fmt: skip
+    runs, jobs = root.glob("*/*/checkpoints/last.ckpt"), root.glob("hpc_ckpt_*.ckpt")
+    found = [*runs, *jobs, *(folder / "last.ckpt" for folder in folders)]
     return max((path for path in found if path.is_file()), key=lambda path: path.stat().st_mtime, default=None)
 
 

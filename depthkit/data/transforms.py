@@ -5,6 +5,7 @@ the same place of the same epoch is always changed in the same way. Images are r
 and by a cubic where they grow; labels and masks take the nearest pixel, so no value is invented across an edge.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -104,29 +105,26 @@ class CenterCrop(Transform):
         size: (height, width) [px].
     """
 
+    _from_top = 0.5
+    """Share of the rows left out that lies above."""
+
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = _legal_size(size)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """The cropped sample; ``ShapeError`` if it is smaller than the crop."""
         (rows, columns), (height, width) = sample.size, self.size
-        return crop(sample, (rows - height) // 2, (columns - width) // 2, height, width)
+        return crop(sample, math.floor((rows - height) * self._from_top), (columns - width) // 2, height, width)
 
 
-class BottomCrop(Transform):
+class BottomCrop(CenterCrop):
     """The bottom of the image, in the middle of its columns: 352 x 1216 is what KITTI's depth benchmark keeps.
 
     Args:
         size: (height, width) [px].
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.size = _legal_size(size)
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The cropped sample; ``ShapeError`` if it is smaller than the crop."""
-        (rows, columns), (height, width) = sample.size, self.size
-        return crop(sample, rows - height, (columns - width) // 2, height, width)
+    _from_top = 1.0
 
 
 class HorizontalFlip(Transform):
