@@ -1,5 +1,7 @@
 """Latent diffusion against ``diffusers.MarigoldDepthPipeline`` with the same random parts."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -66,8 +68,13 @@ def test_a_saved_model_opens_in_the_pipeline_and_here(tmp_path, codec):
     assert_close(again(image), model(image), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
-@pytest.mark.parametrize("steps", [*range(2, 51), 999, 1000])
+@pytest.mark.parametrize(
+    ("steps", "spacing"),
+    [
+        (1, "trailing"),
+        *product([*range(2, 51), 999, 1000], ["trailing", "leading", "linspace"]),
+    ],  # one of the others is refused
+)
 def test_timesteps_and_noise_are_those_of_ddim(steps, spacing):
     config = {"timestep_spacing": spacing, "rescale_betas_zero_snr": steps % 2 == 0, "prediction_type": "v_prediction"}
     config = {**NoiseSchedule().config, **config}
@@ -76,7 +83,6 @@ def test_timesteps_and_noise_are_those_of_ddim(steps, spacing):
     assert ours.timesteps(steps) == theirs.timesteps.tolist()
     clean, noise, timestep = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), torch.tensor([0, 500, 999])
     assert_close(ours.add_noise(clean, noise, timestep), theirs.add_noise(clean, noise, timestep), rtol=1e-5, atol=1e-6)
-    assert NoiseSchedule({**config, "timestep_spacing": "trailing"}).timesteps(1) == [999]
     assert_close(ours.target(clean, noise, timestep), theirs.get_velocity(clean, noise, timestep), rtol=1e-5, atol=1e-6)
 
 
