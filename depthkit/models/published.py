@@ -1,6 +1,7 @@
 """Published networks where a checkpoint of one's own training could stand: as a start, a teacher, or under a test."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -56,11 +57,16 @@ def save_network(model: DepthNet, path: str | Path, *, ambiguity: Ambiguity | st
         )
     if not Path(path).parent.is_dir():
         raise CheckpointError(f"expected {path} to be in a folder that exists. Make it first.")
-    facts = {
+    facts = network_facts(model, ambiguity, size)
+    torch.save({"state_dict": {f"model.{key}": x for key, x in model.state_dict().items()}, "depthkit": facts}, path)
+
+
+def network_facts(model: DepthNet, ambiguity: Ambiguity | str, size: tuple[int, int] | None) -> dict[str, Any]:
+    """What a checkpoint says of its network, as plain values: how it was built, what it predicts, at which size."""
+    return {
         "version": __version__,
         "model": model.config,
         "representation": str(model.representation),
         "ambiguity": str(Ambiguity(ambiguity)),
         "size": list(size or ()),
     }
-    torch.save({"state_dict": {f"model.{key}": x for key, x in model.state_dict().items()}, "depthkit": facts}, path)

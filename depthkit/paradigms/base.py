@@ -15,10 +15,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from depthkit import __version__
 from depthkit.errors import CheckpointError, LabelError, RecipeError, TrainingError
 from depthkit.evaluation import PROTOCOLS, InputResize, OutputResize, Protocol, ProtocolMetrics, find_protocol
 from depthkit.models import DepthNet, build
+from depthkit.models.published import network_facts
 from depthkit.paradigms.schedules import Schedule
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Batch, LabelKind
@@ -306,13 +306,7 @@ class DepthModule(LightningModule):
             TrainingError: the weights are not finite; no checkpoint is overwritten by such.
         """
         self._check_weights()
-        checkpoint["depthkit"] = {
-            "version": __version__,
-            "model": self.model.config,
-            "representation": str(self.model.representation),
-            "ambiguity": str(self.ambiguity),
-            "size": list(self.input_size or ()),
-        }
+        checkpoint["depthkit"] = network_facts(self.model, self.ambiguity, self.input_size)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As in torch.
