@@ -23,10 +23,10 @@ import cv2
 import h5py
 import numpy as np
 
-from depthkit.data.convert.catalogue import find
-from depthkit.data.convert.nyuv2_video import project
-from depthkit.data.shards import write_shards
-from depthkit.data.shards.label import PNG_OPTIONS
+from depthkit.convert.catalogue import find
+from depthkit.convert.nyuv2_video import project
+from depthkit.shards import write_shards
+from depthkit.shards.label import PNG_OPTIONS
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 Label = Callable[[Path], np.ndarray]

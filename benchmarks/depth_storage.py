@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from depthkit.data import SyntheticScenes
-from depthkit.data.shards.label import decode_label, encode_label
+from depthkit.shards.label import decode_label, encode_label
+from depthkit.synthetic import SyntheticScenes
 from depthkit.types import Ambiguity, LabelKind, Representation
 
 METRIC = LabelKind(Ambiguity.METRIC, Representation.DEPTH)

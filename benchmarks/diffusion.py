@@ -30,13 +30,13 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor
 
-from depthkit.data import DepthDataModule, OneDatasetPerBatch, ShardIndex, ShardSource, SyntheticScenes
-from depthkit.data.shards import write_shards
-from depthkit.data.synthetic import SceneKind
+from depthkit.data import DepthDataModule, OneDatasetPerBatch, ShardIndex, ShardSource
 from depthkit.data.transforms import HorizontalFlip
 from depthkit.metrics.functional import abs_rel, delta_accuracy, mae
 from depthkit.models import DepthCodec, LatentDiffusionDepth, LinearDepth, LogDepth, Sampling, latent_diffusion_tiny
 from depthkit.paradigms import DiffusionModule, EndToEndDiffusionModule, ExponentialDecay, VAEDecoderModule
+from depthkit.shards import write_shards
+from depthkit.synthetic import SceneKind, SyntheticScenes
 
 SIZE = (32, 48)
 BATCH, VAE_BATCH = 8, 16

@@ -35,9 +35,8 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from depthkit.alignment import fit_scale_shift
-from depthkit.data import DepthDataModule, ShardIndex, ShardSource, SyntheticScenes
+from depthkit.data import DepthDataModule, ShardIndex, ShardSource
 from depthkit.data.degrade import DegradeLabel
-from depthkit.data.shards import write_shards
 from depthkit.data.transforms import Compose, HorizontalFlip, RandomResizedCrop
 from depthkit.evaluation import PROTOCOLS
 from depthkit.losses import PairwiseL2SILoss, PointwiseLoss
@@ -46,6 +45,8 @@ from depthkit.metrics.functional import planarity_error, plane_orientation_error
 from depthkit.models import DepthNet, lrn_timm
 from depthkit.paradigms import CosineDecay, GeometryPreservingModule
 from depthkit.representation import convert
+from depthkit.shards import write_shards
+from depthkit.synthetic import SyntheticScenes
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 SIZE = (64, 96)

@@ -26,10 +26,10 @@ import torch
 from lightning.pytorch import Trainer
 
 from depthkit import models
-from depthkit.data.labelling import LabelFolder, Pool, PoolReader, open_pool, pool_loader, stored_kind
 from depthkit.evaluation import InputResize
+from depthkit.inference.labelling import LabelFolder, Pool, PoolReader, open_pool, pool_loader, stored_kind
+from depthkit.inference.labelling.module import PseudoLabelModule
 from depthkit.inference.teacher import Teacher, load_teacher
-from depthkit.paradigms.pseudo_labels import PseudoLabelModule
 from depthkit.types import Ambiguity, LabelKind, Representation
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}

@@ -27,11 +27,11 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from depthkit.data.convert.catalogue import find
-from depthkit.data.labelling import LabelFolder, PoolReader, open_pool, stored_kind
-from depthkit.data.shards import Part, join_parts, write_part, write_shards
+from depthkit.convert.catalogue import find
 from depthkit.evaluation import InputResize
-from depthkit.paradigms.pseudo_labels import PseudoLabelModule
+from depthkit.inference.labelling import LabelFolder, PoolReader, open_pool, stored_kind
+from depthkit.inference.labelling.module import PseudoLabelModule
+from depthkit.shards import Part, join_parts, write_part, write_shards
 from depthkit.types import Ambiguity, LabelKind, Representation
 
 HOW: dict[str, Any] = {"split": "train", "dataset": "pool", "samples_per_shard": 100}

@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from depthkit.losses import MinReprojectionLoss
 from depthkit.models import load_published, monodepth2_resnet18, pose_resnet18
-from depthkit.models.monodepth2 import Monodepth2Net
+from depthkit.models.networks.monodepth2 import Monodepth2Net
 from depthkit.paradigms import SelfSupervisedVideoModule, self_supervised_video
 from depthkit.types import Batch
 

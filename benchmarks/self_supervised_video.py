@@ -37,14 +37,14 @@ from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor
 
 from depthkit.alignment import fit_scale
-from depthkit.data import ShardIndex, ShardSource, SyntheticScenes, VideoDataModule
-from depthkit.data.shards import write_shards
-from depthkit.data.synthetic import Scene, SceneKind, SyntheticView
+from depthkit.data import ShardIndex, ShardSource, VideoDataModule
 from depthkit.evaluation import PROTOCOLS
 from depthkit.losses import MinReprojectionLoss
 from depthkit.metrics.functional import abs_rel, trajectory_error
 from depthkit.models import monodepth2_timm, pose_timm
 from depthkit.paradigms import SelfSupervisedVideoModule, StepDecay
+from depthkit.shards import write_shards
+from depthkit.synthetic import Scene, SceneKind, SyntheticScenes, SyntheticView
 from depthkit.types import Ambiguity, LabelKind, Representation, Views
 
 SIZE = (64, 96)

@@ -29,12 +29,13 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor, nn
 
-from depthkit.data import DepthDataModule, LabelledUnlabelled, ShardIndex, ShardSource, SyntheticScenes
+from depthkit.data import DepthDataModule, LabelledUnlabelled, ShardIndex, ShardSource
 from depthkit.data.degrade import WithoutLabel
-from depthkit.data.shards import write_shards
 from depthkit.evaluation import PROTOCOLS, RowBaseline
 from depthkit.models import DepthNet, dpt_timm
 from depthkit.paradigms import CosineDecay, CutMix, SemiSupervisedModule
+from depthkit.shards import write_shards
+from depthkit.synthetic import SyntheticScenes
 from depthkit.types import Ambiguity, LabelKind, Representation
 
 Family = Literal["room", "street"]

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from depthkit.data import DepthDataModule, ShardIndex, ShardSource, ShardWriter
-from depthkit.data.plan import generator
-from depthkit.data.reading import read_shard
-from depthkit.data.shards import decode_sample
+from depthkit.data.stream.plan import generator
+from depthkit.shards import decode_sample
+from depthkit.shards.reading import read_shard
 from depthkit.types import Ambiguity, Sample
 
 

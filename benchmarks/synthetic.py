@@ -14,8 +14,8 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from depthkit.data.synthetic import SyntheticScenes, render
-from depthkit.data.synthetic.shading import trace
+from depthkit.synthetic import SyntheticScenes, render
+from depthkit.synthetic.shading import trace
 
 
 def seconds(function: Callable[[int], object], items: range) -> list[float]:

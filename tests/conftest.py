@@ -7,7 +7,8 @@ import lightning.pytorch  # noqa: F401 - first imported inside a test, its log w
 import pytest
 import torch
 
-from depthkit.data import ShardWriter, SyntheticScenes
+from depthkit.data import ShardWriter
+from depthkit.synthetic import SyntheticScenes
 from depthkit.types import Views
 
 SAMPLES = Path(os.environ.get("DEPTHKIT_SAMPLES", Path(__file__).parents[2] / "shared" / "data"))

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from depthkit.cli.shards import write
 from depthkit.cli.training import run
-from depthkit.data.convert.catalogue import find
+from depthkit.convert.catalogue import find
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from depthkit.data.synthetic import SyntheticScenes, render
 from depthkit.errors import RecipeError
 from depthkit.models import dpt_timm
+from depthkit.synthetic import SyntheticScenes, render
 
 pytest.importorskip("segmentation_models_pytorch")
 FILE = Path(__file__).parents[1] / "recipes" / "semi_supervised" / "segmentation.py"

@@ -9,10 +9,10 @@ from rich.console import Console
 from depthkit.cli import shards
 from depthkit.cli.evaluate import evaluation_samples
 from depthkit.cli.training import last_checkpoint, run
-from depthkit.data.shards import ShardIndex
 from depthkit.errors import RecipeError
 from depthkit.evaluation import PROTOCOLS, Report, best_row_baseline, evaluate, picture_strip
 from depthkit.inference import DepthPredictor
+from depthkit.shards import ShardIndex
 
 KINDS = ("room", "street")
 SPLITS = {"train": (0, 1500), "val": (1, 20), "test": (2, 100)}

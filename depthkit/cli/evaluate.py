@@ -6,7 +6,7 @@ from rich.console import Console
 
 from depthkit.checks import check_device
 from depthkit.data import DepthDataModule, ShardSource
-from depthkit.data.stream import Loader
+from depthkit.data.stream.loader import Loader
 from depthkit.errors import RecipeError
 from depthkit.evaluation import evaluate as score
 from depthkit.evaluation import find_protocol

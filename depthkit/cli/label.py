@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from depthkit import __version__
-from depthkit.data.labelling import LabelFolder, Pool, PoolReader, open_pool, stored_kind
-from depthkit.data.shards import Part
 from depthkit.errors import RecipeError
+from depthkit.inference.labelling import LabelFolder, Pool, PoolReader, open_pool, stored_kind
+from depthkit.inference.labelling.module import PseudoLabelModule
 from depthkit.inference.teacher import load_teacher, weights_sha256
-from depthkit.models.transformers_models import load_sky
-from depthkit.paradigms.pseudo_labels import PseudoLabelModule
+from depthkit.models.weights.transformers_hub import load_sky
+from depthkit.shards import Part
 
 _PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 _SHOWN = 5  # broken images printed one by one

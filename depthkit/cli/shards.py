@@ -10,15 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from depthkit.cli.sky import SkyFinder
-from depthkit.data.convert.catalogue import CATALOGUE, find
-from depthkit.data.convert.sky import WithSky
-from depthkit.data.shards import DepthFormat, Part, ShardIndex, SplitInfo, WriteReport, join_parts, write_part, write_shards
-from depthkit.data.shards import verify as verify_shards
-from depthkit.data.shards.build import check_source
-from depthkit.data.shards.images import ImageFormat
-from depthkit.data.shards.writer import stored_keys
-from depthkit.data.synthetic import SceneKind, SyntheticScenes
+from depthkit.convert.catalogue import CATALOGUE, find
+from depthkit.convert.records.sky import WithSky
 from depthkit.errors import RecipeError
+from depthkit.shards import DepthFormat, Part, ShardIndex, SplitInfo, WriteReport, join_parts, write_part, write_shards
+from depthkit.shards import verify as verify_shards
+from depthkit.shards.build import check_source
+from depthkit.shards.images import ImageFormat
+from depthkit.shards.writer import stored_keys
+from depthkit.synthetic import SceneKind, SyntheticScenes
 from depthkit.types import Views
 
 _SPREAD = 16  # shards that a small dataset is spread over, so that several workers and ranks can share them

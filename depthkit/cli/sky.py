@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from depthkit.models.transformers_models import load_sky
+from depthkit.models.weights.transformers_hub import load_sky
 
 
 @dataclass

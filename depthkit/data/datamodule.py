@@ -13,13 +13,13 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from depthkit.data.collate import collate, finished
-from depthkit.data.mixing import EqualParts, Mixing
-from depthkit.data.plan import Plan, check_shards, evaluation_rows, training_rows
-from depthkit.data.shards import ShardIndex
-from depthkit.data.stream import Dataset, Loader, Stream
+from depthkit.data.stream.collate import collate, finished
+from depthkit.data.stream.loader import Dataset, Loader, Stream
+from depthkit.data.stream.mixing import EqualParts, Mixing
+from depthkit.data.stream.plan import Plan, check_shards, evaluation_rows, training_rows
 from depthkit.data.transforms import Compose, HorizontalFlip, RandomResizedCrop, Transform
 from depthkit.errors import RecipeError, ShardError
+from depthkit.shards import ShardIndex
 from depthkit.types import Ambiguity, Batch, LabelKind, Sample
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})

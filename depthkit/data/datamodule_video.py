@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from depthkit.data.datamodule import DepthDataModule, ShardSource, unique_names
-from depthkit.data.shards import ShardIndex
-from depthkit.data.shards.index import shared_views
-from depthkit.data.stream import Dataset, Loader
+from depthkit.data.stream.loader import Dataset, Loader
 from depthkit.data.transforms import Compose, HorizontalFlip, Resize, Transform
 from depthkit.errors import RecipeError
+from depthkit.shards import ShardIndex
+from depthkit.shards.index import shared_views
 from depthkit.types import Views
 
 

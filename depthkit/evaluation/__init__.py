@@ -1,7 +1,7 @@
 """Score predictions under named, cited protocols, and draw them.
 
 ``evaluate(predict, samples, PROTOCOLS["midas_kitti"])`` serves any callable on an image; ``ProtocolMetrics`` is the same code
-in a ``validation_step``. To add a benchmark, add an entry to ``depthkit.evaluation.protocols``.
+in a ``validation_step``. To add a benchmark, add a file to ``evaluation.protocols`` and its entry to the registry there.
 """
 
 from depthkit.evaluation.baselines import RowBaseline, best_row_baseline
@@ -19,7 +19,8 @@ from depthkit.evaluation.crops import (
     KB_CROP,
     Crop,
 )
-from depthkit.evaluation.odometry import (
+from depthkit.evaluation.evaluate import evaluate
+from depthkit.evaluation.odometry.trajectory import (
     ODOMETRY_PROTOCOLS,
     OdometryProtocol,
     OdometryReport,
@@ -27,12 +28,11 @@ from depthkit.evaluation.odometry import (
     find_odometry_protocol,
 )
 from depthkit.evaluation.protocol import Comparison, Protocol, kinds
-from depthkit.evaluation.protocols import PROTOCOLS, find_protocol
+from depthkit.evaluation.protocols.registry import PROTOCOLS, find_protocol
 from depthkit.evaluation.render import batch_strip, colourise, picture_strip
 from depthkit.evaluation.report import Report, table_of
 from depthkit.evaluation.resize import InputResize, OutputResize
 from depthkit.evaluation.roundtrip import RoundTrip, vae_roundtrip
-from depthkit.evaluation.run import evaluate
 from depthkit.evaluation.scores import ProtocolMetrics
 
 __all__ = [

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from depthkit.errors import LabelError
+from depthkit.evaluation.evaluate import batches, evaluate
 from depthkit.evaluation.protocol import Protocol
 from depthkit.evaluation.report import Report
 from depthkit.evaluation.resize import interpolate
-from depthkit.evaluation.run import batches, evaluate
 from depthkit.representation import check_convertible, convert_label
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation, Sample
 

@@ -14,8 +14,8 @@ import numpy as np
 from depthkit import __version__
 from depthkit.errors import RecipeError
 from depthkit.evaluation.crops import Crop
-from depthkit.evaluation.data_of import command_for
 from depthkit.evaluation.protocol import Protocol
+from depthkit.evaluation.protocols.benchmark_data import command_for
 from depthkit.evaluation.render import picture_strip, png
 
 

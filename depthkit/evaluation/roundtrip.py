@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 
 from depthkit.errors import LabelError
+from depthkit.evaluation.evaluate import batches
 from depthkit.evaluation.report import table_of
-from depthkit.evaluation.run import batches
 from depthkit.masked import masked_count
 from depthkit.metrics import MAE, AbsRel, DeltaAccuracy
 from depthkit.models import LatentDiffusionDepth

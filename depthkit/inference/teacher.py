@@ -13,7 +13,7 @@ from depthkit.errors import CheckpointError, LabelError
 from depthkit.evaluation import InputResize
 from depthkit.inference.predictor import own_resize
 from depthkit.models import read_checkpoint
-from depthkit.models.transformers_models import Output, TransformersDepth, load_depth
+from depthkit.models.weights.transformers_hub import Output, TransformersDepth, load_depth
 from depthkit.types import Ambiguity, LabelKind, Representation
 
 _PREFIX = "transformers:"

@@ -6,10 +6,16 @@
 """
 
 from depthkit.models.build import architecture, build
-from depthkit.models.camera import LearnedCamera
-from depthkit.models.checkpoints import load_published
-from depthkit.models.depth_codecs import AffineDepth, DepthCodec, LinearDepth, LogDepth, codec_of, valid_latents
-from depthkit.models.dpt import (
+from depthkit.models.diffusion.build import latent_diffusion, latent_diffusion_of, latent_diffusion_tiny
+from depthkit.models.diffusion.depth_codecs import AffineDepth, DepthCodec, LinearDepth, LogDepth, codec_of, valid_latents
+from depthkit.models.diffusion.latent_diffusion import LatentDiffusionDepth
+from depthkit.models.diffusion.noise_schedule import NoiseSchedule
+from depthkit.models.diffusion.sampling import Sampling
+from depthkit.models.encoders.timm_encoder import TimmEncoder
+from depthkit.models.encoders.vgg import vgg16_relu1_1
+from depthkit.models.encoders.vit import ViTEncoder
+from depthkit.models.net import DepthNet
+from depthkit.models.networks.dpt import (
     DPTDecoder,
     DPTHead,
     SigmoidDepthHead,
@@ -18,13 +24,10 @@ from depthkit.models.dpt import (
     dpt_dinov2_small,
     dpt_timm,
 )
-from depthkit.models.encoder import TimmEncoder
-from depthkit.models.flip import FlipAverage
-from depthkit.models.heads import LogDisparityHead, MidasHead
-from depthkit.models.latent_diffusion import LatentDiffusionDepth
-from depthkit.models.latent_diffusion_build import latent_diffusion, latent_diffusion_of, latent_diffusion_tiny
-from depthkit.models.midas import MidasDecoder, midas_resnext101, midas_small, midas_timm
-from depthkit.models.monodepth2 import (
+from depthkit.models.networks.flip import FlipAverage
+from depthkit.models.networks.heads import LogDisparityHead, MidasHead
+from depthkit.models.networks.midas import MidasDecoder, midas_resnext101, midas_small, midas_timm
+from depthkit.models.networks.monodepth2 import (
     Monodepth2Decoder,
     Monodepth2Head,
     Monodepth2Net,
@@ -33,11 +36,7 @@ from depthkit.models.monodepth2 import (
     monodepth2_resnet50,
     monodepth2_timm,
 )
-from depthkit.models.net import DepthNet
-from depthkit.models.noise_schedule import NoiseSchedule
-from depthkit.models.pose import EgoMotion, PoseCNN, PoseNet, SharedPoseNet, pose_cnn, pose_resnet18, pose_shared, pose_timm
-from depthkit.models.published import published, save_network
-from depthkit.models.refinenet_light import (
+from depthkit.models.networks.refinenet_light import (
     LightRefineNetDecoder,
     lrn_efficientnet_b0,
     lrn_efficientnet_b1,
@@ -49,14 +48,24 @@ from depthkit.models.refinenet_light import (
     lrn_mobilenetv2,
     lrn_timm,
 )
-from depthkit.models.sampling import Sampling
-from depthkit.models.trained import read_checkpoint, read_pose_net, trained
-from depthkit.models.transfer import encoder_state_dict, export_encoder
-from depthkit.models.vgg import vgg16_relu1_1
-from depthkit.models.vit import ViTEncoder
-from depthkit.models.weights import read_weights
-from depthkit.models.xian import XianDecoder, XianHead, xian_resnet50
-from depthkit.models.zoedepth import BinsHead, ZoeDepthNet, zoedepth
+from depthkit.models.networks.xian import XianDecoder, XianHead, xian_resnet50
+from depthkit.models.networks.zoedepth import BinsHead, ZoeDepthNet, zoedepth
+from depthkit.models.pose.camera import LearnedCamera
+from depthkit.models.pose.networks import (
+    EgoMotion,
+    PoseCNN,
+    PoseNet,
+    SharedPoseNet,
+    pose_cnn,
+    pose_resnet18,
+    pose_shared,
+    pose_timm,
+)
+from depthkit.models.weights.checkpoint import read_checkpoint, read_pose_net, trained
+from depthkit.models.weights.convert import load_published
+from depthkit.models.weights.encoder_export import encoder_state_dict, export_encoder
+from depthkit.models.weights.files import read_weights
+from depthkit.models.weights.published import published, save_network
 
 __all__ = [
     "AffineDepth",

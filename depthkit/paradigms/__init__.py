@@ -2,18 +2,18 @@
 
 from depthkit.paradigms.affine_invariant import AffineInvariantModule
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.cutmix import CutMix
 from depthkit.paradigms.diffusion import DiffusionModule
 from depthkit.paradigms.diffusion_end_to_end import EndToEndDiffusionModule
 from depthkit.paradigms.geometry_preserving import GeometryPreservingModule
 from depthkit.paradigms.metric import MetricModule
-from depthkit.paradigms.multires_noise import MultiResolutionNoise
-from depthkit.paradigms.one_cycle import OneCycle
-from depthkit.paradigms.optimizers import LookaheadRAdam
-from depthkit.paradigms.pareto import pareto_weights
-from depthkit.paradigms.schedules import CosineDecay, ExponentialDecay, LinearDecay, Schedule, StepDecay
+from depthkit.paradigms.optim.one_cycle import OneCycle
+from depthkit.paradigms.optim.optimizers import LookaheadRAdam
+from depthkit.paradigms.optim.schedules import CosineDecay, ExponentialDecay, LinearDecay, Schedule, StepDecay
 from depthkit.paradigms.self_supervised_video import SelfSupervisedVideoModule
 from depthkit.paradigms.semi_supervised import SemiSupervisedModule
+from depthkit.paradigms.terms.cutmix import CutMix
+from depthkit.paradigms.terms.multires_noise import MultiResolutionNoise
+from depthkit.paradigms.terms.pareto import pareto_weights
 from depthkit.paradigms.vae_decoder import VAEDecoderModule
 
 __all__ = [

@@ -9,7 +9,7 @@ from depthkit.errors import RecipeError
 from depthkit.losses import GradientMatchingLoss, SSILoss
 from depthkit.models import DepthNet
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.labels import (
+from depthkit.paradigms.terms.labels import (
     DENSE,
     check_affine,
     has_label,
@@ -19,7 +19,7 @@ from depthkit.paradigms.labels import (
     readable,
     unit_range,
 )
-from depthkit.paradigms.pareto import Normalisation, carry_gradient, combine, flat_gradient, min_norm_combination
+from depthkit.paradigms.terms.pareto import Normalisation, carry_gradient, combine, flat_gradient, min_norm_combination
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
 

@@ -18,8 +18,8 @@ from torch.optim import Optimizer
 from depthkit.errors import CheckpointError, LabelError, RecipeError, TrainingError
 from depthkit.evaluation import PROTOCOLS, InputResize, OutputResize, Protocol, ProtocolMetrics, find_protocol
 from depthkit.models import DepthNet, build
-from depthkit.models.published import network_facts
-from depthkit.paradigms.schedules import Schedule
+from depthkit.models.weights.published import network_facts
+from depthkit.paradigms.optim.schedules import Schedule
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Batch, LabelKind
 

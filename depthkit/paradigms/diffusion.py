@@ -9,8 +9,8 @@ from torch import Tensor
 from depthkit.errors import CheckpointError, RecipeError
 from depthkit.models import LatentDiffusionDepth, valid_latents
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.labels import has_label, labels, mean_over_pixels, readable
-from depthkit.paradigms.multires_noise import MultiResolutionNoise
+from depthkit.paradigms.terms.labels import has_label, labels, mean_over_pixels, readable
+from depthkit.paradigms.terms.multires_noise import MultiResolutionNoise
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
 _MEANING = frozenset({"codec", "d_min", "d_max", "low", "high", "prediction_type"})

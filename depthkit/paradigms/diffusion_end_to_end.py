@@ -10,8 +10,8 @@ from depthkit.errors import LabelError
 from depthkit.losses import PointwiseLoss, SSILoss
 from depthkit.models import LatentDiffusionDepth
 from depthkit.paradigms.diffusion import DiffusionModule
-from depthkit.paradigms.labels import check_states, has_label, mean_over_images
-from depthkit.paradigms.multires_noise import MultiResolutionNoise
+from depthkit.paradigms.terms.labels import check_states, has_label, mean_over_images
+from depthkit.paradigms.terms.multires_noise import MultiResolutionNoise
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Batch, Representation
 

@@ -10,7 +10,7 @@ from depthkit.losses import PairwiseL1SILoss, PairwiseL1SSILoss
 from depthkit.masked import masked_range, per_image
 from depthkit.models import DepthNet
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.labels import DENSE, check_affine, check_states, has_label, labels, mean_over_images, readable
+from depthkit.paradigms.terms.labels import DENSE, check_affine, check_states, has_label, labels, mean_over_images, readable
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 

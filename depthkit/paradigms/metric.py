@@ -10,7 +10,7 @@ from depthkit.evaluation import InputResize, OutputResize
 from depthkit.losses import SILogLoss
 from depthkit.models import DepthNet, ZoeDepthNet
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.labels import check_states, has_label, labels, mean_over_images, readable
+from depthkit.paradigms.terms.labels import check_states, has_label, labels, mean_over_images, readable
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 

@@ -13,9 +13,9 @@ from depthkit.losses import MinReprojectionLoss
 from depthkit.losses.functional import edge_aware_smoothness_loss
 from depthkit.masked import masked_mean
 from depthkit.models import EgoMotion
-from depthkit.models.monodepth2 import Monodepth2Net
+from depthkit.models.networks.monodepth2 import Monodepth2Net
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.labels import mean_over_images
+from depthkit.paradigms.terms.labels import mean_over_images
 from depthkit.types import AMBIGUITIES, Ambiguity, Batch, LabelKind, Representation
 
 STEREO = "stereo"

@@ -13,8 +13,8 @@ from depthkit.evaluation import InputResize, OutputResize
 from depthkit.losses import FeatureAlignmentLoss, SSILoss
 from depthkit.models import DepthNet, read_checkpoint
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.cutmix import CutMix
-from depthkit.paradigms.labels import DENSE, check_affine, has_label, labels, mean_over_images, readable
+from depthkit.paradigms.terms.cutmix import CutMix
+from depthkit.paradigms.terms.labels import DENSE, check_affine, has_label, labels, mean_over_images, readable
 from depthkit.representation import convert_rows
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation
 
@@ -44,7 +44,7 @@ class SemiSupervisedModule(DepthModule):
     Args:
         model: the student; outputs disparity and publishes ``encode``.
         teacher: a network that states its ``representation``, such as one of transformers from
-            ``depthkit.models.transformers_models.load_depth``, or the checkpoint of one; None with stored pseudo-labels or for
+            ``models.weights.transformers_hub.load_depth``, or the checkpoint of one; None with stored pseudo-labels or for
             labels alone (training the teacher).
         pseudo_labelled: names of datasets whose labels are pseudo-labels.
         loss: per image, in disparity; default eqs 1-3, ``SSILoss(align="median", halved=False)``.

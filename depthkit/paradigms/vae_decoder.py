@@ -9,7 +9,7 @@ from depthkit.errors import LabelError
 from depthkit.evaluation import ProtocolMetrics
 from depthkit.models import LatentDiffusionDepth
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.labels import labels, mean_over_pixels, readable
+from depthkit.paradigms.terms.labels import labels, mean_over_pixels, readable
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
 

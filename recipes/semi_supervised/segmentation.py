@@ -30,10 +30,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from depthkit.data import SyntheticScenes
-from depthkit.data.synthetic import render
 from depthkit.errors import DepthKitError, RecipeError
 from depthkit.models import DepthNet, dpt_timm, export_encoder, read_checkpoint
+from depthkit.synthetic import SyntheticScenes, render
 
 IGNORED = 255
 

@@ -7,11 +7,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from depthkit.callbacks import DepthImages, ReprojectionImages
-from depthkit.data import DepthDataModule, ShardSource, ShardWriter, SyntheticScenes, VideoDataModule
+from depthkit.data import DepthDataModule, ShardSource, ShardWriter, VideoDataModule
 from depthkit.errors import RecipeError
 from depthkit.evaluation.render import GREY
 from depthkit.models import monodepth2_timm, pose_cnn
 from depthkit.paradigms import AffineInvariantModule, SelfSupervisedVideoModule
+from depthkit.synthetic import SyntheticScenes
 from depthkit.types import Views
 from tests.contracts.paradigm import METRIC_DEPTH, Memory, TinyNet, batch, trainer
 

@@ -15,12 +15,12 @@ from PIL import Image
 from depthkit.cli.label import label
 from depthkit.cli.main import main
 from depthkit.data import DepthDataModule, ShardIndex, ShardSource, ShardWriter, verify
-from depthkit.data.labelling import LabelFolder
-from depthkit.data.reading import read_shard
-from depthkit.data.shards import decode_sample
 from depthkit.errors import CheckpointError, LabelError, RecipeError, ShardError
 from depthkit.inference import DepthPredictor
+from depthkit.inference.labelling import LabelFolder
 from depthkit.models import midas_timm
+from depthkit.shards import decode_sample
+from depthkit.shards.reading import read_shard
 from depthkit.types import AMBIGUITIES, Ambiguity, LabelKind, Representation, Sample
 
 COUNTS = (2, 1, 3, 2)
@@ -28,7 +28,7 @@ OPTIONS = {"accelerator": "cpu", "devices": "1", "batch_size": 2}
 DYING = """
 import os, signal, sys
 from depthkit.cli.label import label
-from depthkit.data.shards.files import PartialTar
+from depthkit.shards.files import PartialTar
 add, left = PartialTar.add, [4]
 def dying(self, key, members):
     left[0] -= 1

@@ -9,7 +9,7 @@ import trimesh
 
 from depthkit.cli.predictions import PredictionWriter
 from depthkit.data import DepthDataModule
-from depthkit.data.collate import collate, finished
+from depthkit.data.stream.collate import collate, finished
 from depthkit.errors import LabelError
 from depthkit.geometry import intrinsics_from_field_of_view
 from depthkit.types import Ambiguity, Representation, Sample

@@ -8,9 +8,9 @@ import pytest
 
 from depthkit.cli import shards
 from depthkit.cli.main import main
-from depthkit.data.convert.catalogue import CATALOGUE
-from depthkit.data.shards import ShardIndex, ShardWriter
+from depthkit.convert.catalogue import CATALOGUE
 from depthkit.errors import RecipeError, ShardError
+from depthkit.shards import ShardIndex, ShardWriter
 from depthkit.types import Sample
 
 

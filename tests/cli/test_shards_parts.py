@@ -4,8 +4,8 @@ import pytest
 
 from depthkit.cli import shards
 from depthkit.cli.main import main
-from depthkit.data.shards import ShardIndex, verify
 from depthkit.errors import RecipeError
+from depthkit.shards import ShardIndex, verify
 
 
 def said(capsys):

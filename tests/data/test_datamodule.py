@@ -12,11 +12,11 @@ from depthkit.data import (
     Proportional,
     ShardSource,
     ShardWriter,
-    SyntheticScenes,
     Weighted,
 )
 from depthkit.data.transforms import CenterCrop, Resize
 from depthkit.errors import RecipeError, ShapeError, ShardError
+from depthkit.synthetic import SyntheticScenes
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 METRIC = LabelKind(Ambiguity.METRIC, Representation.DEPTH)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from depthkit.data import DepthDataModule, ShardSource, ShardWriter, SyntheticScenes, VideoDataModule
-from depthkit.data.collate import collate, finished, frame_names, padding
+from depthkit.data import DepthDataModule, ShardSource, ShardWriter, VideoDataModule
+from depthkit.data.stream.collate import collate, finished, frame_names, padding
 from depthkit.data.transforms import Compose, HorizontalFlip, Resize, flip, resize
 from depthkit.errors import GeometryError, RecipeError, ShapeError
 from depthkit.geometry import inside_image, reproject, warp
+from depthkit.synthetic import SyntheticScenes
 from depthkit.types import Batch, Sample, Views
 
 SIZE = (24, 40)

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from depthkit.data import DepthDataModule, ShardSource, SyntheticScenes
+from depthkit.data import DepthDataModule, ShardSource
 from depthkit.data.degrade import DegradeLabel, WithoutLabel
 from depthkit.data.transforms import Compose, HorizontalFlip
 from depthkit.errors import LabelError, RecipeError
+from depthkit.synthetic import SyntheticScenes
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 RNG = np.random.default_rng(0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from depthkit.data.collate import collate, finished
+from depthkit.data.stream.collate import collate, finished
 from depthkit.errors import ShapeError
 from depthkit.evaluation import batch_strip, colourise, picture_strip
 from depthkit.representation import convert

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from depthkit.data import SyntheticScenes
 from depthkit.geometry import warp
 from depthkit.losses import MinReprojectionLoss
+from depthkit.synthetic import SyntheticScenes
 from depthkit.types import Sample, Views
 
 SIZE = (96, 128)

@@ -9,10 +9,10 @@ from scipy.spatial import cKDTree
 from torch.testing import assert_close
 
 from depthkit import metrics as m
-from depthkit.data import SyntheticScenes
 from depthkit.errors import GeometryError, RecipeError, ShapeError
 from depthkit.geometry import flip_intrinsics
 from depthkit.metrics import functional as f
+from depthkit.synthetic import SyntheticScenes
 from tests.contracts.metric import MetricCase, MetricContract, depth_maps, run
 
 CAMERA = torch.tensor([[[9.0, 0, 5], [0, 8, 4], [0, 0, 1]]])

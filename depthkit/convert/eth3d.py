@@ -1,0 +1,137 @@
+"""ETH3D's high-resolution multi-view scenes (Schöps et al. 2017): rooms and places scanned by a laser and photographed.
+
+Under the root lie, as the archives ``SCENE_dslr_jpg`` and ``SCENE_dslr_depth`` unpack into one folder,
+
+- ``SCENE/images/dslr_images/NAME.JPG``,
+- ``SCENE/ground_truth_depth/dslr_images/NAME.JPG``, which is no picture but float32 row by row, of the image's size, and
+- ``SCENE/dslr_calibration_jpg/cameras.txt`` and ``images.txt`` in COLMAP's format.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from depthkit.convert.records.dataset import Dataset
+from depthkit.convert.records.files import names_in, read_bytes
+from depthkit.convert.records.frames import Annotation, Frame, Frames, camera_matrix, check_folder, paired, wrong_layout
+from depthkit.convert.tum import pose_of
+from depthkit.errors import GeometryError, LabelError
+from depthkit.shards import Reject
+from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+
+
+def samples(root: str | Path, split: str = "test", **options: Any) -> Iterator[Sample]:
+    """The samples one by one; arguments and errors are those of ``frames``."""
+    return iter(frames(root, split, **options))
+
+
+def frames(root: str | Path, split: str = "test") -> Frames:
+    """The images with depth, by scene: those that the authors publish for training, and others test on.
+
+    Images are those with the lens's distortion, for which the depth was made; of their camera only the linear part is kept.
+
+    Args:
+        root: folder of the scenes.
+        split: ``test``; there is no other.
+
+    Raises:
+        DepthKitError: the folder is not laid out like this.
+        GeometryError: a scene's cameras are garbled.
+    """
+    root = Path(root)
+    check_folder(root, "ETH3D's scenes, such as courtyard/images/dslr_images,")
+    found: list[Frame] = []
+    rejects: list[Reject] = []
+    for scene in names_in(root):
+        images, labels = (f"{scene}/{what}/dslr_images" for what in ("images", "ground_truth_depth"))
+        there = {Path(name).stem: name for name in names_in(root / labels)}
+        here, alone = paired(root, images, labels, partial(_label_name, there), scene)
+        cameras = _cameras(root / scene / "dslr_calibration_jpg")
+        found += [_placed(frame, cameras.get(Path(frame.image).name)) for frame in here]
+        rejects += alone
+    if not found:
+        raise wrong_layout("SCENE/images/dslr_images/ and SCENE/ground_truth_depth/dslr_images/", root)
+    return Frames(root, tuple(found), _KIND, tuple(rejects), read_depth)
+
+
+def read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
+    """The depth of a frame: float32 of the image's size; infinity where the scan has nothing."""
+    assert frame.label
+    data = read_bytes(root / frame.label)
+    if len(data) != 4 * size[0] * size[1]:
+        raise LabelError(
+            f"{root / frame.label}: expected {size[1]} x {size[0]} float32, one per pixel; got {len(data)} bytes. "
+            "Take the depth of the distorted images."
+        )
+    depth = np.frombuffer(data, "<f4").reshape(size)
+    return Annotation(depth, np.isfinite(depth) & (depth > 0))
+
+
+def _label_name(there: Mapping[str, str], stem: str) -> str:
+    return there.get(stem, f"{stem}.JPG")
+
+
+class _View(NamedTuple):
+    """Camera of an image: intrinsics, the size they are for, camera from world."""
+
+    intrinsics: np.ndarray
+    size: tuple[int, int]
+    camera_from_world: np.ndarray
+
+
+def _placed(frame: Frame, view: _View | None) -> Frame:
+    if view is None:
+        return frame
+    return replace(frame, intrinsics=view.intrinsics, size=view.size, world_from_camera=np.linalg.inv(view.camera_from_world))
+
+
+def _cameras(folder: Path) -> dict[str, _View]:
+    """Cameras by the image's name; none if they were not unpacked."""
+    files = folder / "cameras.txt", folder / "images.txt"
+    if not all(file.is_file() for file in files):
+        return {}
+    cameras, images = ([line.split() for line in _lines(file)] for file in files)
+    try:
+        lenses = {words[0]: ((int(words[3]), int(words[2])), [float(word) for word in words[4:8]]) for words in cameras}
+        found = {}
+        for words in images:
+            if len(words) == 10 and "." in words[9]:  # between them stand lines of points
+                w, x, y, z, *shift = (float(word) for word in words[1:8])
+                size, (fx, fy, cx, cy) = lenses[words[8]]
+                lens = (fx, fy, cx - 0.5, cy - 0.5)  # COLMAP's first centre is at 0.5
+                found[Path(words[9]).name] = (lens, size, pose_of(np.array([*shift, x, y, z, w])))
+    except (ValueError, IndexError, KeyError) as error:
+        raise GeometryError(
+            f"{folder}: expected cameras.txt and images.txt in COLMAP's format; got {error!r}. Get them again."
+        ) from error
+    return {name: _View(camera_matrix(lens, str(files[0])), size, pose) for name, (lens, size, pose) in found.items()}
+
+
+def _lines(file: Path) -> list[str]:
+    lines = read_bytes(file).decode("utf-8", "replace").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+_KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
+
+DATASETS = (
+    Dataset(
+        name="eth3d",
+        frames=frames,
+        layout="SCENE/ with images/dslr_images/, ground_truth_depth/dslr_images/, dslr_calibration_jpg/",
+        kind=_KIND,
+        unit="depth along the axis in metres, float32",
+        invalid="infinity: the scan has nothing there",
+        sky="without depth",
+        camera="cameras.txt without the lens's distortion, moved by half a pixel from COLMAP's count; images.txt",
+        source="Schöps et al. 2017; MiDaS and Marigold for the count",
+        licence="CC BY-NC-SA 4.0",
+        published={"test": 454},
+        splits="the 13 scenes that are published with depth, all for testing",
+        test="tests/data/test_convert_eth3d.py",
+    ),
+)

@@ -1,0 +1,251 @@
+"""A plain folder: images, or ``rgb/`` and what there is of ``depth/``, ``disparity/``, ``right/`` and the files below.
+
+Files belong together by their stem. Depth and disparity are 16-bit PNGs in which 0 means "no value". ``intrinsics.json``
+holds ``fx fy cx cy width height`` (or ``K``, or a ``P_rect``), for all frames or by stem under ``per_frame``, and for stereo
+``baseline_m`` and ``doffs`` (the disparity [px] that points at infinity have less than 0). ``poses.txt`` holds one line
+per image in order, camera to world, 3 x 4 row by row, metres, x right, y down, z forward. Images are in the order of the
+numbers in their names.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from depthkit.convert.records.frames import (
+    UNLABELLED,
+    Frame,
+    Frames,
+    camera_matrix,
+    check_folder,
+    every_nth,
+    key_of,
+    member,
+    part,
+    wrong_layout,
+)
+from depthkit.convert.records.neighbours import Spacing, Target, timeline, with_neighbours
+from depthkit.errors import GeometryError, LabelError
+from depthkit.shards import Reject
+from depthkit.shards.images import PICTURES
+from depthkit.types import Ambiguity, LabelKind, Representation, Sample, Views
+
+DEPTH_SCALE = 0.001
+"""Metres per integer of a depth PNG."""
+DISPARITY_SCALE = 1 / 256
+"""Pixels per integer of a disparity PNG."""
+
+
+class Label(StrEnum):
+    """Which label to read."""
+
+    AUTO = "auto"
+    """The one that more images have; depth if both have as many; none if there is none."""
+    DEPTH = "depth"
+    DISPARITY = "disparity"
+    NONE = "none"
+
+
+def samples(root: str | Path, split: str | None = None, **options: Any) -> Iterator[Sample]:
+    """The samples of such a folder one by one; arguments and errors are those of ``frames``."""
+    return iter(frames(root, split, **options))
+
+
+def frames(
+    root: str | Path,
+    split: str | None = None,
+    *,
+    holdout: float = 0.2,
+    label: Label | str = Label.AUTO,
+    depth_folder: str = "depth",
+    depth_scale: float = DEPTH_SCALE,
+    ambiguity: Ambiguity | str | None = None,
+    intrinsics: Sequence[float] | None = None,
+    views: Views | str = Views.SINGLE,
+    spacing: int = 1,
+    max_spacing: int | None = None,
+    min_motion: float = 0.0,
+    every: int = 1,
+    first: int = 0,
+    stop: int | None = None,
+) -> Frames:
+    """The samples of such a folder as a sequence.
+
+    Depth is metric. Disparity is metric (1/m) if focal length and baseline are known for every frame, and otherwise in pixels,
+    known up to scale and shift, which is true of every rectified pair.
+
+    Args:
+        root: the folder.
+        split: None for all frames, ``train`` or ``test`` for those before or in the held-out end of the sequence.
+        holdout: fraction of the frames, at the end, that are for testing.
+        label: which label to read.
+        depth_folder: name of the folder of depth PNGs.
+        depth_scale: metres per integer of a depth PNG.
+        ambiguity: what labels leave undetermined, if it is not as said above.
+        intrinsics: fx, fy, cx, cy [px] of all images, instead of what intrinsics.json says.
+        views: further views to read: the frames before and after (with poses, if there are any), the right image of a pair.
+        spacing: for video, how many frames away neighbours are, by the numbers in their names.
+        max_spacing: see ``neighbours.Spacing.largest``.
+        min_motion: see ``neighbours.Spacing``.
+        every: use each n-th image only; those between may still be neighbours.
+        first: position of the first image to use.
+        stop: position after the last.
+
+    Raises:
+        DepthKitError: the folder is not laid out like this; the message names the file.
+    """
+    root, wanted, views = Path(root), member(Label, label, "label"), member(Views, views, "views")
+    gaps = Spacing.of(views, spacing, max_spacing, min_motion)
+    check_folder(root, "images, or rgb/")
+    images = _files(root, "rgb") if (root / "rgb").is_dir() else _files(root)
+    if not images:
+        raise wrong_layout("images, or rgb/ with images,", root)
+    cameras = _cameras(root, list(images), intrinsics)
+    poses = _poses(root, images, cameras[next(iter(images))])
+    stems = list(images)[first:stop]
+    found_label, files = _labels(root, wanted, depth_folder, stems)
+    stereo, partners = views in (Views.STEREO, Views.VIDEO_STEREO), _files(root, "right")
+    paired = [stem for stem in stems if (stem in files or found_label == Label.NONE) and (stem in partners or not stereo)]
+    if not paired:
+        asked = f"a {found_label} label and views {views}" if found_label != Label.NONE else f"views {views}"
+        raise LabelError(f"expected images of {root} with {asked}; got none. Check names, or ask for less.")
+    kind = _kind(found_label, None if ambiguity is None else member(Ambiguity, ambiguity, "ambiguity"), cameras, paired)
+    found = {}
+    for stem in stems:
+        frame = Frame(key_of(root.resolve().name, stem), images[stem], files.get(stem), world_from_camera=poses.get(stem))
+        frame = _scaled(_calibrated(frame, cameras[stem], root), kind, cameras[stem], depth_scale)
+        found[stem] = _with_partner(frame, partners[stem]) if stereo and stem in partners else frame
+    lacking = "it has no label" if not stereo else "it has no label or no right image"
+    rejects = [Reject(found[stem].key, lacking) for stem in stems if stem not in set(paired)]
+    here = paired[part(len(paired), split, holdout)]
+    taken = every_nth(here, every)
+    chosen = tuple(found[stem] for stem in taken)
+    if here and gaps:
+        times = dict(zip(stems, timeline(stems), strict=True))
+        clip = {times[stem]: found[stem] for stem in stems[stems.index(here[0]) : stems.index(here[-1]) + 1]}
+        chosen, alone = with_neighbours([Target(found[s], clip, times[s]) for s in taken], gaps, Frames(root, ()).image)
+        rejects += alone
+    return Frames(root, chosen, kind, tuple(rejects))
+
+
+def _files(root: Path, name: str = "") -> dict[str, str]:
+    """Image files of a folder by stem, in the order of the numbers in their names, relative to the root."""
+    folder = root / name
+    if not folder.is_dir():
+        return {}
+    files = sorted((file for file in folder.iterdir() if file.suffix.lower() in PICTURES), key=_in_order)
+    return {file.stem: f"{name}/{file.name}" if name else file.name for file in files}
+
+
+def _in_order(file: Path) -> list[tuple[str, int]]:
+    """The name cut into words and numbers: f2 comes before f10."""
+    words = re.split(r"(\d+)", file.stem, flags=re.ASCII)
+    return [(text, int(number or 0)) for text, number in zip(words[::2], [*words[1::2], "0"], strict=True)]
+
+
+def _labels(root: Path, label: Label, depth_folder: str, stems: list[str]) -> tuple[Label, dict[str, str]]:
+    """Which label is read, and its files by stem."""
+    found = {Label.DEPTH: _files(root, depth_folder), Label.DISPARITY: _files(root, "disparity"), Label.NONE: {}}
+    if label != Label.AUTO:
+        return label, found[label]
+    counts = {kind: len(files.keys() & set(stems)) for kind, files in found.items()}
+    best = max(counts, key=lambda kind: counts[kind])  # the first of equals
+    return (best, found[best]) if counts[best] else (Label.NONE, {})
+
+
+def _cameras(root: Path, stems: list[str], intrinsics: Sequence[float] | None) -> dict[str, Mapping[str, Any]]:
+    """What is known of each image's camera: intrinsics that are given, else what intrinsics.json says."""
+    given: dict[str, Any] = {}
+    if intrinsics is not None:  # of the images as they are, whatever size the file speaks of
+        camera_matrix(intrinsics, "intrinsics")
+        given = {**dict(zip(("fx", "fy", "cx", "cy"), intrinsics, strict=True)), "width": None, "height": None}
+    file = root / "intrinsics.json"
+    try:
+        facts = json.loads(file.read_bytes()) if file.exists() else {}
+        per_frame = facts.get("per_frame", {})
+        return {stem: {**facts, **per_frame.get(stem, {}), **given} for stem in stems}
+    except (ValueError, AttributeError, TypeError, OSError) as error:
+        raise GeometryError(
+            f"expected {file} to be JSON with fx, fy, cx, cy; it does not read ({error}). Correct it."
+        ) from error
+
+
+def _poses(root: Path, images: dict[str, str], facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """``world_from_camera`` by stem; empty without poses.txt, or if its unit is said not to be the metre."""
+    file = root / "poses.txt"
+    if not file.exists() or "pose_scale" in facts:
+        return {}
+    try:
+        rows = np.loadtxt(file, ndmin=2)
+    except ValueError as error:
+        raise GeometryError(f"expected 12 numbers per line in {file}; it does not read ({error}). Correct it.") from error
+    if rows.shape != (len(images), 12) or not np.isfinite(rows).all():
+        raise GeometryError(
+            f"expected a line of 12 finite numbers in {file} for each of the {len(images)} images; "
+            f"got {rows.shape}. Correct it."
+        )
+    bottom = np.array([[0.0, 0, 0, 1]])
+    return {stem: np.vstack([row.reshape(3, 4), bottom]) for stem, row in zip(images, rows, strict=True)}
+
+
+def _kind(label: Label, ambiguity: Ambiguity | None, cameras: Mapping[str, Mapping[str, Any]], stems: list[str]) -> LabelKind:
+    if label == Label.NONE:
+        return UNLABELLED
+    if label == Label.DEPTH:
+        return LabelKind(ambiguity or Ambiguity.METRIC, Representation.DEPTH)
+    metric = all({"fx", "baseline_m"} <= cameras[stem].keys() and cameras[stem].get("metric", True) for stem in stems)
+    return LabelKind(ambiguity or (Ambiguity.METRIC if metric else Ambiguity.SHIFT_SCALE), Representation.DISPARITY)
+
+
+def _units(kind: LabelKind, camera: Mapping[str, Any]) -> tuple[float, float]:
+    """Scale and shift from a disparity PNG's integers to 1/m if metric, to pixels if not."""
+    if kind.ambiguity != Ambiguity.METRIC:
+        return DISPARITY_SCALE, 0.0
+    if not {"fx", "baseline_m"} <= camera.keys():
+        raise GeometryError(
+            "expected fx and baseline_m in intrinsics.json to make a metric disparity of pixels; one is missing. "
+            "Add it, or leave out ambiguity."
+        )
+    pixels = float(camera["fx"]) * float(camera["baseline_m"])
+    return DISPARITY_SCALE / pixels, float(camera.get("doffs", 0.0)) / pixels
+
+
+def _scaled(frame: Frame, kind: LabelKind, camera: Mapping[str, Any], depth_scale: float) -> Frame:
+    """The frame with the unit of its label's integers."""
+    if not frame.label:
+        return frame
+    scale, shift = _units(kind, camera) if kind.representation == Representation.DISPARITY else (depth_scale, 0.0)
+    return replace(frame, scale=scale, shift=shift)
+
+
+def _calibrated(frame: Frame, camera: Mapping[str, Any], root: Path) -> Frame:
+    """The frame with what its camera's facts give: intrinsics, the size they are for, the baseline."""
+    where = str(root / "intrinsics.json")
+    rectified = [value for name, value in sorted(camera.items()) if name.startswith("P_rect")]
+    try:
+        if "fx" in camera:
+            numbers = [float(camera[name]) for name in ("fx", "fy", "cx", "cy")]
+        elif "K" in camera or rectified:
+            matrix = np.array(camera.get("K", rectified[0] if rectified else None), np.float64)[:3, :3].reshape(3, 3)
+            numbers = [matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]]
+        else:
+            return frame
+        size = (int(camera["height"]), int(camera["width"])) if camera.get("height") and camera.get("width") else None
+        baseline = float(camera["baseline_m"]) if "baseline_m" in camera else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise GeometryError(f"expected numbers fx, fy, cx, cy in {where}; got {error!r}. Correct it.") from error
+    return replace(frame, intrinsics=camera_matrix(numbers, where), size=size, stereo_baseline=baseline)
+
+
+def _with_partner(frame: Frame, partner: str) -> Frame:
+    """The frame with the right image of its pair, whose camera sits one baseline to the right."""
+    poses = {}
+    if frame.stereo_baseline is not None:
+        poses["stereo"] = np.eye(4)
+        poses["stereo"][0, 3] = -frame.stereo_baseline
+    return replace(frame, views={"stereo": partner}, views_from_camera=poses)

@@ -1,0 +1,1 @@
+"""What converters share: records (image, label and camera of one sample), their files and their cameras."""

@@ -1,0 +1,221 @@
+"""Files of depth as arrays: 16-bit PNG, npy, PFM, HDF5, OpenEXR, tables. What is wrong with one is said with its name."""
+
+import importlib
+import io
+import os
+import re
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+
+from depthkit.errors import DepthKitError, GeometryError, LabelError
+from depthkit.shards.images import decode_pixels
+
+_LARGEST = 2**28  # pixels; a header that promises more is garbled
+
+
+def read_bytes(file: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        DepthKitError: it does not read.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DepthKitError(f"expected file {file}; {error.strerror}. Restore it or leave the frame out.") from error
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of what a folder holds, sorted; none if there is no such folder."""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def folders_with(root: Path, name: str) -> list[str]:
+    """Folders below the root that hold a folder of this name, relative to the root, sorted; what lies in them is not searched.
+
+    Data sets of a million files are found in a second, because folders of pictures are never opened.
+    """
+    found = []
+    for place, folders, _ in os.walk(root):
+        if name in folders:
+            found.append(Path(place).relative_to(root).as_posix())
+            folders.clear()
+    return sorted(found)
+
+
+def read_table(file: Path, columns: int, *, skip: int = 0) -> np.ndarray:
+    """Numbers in lines of equal length, float64 ``(N, columns)``.
+
+    Args:
+        file: the file.
+        columns: numbers per line.
+        skip: lines before the first.
+
+    Raises:
+        GeometryError: it holds something else.
+    """
+    try:
+        rows = np.loadtxt(read_bytes(file).decode("utf-8", "replace").splitlines(), ndmin=2, skiprows=skip)
+    except ValueError as error:
+        raise GeometryError(
+            f"{file}: expected lines of {columns} numbers; it does not read ({error}). Get it again."
+        ) from error
+    if rows.shape[1:] != (columns,) or not np.isfinite(rows).all():
+        raise GeometryError(f"{file}: expected lines of {columns} finite numbers; got a table {rows.shape}. Get it again.")
+    return rows
+
+
+def read_png16(file: Path) -> np.ndarray:
+    """A 16-bit PNG, uint16 ``(H, W)``.
+
+    Raises:
+        LabelError: it is something else.
+    """
+    codes = decode_pixels(read_bytes(file), cv2.IMREAD_UNCHANGED, str(file), LabelError)
+    if codes.dtype != np.uint16 or codes.ndim != 2:
+        raise LabelError(f"{file}: expected a 16-bit PNG with one channel; got {codes.dtype} {codes.shape}. Convert it first.")
+    return codes
+
+
+def read_grey(file: Path) -> np.ndarray:
+    """An 8-bit picture as one channel, uint8 ``(H, W)``.
+
+    Raises:
+        LabelError: it is no picture.
+    """
+    return decode_pixels(read_bytes(file), cv2.IMREAD_GRAYSCALE, str(file), LabelError)
+
+
+def read_npy(file: Path) -> np.ndarray:
+    """A plain .npy file of one map, ``(H, W)``; nothing in it is executed.
+
+    Raises:
+        LabelError: it is something else.
+    """
+    try:
+        array = np.lib.format.read_array(io.BytesIO(read_bytes(file)), allow_pickle=False)
+    except (ValueError, EOFError, MemoryError, TypeError, SyntaxError) as error:
+        raise LabelError(f"{file}: expected a plain .npy file; it does not read ({error}). Get it again.") from error
+    return _map(array, file)
+
+
+def read_pfm(file: Path) -> np.ndarray:
+    """A portable float map, float32 ``(H, W)``, the first row on top (the file has it last); the first of three channels.
+
+    Raises:
+        LabelError: it is something else.
+    """
+    data = read_bytes(file)
+    header = re.match(rb"P([fF])\s+(\d+)\s+(\d+)\s+(-?[\d.eE+-]+)[ \t\r]*\n", data)
+    if header is None:
+        raise LabelError(f"{file}: expected a PFM file, which begins with Pf; got {data[:8]!r}. Get it again.")
+    channels, width, height = 1 if header[1] == b"f" else 3, int(header[2]), int(header[3])
+    pixels = data[header.end() :]
+    if len(pixels) != 4 * width * height * channels:
+        raise LabelError(
+            f"{file}: expected {width} x {height} x {channels} float32; got {len(pixels)} bytes. It is cut short: get it again."
+        )
+    order = "<f4" if float(header[4]) < 0 else ">f4"
+    return np.frombuffer(pixels, order).reshape(height, width, channels)[::-1, :, 0].astype(np.float32)
+
+
+def read_pnm(file: Path) -> np.ndarray:
+    """A binary PGM or PPM file, ``(H, W)`` or RGB ``(H, W, 3)``: uint8, or uint16 with the higher byte first, as is the rule.
+
+    Raises:
+        LabelError: it is something else.
+    """
+    data = read_bytes(file)
+    header = re.match(rb"P([56])\s+(?:#[^\n]*\n\s*)*(\d+)\s+(\d+)\s+(\d+)\s", data)
+    if header is None:
+        raise LabelError(f"{file}: expected a PGM or PPM file, which begins with P5 or P6; got {data[:8]!r}. Get it again.")
+    width, height, largest = (int(word) for word in header.groups()[1:])
+    shape = (height, width) if header[1] == b"5" else (height, width, 3)
+    kind = np.dtype(np.uint8 if largest < 256 else ">u2")
+    pixels = data[header.end() :]
+    if len(pixels) != int(np.prod(shape)) * kind.itemsize:
+        raise LabelError(f"{file}: expected {shape} values; got {len(pixels)} bytes. It is cut short: get it again.")
+    return np.frombuffer(pixels, kind).reshape(shape)
+
+
+def read_h5(file: Path, name: str, index: int | None = None) -> np.ndarray:
+    """A data set of an HDF5 file.
+
+    Args:
+        file: the file.
+        name: of the data set inside.
+        index: along its first axis, if only that part is wanted.
+
+    Raises:
+        DepthKitError: h5py is not installed.
+        LabelError: the file is none, or has no such data set.
+    """
+    h5py = reader("h5py", "h5py", "HDF5")
+    if not file.is_file():
+        read_bytes(file)
+    try:
+        with h5py.File(file, "r") as content:
+            if name not in content:
+                raise LabelError(f"{file}: expected data set '{name}'; found {', '.join(content) or 'none'}. Check the layout.")
+            return np.asarray(content[name][() if index is None else index])
+    except LabelError:
+        raise
+    except (OSError, RuntimeError, IndexError, ValueError) as error:
+        raise LabelError(f"{file}: expected an HDF5 file; it does not read ({error}). Get it again.") from error
+
+
+def read_h5_words(file: Path, name: str) -> list[str]:
+    """The words of a cell array of MATLAB in an HDF5 file; errors are those of ``read_h5``."""
+    references = read_h5(file, name).ravel()
+    h5py = reader("h5py", "h5py", "HDF5")
+    with h5py.File(file, "r") as content:
+        return ["".join(map(chr, content[reference][()].ravel())) for reference in references]
+
+
+def read_exr(file: Path) -> np.ndarray:
+    """The first channel (Y, G, R or Z) of an OpenEXR file, float32 ``(H, W)``.
+
+    Raises:
+        DepthKitError: OpenEXR is not installed.
+        LabelError: the file is none.
+    """
+    openexr = reader("OpenEXR", "openexr", "EXR")  # wheels of OpenCV are built without it
+    if not file.is_file():
+        read_bytes(file)
+    try:
+        with openexr.File(str(file), separate_channels=True) as content:
+            channels = content.channels()
+            name = next((name for name in ("Y", "G", "R", "Z") if name in channels), None)
+            if name is None:
+                raise LabelError(f"{file}: expected a channel Y, G, R or Z; found {', '.join(channels)}. Check the layout.")
+            return _map(np.asarray(channels[name].pixels), file).astype(np.float32)
+    except (OSError, RuntimeError, TypeError) as error:
+        raise LabelError(f"{file}: expected an OpenEXR file; it does not read ({error}). Get it again.") from error
+
+
+def reader(module: str, package: str, what: str) -> ModuleType:
+    """A module that only some datasets need.
+
+    Raises:
+        DepthKitError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DepthKitError(
+            f"expected the package {package} to read {what} files; it is not installed. Run `pip install 'depthkit[convert]'`."
+        ) from error
+
+
+def _map(array: np.ndarray, file: Path) -> np.ndarray:
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
+        array = array[0] if array.shape[0] == 1 else array[..., 0]
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or array.size > _LARGEST:
+        raise LabelError(f"{file}: expected one map (H, W) of numbers; got {array.dtype} {array.shape}. Check the layout.")
+    return array

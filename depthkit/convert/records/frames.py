@@ -1,0 +1,319 @@
+"""Image files with what is known about them, read when they are asked for."""
+
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple, TypeVar, overload
+
+import numpy as np
+
+from depthkit.convert.records.files import names_in, read_bytes, read_png16
+from depthkit.errors import DepthKitError, GeometryError, LabelError, RecipeError, ShapeError
+from depthkit.shards.build import Reject
+from depthkit.shards.images import PICTURES, decode_image
+from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+
+UNLABELLED = LabelKind(Ambiguity.UNLABELLED, Representation.DEPTH)
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+_SATURATED = 65535  # cameras and converters mean "no value" or "too far" by it
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image file and what belongs to it; file names are relative to the sequence's root.
+
+    Attributes:
+        key: name of the sample.
+        image: file.
+        label: file of the label; None if there is none.
+        scale: label units per integer of that file.
+        shift: label at the integer 0.
+        parts: further files that the label is made of, such as masks, by what they are.
+        intrinsics: ``(3, 3)`` [px].
+        size: (height, width) that the intrinsics are for.
+        world_from_camera: ``(4, 4)`` [m].
+        stereo_baseline: [m].
+        views: files of further views.
+        views_from_camera: poses ``(4, 4)`` [m] of such views.
+    """
+
+    key: str
+    image: str
+    label: str | None = None
+    scale: float = 1.0
+    shift: float = 0.0
+    parts: Mapping[str, str] = field(default_factory=dict)
+    intrinsics: np.ndarray | None = None
+    size: tuple[int, int] | None = None
+    world_from_camera: np.ndarray | None = None
+    stereo_baseline: float | None = None
+    views: Mapping[str, str] = field(default_factory=dict)
+    views_from_camera: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Annotation(NamedTuple):
+    """A dense label as read.
+
+    Attributes:
+        value: float, ``(H, W)``; arbitrary where not valid.
+        valid: bool, ``(H, W)``.
+        sky: bool, ``(H, W)``, where it is known; a subset of valid.
+        intrinsics: ``(3, 3)`` [px] if they come with the label and the frame has none.
+    """
+
+    value: np.ndarray
+    valid: np.ndarray
+    sky: np.ndarray | None = None
+    intrinsics: np.ndarray | None = None
+
+
+def read_codes(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
+    """The label of a frame that is a 16-bit PNG, in which 0 and 65535 mean "no value"."""
+    assert frame.label
+    codes = read_png16(root / frame.label)
+    return Annotation(codes * frame.scale + frame.shift, (codes > 0) & (codes < _SATURATED))
+
+
+def read_picture(root: Path, name: str) -> np.ndarray:
+    """A JPEG, PNG or WebP file upright, uint8 RGB ``(H, W, 3)``."""
+    return decode_image(read_bytes(root / name), str(root / name), DepthKitError, upright=True)
+
+
+@dataclass(frozen=True)
+class Frames(Sequence[Sample]):
+    """A sequence of samples, each read from its files when it is indexed.
+
+    Indexing raises a ``DepthKitError`` that names the file if it is missing, damaged, or of another size than its image.
+
+    Attributes:
+        root: folder.
+        frames: what to read.
+        kind: of every label.
+        rejects: images that are left out, and why: nothing belongs to them, they have no neighbour, nothing moves.
+        reader: from root, frame and the image's (height, width) to the label. A function of a module, so that it travels to
+            worker processes, like ``picture``.
+        picture: from root and file name to uint8 RGB ``(H, W, 3)``.
+    """
+
+    root: Path
+    frames: tuple[Frame, ...]
+    kind: LabelKind = UNLABELLED
+    rejects: tuple[Reject, ...] = ()
+    reader: Callable[[Path, Frame, tuple[int, int]], Annotation] = read_codes
+    picture: Callable[[Path, str], np.ndarray] = read_picture
+
+    @property
+    def unaltered(self) -> bool:
+        """Whether pictures are what their files hold, upright."""
+        return self.picture is read_picture
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def key(self, position: int) -> str:
+        """The key of a sample, without reading it."""
+        return self.frames[position].key
+
+    @overload
+    def __getitem__(self, position: int) -> Sample: ...
+    @overload
+    def __getitem__(self, position: slice) -> "Frames": ...
+    def __getitem__(self, position: int | slice) -> "Sample | Frames":
+        if isinstance(position, slice):
+            return replace(self, frames=self.frames[position])
+        frame = self.frames[position]
+        image = self.image(frame.image)
+        size = image.shape[0], image.shape[1]
+        self._check_camera(frame, size)
+        views = {name: self.image(file) for name, file in frame.views.items()}
+        for name, view in views.items():
+            if view.shape != image.shape:
+                raise ShapeError(
+                    f"{self.root / frame.views[name]}: expected the size of {frame.image}, {image.shape[:2]} (height, width); "
+                    f"got {view.shape[:2]}. Save all frames of a video, and both images of a pair, in one size."
+                )
+        label, valid, sky, intrinsics = self._label(frame, size) if frame.label else (None, None, None, None)
+        return Sample(
+            key=frame.key,
+            image=image,
+            label=label,
+            valid=valid,
+            ambiguity=self.kind.ambiguity,
+            representation=self.kind.representation,
+            sky=sky if sky is not None and sky.any() else None,
+            intrinsics=frame.intrinsics if frame.intrinsics is not None else intrinsics,
+            world_from_camera=frame.world_from_camera,
+            stereo_baseline=frame.stereo_baseline,
+            frames=views,
+            frames_from_camera=frame.views_from_camera,
+            source={"image": frame.image, **({"label": frame.label} if frame.label else {}), **frame.parts, **frame.views},
+        )
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[position] for position in range(len(self)))
+
+    def _check_camera(self, frame: Frame, size: tuple[int, int]) -> None:
+        if frame.size and frame.size != size:
+            raise GeometryError(
+                f"{self.root / frame.image}: expected the size of its intrinsics, {frame.size} (height, width); "
+                f"got {size}. Give intrinsics of this image."
+            )
+        if frame.intrinsics is not None and not frame.size:
+            x, y = frame.intrinsics[:2, 2]
+            if not (0 <= x <= size[1] and 0 <= y <= size[0]):
+                raise GeometryError(
+                    f"{self.root / frame.image}: expected a principal point inside of the {size[1]} x {size[0]} pixels; "
+                    f"got cx {x:g}, cy {y:g}. Give intrinsics of images of this size: they scale with it."
+                )
+
+    def image(self, name: str) -> np.ndarray:
+        """A picture by its file name, uint8 RGB ``(H, W, 3)``."""
+        return self.picture(self.root, name)
+
+    def _label(self, frame: Frame, size: tuple[int, int]) -> Annotation:
+        label = self.reader(self.root, frame, size)
+        if label.value.shape != size:
+            raise ShapeError(
+                f"{self.root / (frame.label or '')}: expected the size of {frame.image}, {size}; got {label.value.shape}. "
+                "Resize the image to its label."
+            )
+        return label._replace(value=label.value.astype(np.float32))
+
+
+def paired(
+    root: Path, images: str, labels: str, name: Callable[[str], str | None], key: str
+) -> tuple[list[Frame], list[Reject]]:
+    """Pictures of a folder whose label lies in another folder, and the others.
+
+    Args:
+        root: to which the folders are relative.
+        images: folder of the pictures; if there is none, there are no frames.
+        labels: folder of the labels.
+        name: from a picture's name without its ending to its label's name; None if it is no sample.
+        key: what keys start with.
+    """
+    there, found, alone = set(names_in(root / labels)), [], []
+    for file in names_in(root / images):
+        stem, ending = os.path.splitext(file)
+        label = name(stem) if ending.lower() in PICTURES else None
+        if label is None:
+            continue
+        frame = Frame(key_of(key, stem), f"{images}/{file}", f"{labels}/{label}")
+        if label in there:
+            found.append(frame)
+        else:
+            alone.append(Reject(frame.key, f"there is no {frame.label}"))
+    return found, alone
+
+
+def held_out(name: str, share: float) -> bool:
+    """Whether what has this name is for validation, where nobody has published which are: by its CRC-32, so always the same.
+
+    >>> sum(held_out(f"scene {n}", 0.1) for n in range(1000))
+    118
+    """
+    return zlib.crc32(name.encode()) < share * 2**32
+
+
+def part(count: int, split: str | None, holdout: float) -> slice:
+    """Which of ``count`` frames belong to a split: the last ``holdout`` of them are the test, the others the training frames.
+
+    Neighbouring frames show nearly the same, so a split by chance would test on what was trained on.
+
+    Raises:
+        LabelError: another split, or nothing to hold out.
+
+    >>> part(10, "test", 0.2)
+    slice(8, 10, None)
+    """
+    first = count - round(count * holdout)
+    parts = {None: slice(0, count), "train": slice(0, first), "test": slice(first, count)}
+    if split not in parts or not 0 <= holdout < 1:
+        raise LabelError(
+            f"expected split None (all frames), 'train' or 'test', and 0 <= holdout < 1; got {split!r} and {holdout}. "
+            "Choose one of these, or slice the sequence yourself."
+        )
+    return parts[split]
+
+
+def every_nth(items: Sequence[T], n: int) -> Sequence[T]:
+    """The first and each n-th after it.
+
+    Raises:
+        RecipeError: n is below 1.
+    """
+    if n < 1:
+        raise RecipeError(f"expected every to be 1 (all images) or more; got {n}.")
+    return items[::n]
+
+
+def member(kind: type[E], value: str, name: str) -> E:
+    """The member of an enum that a word means.
+
+    Raises:
+        LabelError: there is none.
+    """
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise LabelError(f"expected {name} among {', '.join(kind)}; got '{value}'. Choose one of them.") from error
+
+
+def camera_matrix(numbers: Sequence[float], where: str) -> np.ndarray:
+    """Intrinsics ``(3, 3)`` [px] from fx, fy, cx, cy.
+
+    Args:
+        numbers: the four.
+        where: who says so, for the message.
+
+    Raises:
+        GeometryError: they are no intrinsics in pixels.
+    """
+    if len(numbers) != 4 or not np.isfinite(numbers).all() or min(numbers[:2]) <= 0:
+        raise GeometryError(
+            f"{where}: expected finite fx, fy, cx, cy with fx and fy above 0; got {', '.join(map(str, numbers))}. Correct them."
+        )
+    if max(numbers) < 4:
+        raise GeometryError(
+            f"{where}: expected fx, fy, cx, cy in pixels; {', '.join(map(str, numbers))} look like fractions of the image's "
+            "size. Multiply fx and cx by its width, fy and cy by its height."
+        )
+    fx, fy, cx, cy = map(float, numbers)
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+
+
+def check_folder(root: Path, content: str, *names: str) -> None:
+    """Nothing, if there is a folder.
+
+    Args:
+        root: what should be one.
+        content: what it should hold, for the message.
+        names: of files without which it is another.
+
+    Raises:
+        DepthKitError: there is something else, or nothing, or a file is not in it.
+    """
+    if not root.is_dir():
+        packed = root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".bag")
+        found = "an archive" if packed and root.exists() else "a file" if root.exists() else "nothing"
+        remedy = "Unpack it first." if found == "an archive" else "Check the path."
+        raise DepthKitError(f"expected a folder with {content} at {root}; found {found}. {remedy}")
+    for name in names:
+        if not (root / name).exists():
+            raise wrong_layout(name, root)
+
+
+def wrong_layout(expected: str, root: Path) -> DepthKitError:
+    """The error of a folder that does not hold what it should, with what it holds."""
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
+    found = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return DepthKitError(f"expected {expected} under {root}; found {found or 'nothing'}. Give the folder that holds it.")
+
+
+def key_of(*names: str) -> str:
+    """A sample's key from file names, which may hold dots and blanks."""
+    return "/".join("".join(c if c.isalnum() or c in "-_/" else "_" for c in name) for name in names)

@@ -1,0 +1,1 @@
+"""The stream of training batches: plan and mixing (arithmetic), shuffle, buffers, loader, collate."""

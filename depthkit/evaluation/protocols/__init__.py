@@ -1,0 +1,1 @@
+"""Published evaluation protocols, one file per paper, its figures beside."""

@@ -1,0 +1,22 @@
+"""Pseudo-labels for pools of any size: what is read, what is written, and how a killed run finds its place."""
+
+from depthkit.inference.labelling.output import LabelFolder, Labelled, LabelledShard
+from depthkit.inference.labelling.pool import Piece, Pool, PoolImage, open_pool
+from depthkit.inference.labelling.reading import Broken, LabelBatch, PoolReader, pool_loader
+from depthkit.inference.labelling.values import stored_kind, stored_label
+
+__all__ = [
+    "Broken",
+    "LabelBatch",
+    "LabelFolder",
+    "Labelled",
+    "LabelledShard",
+    "Piece",
+    "Pool",
+    "PoolImage",
+    "PoolReader",
+    "open_pool",
+    "pool_loader",
+    "stored_kind",
+    "stored_label",
+]

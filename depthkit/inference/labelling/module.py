@@ -1,0 +1,181 @@
+"""Pseudo-labels by Lightning's predict loop: on every device, each writing shards of its own."""
+
+import math
+import signal
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor, nn
+
+from depthkit.errors import DepthKitError, ShapeError, ShardError
+from depthkit.inference.labelling import (
+    Broken,
+    LabelBatch,
+    LabelFolder,
+    LabelledShard,
+    Piece,
+    PoolReader,
+    pool_loader,
+    stored_label,
+)
+from depthkit.types import LabelKind
+
+_AHEAD = 8  # labels per thread that may wait to be encoded
+
+
+class PseudoLabelModule(LightningModule):
+    """Labels a pool of images with a teacher; run it with ``Trainer.predict(module, return_predictions=False)``.
+
+    The ranks share the shards that are missing. While a device computes, threads encode what it has computed. A map is
+    brought to its image's size bilinearly.
+
+    Args:
+        teacher: called on RGB in [0, 1], ``(B, 3, h, w)``; returns ``(B, 1, h', w')``.
+        kind: what the teacher's numbers are.
+        folder: where the labels go.
+        reader: the pool at the teacher's size; its ``pieces`` are those to label.
+        sky: optional; called like the teacher, it returns the probability of sky, ``(B, 1, h', w')``. Sky is where it
+            exceeds 1/2.
+        num_workers: processes that read, decode and resize.
+        threads: that encode.
+        max_broken_fraction: share of the pieces' images, rounded up to whole images, that may be unreadable before the run
+            stops.
+
+    Raises:
+        ShardError: while running: too many broken images, a pool that is not what its index says, or a disk that refuses.
+            Finished shards stay.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        kind: LabelKind,
+        folder: LabelFolder,
+        reader: PoolReader,
+        *,
+        sky: nn.Module | None = None,
+        num_workers: int = 0,
+        threads: int = 2,
+        max_broken_fraction: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.teacher, self.kind, self.folder, self.reader, self.sky = teacher.eval(), kind, folder, reader, sky
+        self.num_workers, self.threads = num_workers, threads
+        total = sum(piece.images for piece in reader.pieces)
+        self._allowed, self._total, self._broken = math.ceil(max_broken_fraction * total), total, 0
+        self.labelled = 0
+        self._encoders = ThreadPoolExecutor(threads)
+        self._open: dict[str, LabelledShard] = {}
+        self._pending: deque[tuple[Piece, int, str, Future[dict[str, bytes]]]] = deque()
+
+    def predict_dataloader(self) -> Any:
+        """The batches of the pieces that are left and fall to this rank."""
+        strategy = self.trainer.strategy
+        left: list[Piece] = strategy.broadcast(self.folder.remaining(self.reader.pieces))
+        missing = {piece.shard for piece in left}
+        finished = (self.folder.record(piece) for piece in self.reader.pieces if piece.shard not in missing)
+        self._broken = sum(len(record["broken"]) for record in finished if record)
+        mine = share(left, self.trainer.world_size)[self.trainer.global_rank]
+        reader = PoolReader(
+            self.reader.pool,
+            mine,
+            resize=self.reader.resize,
+            multiple=self.reader.multiple,
+            batch_size=self.reader.batch_size,
+        )
+        return pool_loader(reader, num_workers=self.num_workers, pin_memory=self.device.type == "cuda")
+
+    def predict_step(self, batch: LabelBatch) -> None:
+        """Label the images of one batch, and hand them over."""
+        if batch.error is not None:
+            raise batch.error
+        if self.trainer.received_sigterm:  # the trainer heeds it while it trains only
+            raise SIGTERMException(128 + signal.SIGTERM)
+        assert batch.piece is not None
+        if batch.piece.shard not in self._open:
+            self._open[batch.piece.shard] = LabelledShard(self.folder, batch.piece)
+        for broken in batch.broken:
+            self._leave_out(batch.piece, broken)
+        if batch.entries:
+            maps = self.teacher(batch.images).float()
+            if maps.shape[:2] != (len(batch.entries), 1):
+                raise ShapeError(f"expected the teacher to return ({len(batch.entries)}, 1, h, w); got {tuple(maps.shape)}.")
+            skies = self.sky(batch.images).float() if self.sky is not None else None
+            self._hand_over(batch, maps.cpu(), None if skies is None else skies.cpu())
+        self._collect(_AHEAD * self.threads if not batch.last else 0)
+        if batch.last:
+            self._open.pop(batch.piece.shard).finish()
+
+    def _hand_over(self, batch: LabelBatch, maps: Tensor, skies: Tensor | None) -> None:
+        assert batch.piece is not None
+        for row, entry in enumerate(batch.entries):
+            sky = None if skies is None else skies[row : row + 1]
+            job = self._encoders.submit(self._members, entry, maps[row : row + 1], sky)
+            self._pending.append((batch.piece, entry.position, entry.image.key, job))
+
+    def _members(self, entry: Any, values: Tensor, sky: Tensor | None) -> dict[str, bytes]:
+        def full(x: Tensor) -> np.ndarray:
+            return F.interpolate(x, entry.size, mode="bilinear")[0, 0].numpy()
+
+        with torch.inference_mode():  # a thread does not inherit it
+            label, valid, mask = stored_label(full(values), self.kind, None if sky is None else full(sky) > 0.5)
+        return self.folder.encode(entry.image, label, valid, mask)
+
+    def _collect(self, waiting: int) -> None:
+        """Store what is encoded, until at most so many labels wait."""
+        while len(self._pending) > waiting or (self._pending and self._pending[0][3].done()):
+            piece, position, key, job = self._pending.popleft()
+            try:
+                members = job.result()
+            except DepthKitError as error:
+                self._leave_out(piece, Broken(position, key, str(error)))
+            else:
+                self._open[piece.shard].add(position, key, members)
+                self.labelled += 1
+
+    def _leave_out(self, piece: Piece, broken: Broken) -> None:
+        self._open[piece.shard].leave_out(broken)
+        self._broken += 1
+        if self._broken > self._allowed:
+            raise ShardError(
+                f"{self._broken} of {self._total} images ({self._broken / self._total:.1%}) cannot be labelled, more than "
+                f"max_broken_fraction allows ({self._allowed}). The last, {broken.key}: {broken.reason} "
+                "Repair the pool or raise the fraction; finished shards are kept."
+            )
+
+    def on_predict_end(self) -> None:
+        """Wait for the other ranks; the first then writes the index."""
+        self._encoders.shutdown()
+        self.trainer.strategy.barrier()
+        if self.trainer.is_global_zero:
+            self.folder.assemble()
+
+    def discard(self) -> None:
+        """Leave nothing half written of the shards under way."""
+        self._encoders.shutdown(wait=False, cancel_futures=True)
+        for shard in self._open.values():
+            shard.discard()
+        self._open.clear()
+
+
+def share(pieces: Sequence[Piece], world: int) -> list[list[Piece]]:
+    """Pieces by rank, as even in images as whole pieces allow: each goes to the rank that has least.
+
+    Example:
+        >>> [[p.images for p in part] for part in share([Piece(str(n), n, None) for n in (5, 1, 1, 3)], 2)]
+        [[5], [1, 1, 3]]
+    """
+    parts: list[list[Piece]] = [[] for _ in range(world)]
+    sizes = [0] * world
+    for piece in pieces:
+        least = sizes.index(min(sizes))
+        parts[least].append(piece)
+        sizes[least] += piece.images
+    return parts

@@ -1,0 +1,192 @@
+"""What is to be labelled, cut into pieces: the images of one piece become one shard of labels."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image, UnidentifiedImageError
+
+from depthkit.errors import DepthKitError, ShardError
+from depthkit.shards import ShardIndex
+from depthkit.shards.codec import VIEW, check_key
+from depthkit.shards.images import EXTENSIONS, PICTURES, ImageFormat, decode_image, encode_image
+from depthkit.shards.reading import read_shard
+from depthkit.types import Views
+
+_CAMERA = ("intrinsics", "world_from_camera", "frames_from_camera", "stereo_baseline", "source")
+_ORIENTATION = 0x0112  # the EXIF tag of how the camera was held
+_LONGEST_KEY = 64
+
+
+class Piece(NamedTuple):
+    """The images of one shard of labels.
+
+    Attributes:
+        shard: name of the tar to write.
+        images: how many.
+        source: URL of the shard they are read from; None for files.
+        files: their paths; none for a shard.
+    """
+
+    shard: str
+    images: int
+    source: str | None
+    files: tuple[Path, ...] = ()
+
+
+class PoolImage(NamedTuple):
+    """One image as it will be stored, before it has a label.
+
+    Attributes:
+        key: its name.
+        members: bytes of image and views by member name, as they were found.
+        facts: what meta.json says of camera and source.
+    """
+
+    key: str
+    members: dict[str, bytes]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images to label.
+
+    Attributes:
+        name: of the dataset.
+        licence: of the images.
+        split: name of the split to write.
+        views: the views that every image comes with.
+        intrinsics: whether every image has them.
+        pieces: in order.
+        root: of the files; None for shards.
+        digest: changes when the pool does.
+    """
+
+    name: str
+    licence: str
+    split: str
+    views: Views
+    intrinsics: bool
+    pieces: tuple[Piece, ...]
+    digest: str
+    root: Path | None = None
+
+    @property
+    def count(self) -> int:
+        """Images in all pieces."""
+        return sum(piece.images for piece in self.pieces)
+
+    def read(self, piece: Piece) -> Iterator[tuple[str, PoolImage | DepthKitError]]:
+        """Key, and the image or what is wrong with it, one by one.
+
+        Raises:
+            ShardError: the shard is missing or no tar.
+        """
+        if piece.source is None:
+            assert self.root is not None
+            yield from ((key, _from_file(key, file, self.root)) for key, file in _keys(piece.files, self.root))
+            return
+        for raw in read_shard(piece.source, 0, piece.images, total=piece.images, wanted=_wanted):
+            if raw.problem:
+                yield raw.key, ShardError(f"{piece.source}, sample '{raw.key}': {raw.problem}")
+            else:
+                yield raw.key, _from_members(raw.key, raw.members, f"{piece.source}, sample '{raw.key}'")
+
+
+def open_pool(root: str | Path, *, split: str | None = None, images_per_shard: int = 1000) -> Pool:
+    """The pool of a folder or URL of shards, or of a plain folder of images and the folders in it.
+
+    Args:
+        root: folder or URL. Whatever labels its shards hold are not read.
+        split: of shards; may be left out where there is one only. Of a folder: name of the split to write, train by default.
+        images_per_shard: of a plain folder; shards are labelled one to one.
+
+    Raises:
+        ShardError: there is no image, no such split, or a split that was not written to its end.
+    """
+    if "://" in str(root) or (Path(root) / "index.json").exists():
+        return _shards(ShardIndex.load(root), split)
+    folder = Path(root)
+    if not folder.is_dir():
+        raise ShardError(f"expected a folder of images or shards at {root}; there is none. Check the path.")
+    if images_per_shard < 1:
+        raise ShardError(f"expected images_per_shard >= 1; got {images_per_shard}.")
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES and file.is_file())
+    if not files:
+        raise ShardError(f"expected images ({', '.join(PICTURES)}) or shards in {root}; found none. Check the path.")
+    split, listing = split or "train", hashlib.sha256()
+    for file in files:
+        listing.update(f"{file.relative_to(folder)}\0{file.stat().st_size}\n".encode())
+    listing.update(f"{images_per_shard}".encode())
+    pieces = tuple(
+        Piece(f"{split}-{number:06d}.tar", len(part), None, part)
+        for number, first in enumerate(range(0, len(files), images_per_shard))
+        if (part := tuple(files[first : first + images_per_shard]))
+    )
+    return Pool(folder.resolve().name, "", split, Views.SINGLE, False, pieces, listing.hexdigest(), folder)
+
+
+def _shards(index: ShardIndex, split: str | None) -> Pool:
+    if split is None and len(index.splits) != 1:
+        known = ", ".join(sorted(index.splits)) or "none"
+        raise ShardError(f"expected one split to label in {index.root}; it has {known}. Give --split.")
+    split = split or next(iter(index.splits))
+    info = index.split(split)
+    pieces = tuple(Piece(shard.name, shard.samples, index.url(shard)) for shard in info.shards)
+    if not pieces:
+        raise ShardError(f"expected images in split '{split}' of {index.root}; its index lists no shard. Write it again.")
+    digest = hashlib.sha256(json.dumps([shard._asdict() for shard in info.shards]).encode()).hexdigest()
+    return Pool(index.dataset, index.licence, split, info.views, info.intrinsics, pieces, digest)
+
+
+def _wanted(member: str) -> bool:
+    """Images and views; not the labels that a pool may have."""
+    view, _, extension = member.rpartition(".")
+    return member == "meta.json" or (extension in EXTENSIONS and (view == "image" or VIEW.fullmatch(view) is not None))
+
+
+def _from_members(key: str, members: dict[str, bytes], where: str) -> PoolImage | ShardError:
+    try:
+        meta = json.loads(members.pop("meta.json", b"{}"))
+        facts = {name: meta[name] for name in _CAMERA if name in meta}
+    except (ValueError, TypeError, RecursionError) as error:
+        return ShardError(f"{where}: expected meta.json to be JSON; it does not parse ({error}).")
+    if sum(name.startswith("image.") for name in members) != 1:
+        return ShardError(f"{where}: expected one image; got members {', '.join(members) or 'none'}.")
+    return PoolImage(key, members, facts)
+
+
+def _from_file(key: str, file: Path, root: Path) -> PoolImage | DepthKitError:
+    """The file's bytes as they are, or, if the camera was held otherwise than the pixels lie, upright and encoded again."""
+    try:
+        check_key(key)
+        data = file.read_bytes()
+        with Image.open(io.BytesIO(data)) as header:
+            extension = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}[header.format or ""]
+            turned = header.getexif().get(_ORIENTATION, 1) != 1
+    except DepthKitError as error:
+        return error
+    except (OSError, KeyError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        return ShardError(f"{file}: expected a JPEG, PNG or WebP file; it cannot be read ({error}).")
+    if turned:
+        try:
+            upright = decode_image(data, str(file), upright=True)
+        except DepthKitError as error:
+            return error
+        extension, data = encode_image(upright, ImageFormat.PNG if extension == "png" else ImageFormat.JPG)
+    return PoolImage(key, {f"image.{extension}": data}, {"source": {"image": file.relative_to(root).as_posix()}})
+
+
+def _keys(files: tuple[Path, ...], root: Path) -> Iterator[tuple[str, Path]]:
+    """A key for each file from its path, which alone decides it: the same whichever files are its neighbours."""
+    for file in files:
+        name = file.relative_to(root).as_posix()
+        plain = "".join(c if (c.isascii() and c.isalnum()) or c in "-_/" else "_" for c in name)
+        if len(plain) > _LONGEST_KEY or plain.rpartition("_")[0] != name.rpartition(".")[0]:
+            plain = f"{plain[-_LONGEST_KEY + 13 :].lstrip('/')}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+        yield plain, file

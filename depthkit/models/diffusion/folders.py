@@ -1,0 +1,192 @@
+"""Latent diffusion models in the folders of diffusers: read one, and write one that its Marigold pipeline opens."""
+
+import importlib.util
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from depthkit import __version__
+from depthkit.errors import CheckpointError, DepthKitError
+from depthkit.models.diffusion.empty_prompt import FILE, read_embedding, save_embedding, text_parts
+from depthkit.models.diffusion.latent_diffusion import LatentDiffusionDepth
+from depthkit.types import Ambiguity
+
+FACTS = "depthkit.json"
+INDEX = "model_index.json"
+_PARTS = "unet/, vae/ and scheduler/"
+_DISTILLED = ("LCMScheduler", "TCDScheduler")  # their steps are others, and their weights know no others
+
+
+class Parts(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        unet: ``UNet2DConditionModel``, float32.
+        vae: ``AutoencoderKL``, float32.
+        scheduler: configuration of its noise.
+        text_embedding: of the empty prompt, ``(1, tokens, C)``.
+        processing_size: longer side [px] at which a model for depth wants images; None for a model for images.
+        steps: of its denoising, 1 where it does not say.
+        facts: what ``save`` adds to what diffusers writes: "codec", "sampling"; empty in any other folder.
+    """
+
+    unet: Any
+    vae: nn.Module
+    scheduler: dict[str, Any]
+    text_embedding: Tensor
+    processing_size: int | None
+    steps: int
+    facts: dict[str, Any]
+
+
+def diffusers() -> Any:
+    """The package, imported when it is needed.
+
+    Raises:
+        DepthKitError: it is not installed.
+    """
+    try:
+        import diffusers as package
+    except ImportError as error:
+        raise DepthKitError(
+            "expected the package diffusers for latent diffusion models; it is not installed. "
+            "Run: pip install 'depthkit[diffusion]'"
+        ) from error
+    return package
+
+
+def load(source: str | Path, *, tokens: int | None = None) -> Parts:
+    """The parts in a folder of diffusers (of Stable Diffusion, Marigold or ``save``), or of a hub id.
+
+    Args:
+        source: which.
+        tokens: of the empty prompt's embedding: 2, its start and end, or 77, padded as for text-to-image; None takes what the
+            folder stores, or 2.
+
+    Raises:
+        CheckpointError: it is no such model, some of its weights are missing or too many, or it cannot be reached.
+        DepthKitError: diffusers is not installed, or transformers, which a text encoder needs.
+    """
+    package, root = diffusers(), _folder(source)
+    index, facts = (_read_json(root / name, source) if (root / name).is_file() else {} for name in (INDEX, FACTS))
+    scheduler = _read_json(root / "scheduler" / "scheduler_config.json", source)
+    if index.get("prediction_type", "depth") != "depth":
+        raise CheckpointError(
+            f"expected a model for images or for depth at {source}; it predicts {index['prediction_type']}. Choose another one."
+        )
+    if scheduler.get("_class_name") in _DISTILLED:
+        raise CheckpointError(
+            f"expected a model that denoises by DDIM at {source}; it is distilled for a {scheduler['_class_name']}. Choose the "
+            "one that it was distilled from."
+        )
+    low_memory = importlib.util.find_spec("accelerate") is not None
+    found = {}
+    for name, kind in (("unet", package.UNet2DConditionModel), ("vae", package.AutoencoderKL)):
+        written = _read_json(root / name / "config.json", source).get("_class_name")
+        if written != kind.__name__:
+            raise CheckpointError(
+                f"expected a {kind.__name__} in {root / name}; it holds a {written}. Choose a model of the kind of Stable "
+                "Diffusion 1 or 2, or one that was fine-tuned from it."
+            )
+        try:
+            model, report = kind.from_pretrained(
+                root, subfolder=name, output_loading_info=True, torch_dtype=torch.float32, low_cpu_mem_usage=low_memory
+            )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise CheckpointError(
+                f"expected weights of {kind.__name__} in {root / name}; got: {_first_line(error)}."
+            ) from error
+        if wrong := [*report["missing_keys"], *report["unexpected_keys"]]:
+            raise CheckpointError(
+                f"expected the weights in {root / name} to be those its config.json describes; {len(wrong)} are missing or too "
+                f"many, such as {wrong[0]}. Save the model again."
+            )
+        found[name] = model
+    return Parts(
+        found["unet"],
+        found["vae"],
+        scheduler,
+        read_embedding(root, tokens),
+        index.get("default_processing_resolution"),
+        index.get("default_denoising_steps") or 1,
+        facts,
+    )
+
+
+def save(model: LatentDiffusionDepth, folder: str | Path) -> Path:
+    """Write a model as a folder that ``diffusers.MarigoldDepthPipeline.from_pretrained`` opens and runs, and ``load`` reads.
+
+    The pipeline's prediction is (y + 1) / 2; the codec that makes metres of y stands in ``depthkit.json``. The text encoder in
+    it knows the empty prompt only. One trained with an embedding of 77 tokens gets none, as the pipeline would ask for 2.
+
+    Raises:
+        DepthKitError: diffusers or transformers is not installed.
+    """
+    package, folder = diffusers(), Path(folder)
+    affine = model.ambiguity == Ambiguity.SHIFT_SCALE
+    with TemporaryDirectory() as scratch:
+        two = model.text_embedding.shape[1] == 2
+        text_encoder, tokenizer = text_parts(model.text_embedding, Path(scratch)) if two else (None, None)
+        pipeline = package.MarigoldDepthPipeline(
+            model.unet,
+            model.vae,
+            package.DDIMScheduler.from_config(model.scheduler.config),
+            text_encoder,
+            tokenizer,
+            prediction_type="depth",
+            scale_invariant=affine,
+            shift_invariant=affine,
+            default_denoising_steps=model.sampling.steps,
+            default_processing_resolution=model.processing_size,
+        )
+        pipeline.save_pretrained(folder)
+    save_embedding(model.text_embedding, folder)
+    facts = {"version": __version__, "codec": model.codec.facts(), "sampling": model.config["sampling"]}
+    (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def _folder(source: str | Path) -> Path:
+    """Where the parts lie, downloaded if ``source`` is a hub id."""
+    path, text = Path(source).expanduser(), str(source)
+    if path.is_dir():
+        return path
+    if isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") != 1:
+        raise CheckpointError(
+            f"expected a folder of diffusers at {source}, with {_PARTS}, or a hub id such as prs-eth/marigold-depth-v1-1; "
+            "there is no such folder. Check the path."
+        )
+    from huggingface_hub import snapshot_download
+
+    weights = [f"{part}/*.safetensors" for part in ("unet", "vae", "text_encoder")]
+    try:
+        return Path(
+            snapshot_download(
+                text, allow_patterns=["*.json", "tokenizer/*", FILE, *weights], ignore_patterns=["*.fp16.*", "*.non_ema.*"]
+            )
+        )
+    except Exception as error:  # whatever the hub's client, its network or its cache raise
+        raise CheckpointError(
+            f"expected a latent diffusion model at {text}; it cannot be had ({_first_line(error)}). Without a connection to "
+            f"the hub, give the path of a folder with {_PARTS}."
+        ) from error
+
+
+def _read_json(file: Path, source: str | Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise CheckpointError(
+            f"expected a latent diffusion model at {source}, a folder of diffusers with {_PARTS}; "
+            f"{file.parent.name}/{file.name} is missing. Check the path, or choose a model of the kind of Stable Diffusion 2."
+        )
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise CheckpointError(f"expected JSON in {file}; {error}. Get the folder again.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,1 @@
+"""Encoders: timm backbones that publish channels, strides, normalisation and patch size."""

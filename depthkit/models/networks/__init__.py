@@ -1,0 +1,1 @@
+"""One file per paper's network, its decoder and head beside it."""

@@ -1,0 +1,1 @@
+"""Networks that predict camera motion and intrinsics."""

@@ -1,0 +1,1 @@
+"""Files of weights: checkpoints and their facts, published names, key conversions."""

@@ -1,0 +1,1 @@
+"""Arithmetic that paradigms share: labels, means over ranks, Pareto weights, CutMix, noise."""

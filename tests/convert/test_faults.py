@@ -1,0 +1,97 @@
+"""Laws of writing a published dataset when something goes wrong: nothing lost, nothing twice, and one sentence about it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from depthkit.cli import shards
+from depthkit.convert import redweb, virtual_kitti
+from depthkit.errors import DepthKitError, ShardError
+from depthkit.shards import ShardIndex, verify, write_shards
+from depthkit.shards.reading import read_shard
+
+COMMAND = "import sys; from depthkit.cli.main import main; main(sys.argv[1:])"
+
+
+def write_redweb(root, count):
+    for folder in ("Imgs", "RDs"):
+        (root / folder).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for n in range(count):
+        cv2.imwrite(str(root / f"Imgs/{n:04d}.png"), rng.integers(0, 255, (90, 120, 3), np.uint8))
+        cv2.imwrite(str(root / f"RDs/{n:04d}.png"), rng.integers(0, 255, (90, 120), np.uint8))
+    return root
+
+
+def keys_in(out, split):
+    index = ShardIndex.load(out)
+    return [raw.key for s in index.split(split).shards for raw in read_shard(str(out / s.name), 0, s.samples, total=s.samples)]
+
+
+def test_a_run_that_is_killed_is_continued_by_the_same_command_with_nothing_lost_or_twice(tmp_path):
+    root, out = write_redweb(tmp_path / "redweb", 400), tmp_path / "out"
+    command = ["shards", "write", "redweb", str(root), str(out), "--options.holdout", "0", "--samples_per_shard", "20"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen([sys.executable, "-c", COMMAND, *command], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("train-*.tar"))) < 2 and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    here = ShardIndex.load(out).splits["train"]
+    if here.complete:
+        pytest.skip("the run was faster than the signal")
+    assert all((out / shard.name).stat().st_size == shard.bytes for shard in here.shards)
+    shards.write("redweb", str(root), str(out), options={"holdout": 0.0}, samples_per_shard=20)
+    assert keys_in(out, "train") == [f"redweb/{n:04d}" for n in range(400)]
+    verify(out).check()
+    assert json.loads((out / "index.json").read_text())["splits"]["train"]["complete"]
+
+
+def test_a_disk_that_will_be_too_small_is_told_after_the_first_samples(tmp_path, monkeypatch):
+    root = write_redweb(tmp_path / "redweb", 40)
+    frames = redweb.frames(root, "train", holdout=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=200_000))
+    with pytest.raises(ShardError, match=r"expected about 0.0 GiB of free space for .*; the disk has 0.0 GiB. Free space"):
+        write_shards(frames, tmp_path / "out", split="train", dataset="redweb")
+    monkeypatch.undo()
+    assert write_shards(frames, tmp_path / "out", split="train", dataset="redweb", resume=True).samples == 40
+
+
+def test_unreadable_files_are_counted_by_what_is_wrong_with_them(tmp_path, capsys):
+    root = write_redweb(tmp_path / "redweb", 12)
+    for n in (1, 2, 3):
+        (root / f"RDs/{n:04d}.png").write_bytes((root / f"RDs/{n:04d}.png").read_bytes()[:-40])
+    for n in (5, 6):
+        (root / f"RDs/{n:04d}.png").unlink()
+    shards.write("redweb", str(root), str(tmp_path / "out"), options={"holdout": 0.0})
+    said = " ".join(capsys.readouterr().out.split())
+    assert "7 samples in 7 shards" in said
+    assert "5 samples were left out" in said
+    assert "│ 2 │ redweb/0005 │" in said
+    assert "│ 3 │ redweb/0001 │" in said
+
+
+@pytest.mark.parametrize("name", ["vkitti_2.0.3_rgb.tar", "redweb.zip", "notes.txt", "nothing"])
+def test_what_is_no_folder_is_said_in_one_sentence_with_what_was_found(name, tmp_path):
+    if name != "nothing":
+        (tmp_path / name).write_bytes(b"x")
+    found = {"notes.txt": "a file", "nothing": "nothing"}.get(name, "an archive")
+    with pytest.raises(DepthKitError, match=rf"expected a folder with Virtual KITTI 2's scenes.* found {found}\. "):
+        virtual_kitti.frames(tmp_path / name, "val")
+
+
+def test_a_split_that_is_complete_is_not_written_twice(tmp_path):
+    root = write_redweb(tmp_path / "redweb", 4)
+    shards.write("redweb", str(root), str(tmp_path / "out"), options={"holdout": 0.0})
+    with pytest.raises(ShardError, match="it has 4 samples"):
+        shards.write("redweb", str(root), str(tmp_path / "out"), options={"holdout": 0.0})

@@ -1,0 +1,53 @@
+"""Laws of iBims-1's layout: 50 m in 16 bits, and two masks that must agree."""
+
+import cv2
+import numpy as np
+import pytest
+
+from depthkit.convert import ibims
+from depthkit.errors import DepthKitError, GeometryError
+
+
+@pytest.fixture
+def root(tmp_path):
+    base = tmp_path / "ibims1_core_raw"
+    for folder in ("rgb", "depth", "mask_invalid", "mask_transp", "calib"):
+        (base / folder).mkdir(parents=True)
+    codes = (np.arange(480 * 640) % 65536).astype(np.uint16).reshape(480, 640)
+    measured, opaque = (np.full((480, 640), 255, np.uint8) for _ in range(2))
+    measured[:, :10], opaque[:20] = 0, 0
+    for name in ("corridor_01", "office_02"):
+        cv2.imwrite(str(base / f"rgb/{name}.png"), np.full((480, 640, 3), 77, np.uint8))
+        cv2.imwrite(str(base / f"depth/{name}.png"), codes)
+        cv2.imwrite(str(base / f"mask_invalid/{name}.png"), measured)
+        cv2.imwrite(str(base / f"mask_transp/{name}.png"), opaque)
+        (base / f"calib/{name}.txt").write_text("550.39,548.55,355.44,240.26\n")
+    return tmp_path
+
+
+def test_the_largest_integer_is_50_m_and_both_masks_count(root):
+    sample = ibims.frames(root)[0]
+    codes = (np.arange(480 * 640) % 65536).reshape(480, 640)
+    assert np.allclose(sample.label, codes * 50 / 65535)
+    rows, columns = np.indices(codes.shape)
+    assert np.array_equal(sample.valid, (codes > 0) & (columns >= 10) & (rows >= 20))
+    assert sample.label.max() == pytest.approx(50)
+
+
+def test_each_image_has_its_own_camera(root):
+    (root / "ibims1_core_raw/calib/office_02.txt").write_text("500 501 320 240")
+    first, second = ibims.frames(root / "ibims1_core_raw")  # the inner folder will do
+    assert np.allclose(first.intrinsics, [[550.39, 0, 355.44], [0, 548.55, 240.26], [0, 0, 1]])
+    assert np.allclose(second.intrinsics, [[500, 0, 320], [0, 501, 240], [0, 0, 1]])
+    (root / "ibims1_core_raw/calib/office_02.txt").write_text("fx 500")
+    with pytest.raises(GeometryError, match=r"office_02.txt: expected fx, fy, cx, cy or a matrix"):
+        ibims.frames(root)
+
+
+def test_another_layout_is_named(root, tmp_path):
+    (root / "ibims1_core_raw/mask_transp/corridor_01.png").unlink()
+    with pytest.raises(DepthKitError, match=r"expected file .*mask_transp/corridor_01.png; No such file"):
+        ibims.frames(root)[0]
+    (tmp_path / "mats/ibims1_core_mat").mkdir(parents=True)
+    with pytest.raises(DepthKitError, match=r"expected rgb/NAME.png and depth/NAME.png under .*mats; found ibims1_core_mat/"):
+        ibims.frames(tmp_path / "mats")
