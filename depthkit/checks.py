@@ -1,9 +1,16 @@
 """Guards at the door of public functions: each error names what was expected, what came, and the remedy."""
 
+from enum import StrEnum
+from importlib import import_module
+from types import ModuleType
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
-from depthkit.errors import GeometryError, RecipeError, ShapeError
+from depthkit.errors import GeometryError, MissingPackageError, RecipeError, ShapeError
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 def _shape(x: Tensor) -> tuple[int, ...]:
@@ -85,6 +92,50 @@ def check_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise RecipeError(f"expected a device that this machine has; got {name} ({reason}). Choose cpu, or cuda:0.") from error
+        raise RecipeError(
+            f"expected a device that this machine has; got {name} ({first_line(error)}). Choose cpu, or cuda:0."
+        ) from error
     return device
+
+
+def check_choice(name: str, value: str, choices: type[Choice]) -> Choice:
+    """Return ``value`` as a member of the closed vocabulary ``choices``.
+
+    Args:
+        name: of the argument, for the message.
+        value: a member, or its string.
+        choices: the vocabulary.
+
+    Raises:
+        RecipeError: ``value`` is none of them.
+    """
+    try:
+        return choices(value)
+    except ValueError:
+        raise RecipeError(f"expected {name} to be one of {', '.join(choices)}; got {value!r}.") from None
+
+
+def optional_import(module: str, extra: str) -> ModuleType:
+    """Import a module of an optional dependency.
+
+    Args:
+        module: dotted name, for example ``"trimesh"``.
+        extra: the extra of depthkit that installs it, for example ``"clouds"``.
+
+    Raises:
+        MissingPackageError: it is not installed; names the command that installs it.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise MissingPackageError(
+            f"expected the package {package}; it cannot be imported ({first_line(error)}). "
+            f"Install it: pip install 'depthkit[{extra}]'."
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message without its full stop, or the error's type if it has none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")

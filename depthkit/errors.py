@@ -39,3 +39,7 @@ class CheckpointError(DepthKitError):
 
 class RecipeError(DepthKitError):
     """A recipe names an object or a setting that does not exist, or settings that contradict each other."""
+
+
+class MissingPackageError(DepthKitError):
+    """An optional package is needed that is not installed."""

@@ -99,6 +99,6 @@ DATASETS = (
         licence="CC BY 4.0",
         published={"train": 16904, "val": 914},
         splits="the authors' by project",
-        test="tests/data/test_convert_blendedmvs.py",
+        test="tests/convert/test_blendedmvs.py",
     ),
 )

@@ -194,7 +194,7 @@ DATASETS = (
         licence="CC BY-NC-SA 4.0",
         published={"train": 12650, "val": 3950},
         splits="the authors' ddad.json, by scene",
-        test="tests/data/test_convert_ddad.py",
+        test="tests/convert/test_ddad.py",
         image_format=ImageFormat.PNG,
     ),
 )

@@ -80,7 +80,7 @@ DATASETS = (
         published={"train": 1609, "test": 503},
         total=220_000,
         splits="the authors'",
-        test="tests/data/test_convert_diml.py",
+        test="tests/convert/test_diml.py",
         depth_format=DepthFormat.PNG_LINEAR16,
     ),
 )

@@ -96,7 +96,7 @@ _FACTS: dict[str, Any] = {
     "source": "Vasiljevic et al. 2019; Marigold's split for the counts of val",
     "licence": "MIT",
     "splits": "the authors', by scene",
-    "test": "tests/data/test_convert_diode.py",
+    "test": "tests/convert/test_diode.py",
     "image_format": ImageFormat.PNG,
 }
 DATASETS = (

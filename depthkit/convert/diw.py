@@ -130,6 +130,6 @@ DATASETS = (
         licence="of the photographs on Flickr, each its own",
         published={"test": 74441, "val": None, "train": None},
         splits="the authors' lists",
-        test="tests/data/test_convert_diw.py",
+        test="tests/convert/test_diw.py",
     ),
 )

@@ -132,6 +132,6 @@ DATASETS = (
         licence="CC BY-NC-SA 4.0",
         published={"test": 454},
         splits="the 13 scenes that are published with depth, all for testing",
-        test="tests/data/test_convert_eth3d.py",
+        test="tests/convert/test_eth3d.py",
     ),
 )

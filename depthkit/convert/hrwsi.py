@@ -73,6 +73,6 @@ DATASETS = (
         licence="research only, as its page states",
         published={"train": 20378, "val": 400},
         splits="the authors'",
-        test="tests/data/test_convert_hrwsi.py",
+        test="tests/convert/test_hrwsi.py",
     ),
 )

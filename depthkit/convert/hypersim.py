@@ -162,6 +162,6 @@ DATASETS = (
         licence="CC BY-SA 3.0",
         published={"train": 59543, "val": 7386, "test": 7690},
         splits="the authors' by scene",
-        test="tests/data/test_convert_hypersim.py",
+        test="tests/convert/test_hypersim.py",
     ),
 )

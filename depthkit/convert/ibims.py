@@ -83,7 +83,7 @@ DATASETS = (
         licence="CC BY-NC-SA 4.0",
         published={"test": 100},
         splits="all for testing",
-        test="tests/data/test_convert_ibims.py",
+        test="tests/convert/test_ibims.py",
         image_format=ImageFormat.PNG,
     ),
 )

@@ -89,6 +89,6 @@ DATASETS = (
         published={"train": None, "test": None},
         total=103_316,
         splits="the authors' lists",
-        test="tests/data/test_convert_irs.py",
+        test="tests/convert/test_irs.py",
     ),
 )

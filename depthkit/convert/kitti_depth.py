@@ -61,6 +61,6 @@ DATASETS = (
         licence="CC BY-NC-SA 3.0",
         published={"train": 85898, "val": 6852},
         splits="the authors' by drive",
-        test="tests/data/test_convert_kitti_depth.py",
+        test="tests/convert/test_kitti_depth.py",
     ),
 )

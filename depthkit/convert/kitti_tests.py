@@ -99,7 +99,7 @@ _KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 _FACTS: dict[str, Any] = {
     "sky": "without points",
     "licence": "CC BY-NC-SA 3.0",
-    "test": "tests/data/test_convert_kitti_tests.py",
+    "test": "tests/convert/test_kitti_tests.py",
 }
 DATASETS = (
     Dataset(

@@ -92,6 +92,6 @@ DATASETS = (
         licence="research use",
         published={"test": 134, "train": 400},
         splits="the authors'",
-        test="tests/data/test_convert_make3d.py",
+        test="tests/convert/test_make3d.py",
     ),
 )

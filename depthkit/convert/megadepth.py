@@ -81,6 +81,6 @@ DATASETS = (
         published={"train": None, "val": None},
         total=130_000,
         splits="the authors' lists are pickles, which are not read; by scene, 3 % for validation",
-        test="tests/data/test_convert_megadepth.py",
+        test="tests/convert/test_megadepth.py",
     ),
 )

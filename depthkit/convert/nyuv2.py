@@ -120,7 +120,7 @@ DATASETS = (
         licence="research only; the authors state none",
         published={"train": 795, "test": 654},
         splits="the authors' by scene",
-        test="tests/data/test_convert_nyuv2.py",
+        test="tests/convert/test_nyuv2.py",
         image_format=ImageFormat.PNG,
     ),
 )

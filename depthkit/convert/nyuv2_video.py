@@ -216,7 +216,7 @@ _FACTS: dict[str, Any] = {
     "sky": "indoors",
     "camera": "the toolbox's colour camera, as in nyuv2",
     "licence": "research only; the authors state none",
-    "test": "tests/data/test_convert_nyuv2_video.py",
+    "test": "tests/convert/test_nyuv2_video.py",
 }
 DATASETS = (
     Dataset(

@@ -148,7 +148,7 @@ def _pool(name: str, layout: str, source: str, licence: str, total: int | None) 
         licence=licence,
         total=total,
         splits="any name will do; nothing is held out",
-        test="tests/data/test_convert_pools.py",
+        test="tests/convert/test_pools.py",
         real=name == "images",
     )
 

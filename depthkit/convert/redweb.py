@@ -66,6 +66,6 @@ DATASETS = (
         published={"train": None, "val": None},
         total=3600,
         splits="Ranftl et al. validate on 360 and do not say which; by image, 10 % for validation",
-        test="tests/data/test_convert_redweb.py",
+        test="tests/convert/test_redweb.py",
     ),
 )

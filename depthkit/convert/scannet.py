@@ -107,7 +107,7 @@ DATASETS = (
         licence="ScanNet terms of use",
         published={"val": 800, "train": None},
         splits="by the list; the authors divide by scene",
-        test="tests/data/test_convert_scannet.py",
+        test="tests/convert/test_scannet.py",
         image_format=ImageFormat.PNG,
         depth_format=DepthFormat.PNG_LINEAR16,
     ),

@@ -135,7 +135,7 @@ DATASETS = (
         licence="CC BY 3.0, Blender Foundation",
         published={"test": 1064},
         splits="the 23 scenes that are published with depth, all for testing",
-        test="tests/data/test_convert_sintel.py",
+        test="tests/convert/test_sintel.py",
         image_format=ImageFormat.PNG,
     ),
 )

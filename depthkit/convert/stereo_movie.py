@@ -201,6 +201,6 @@ DATASETS = (
         licence="that of the film",
         total=78_920,
         splits="the end of the film is held out, from a cut on",
-        test="tests/data/test_convert_stereo_movie.py",
+        test="tests/convert/test_stereo_movie.py",
     ),
 )

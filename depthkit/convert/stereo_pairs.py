@@ -182,7 +182,7 @@ DATASETS = (
         source="made as ReDWeb (Xian et al. 2018) and WSVD (Wang et al. 2019) were",
         licence="that of the photographs",
         splits="the end of the folder is held out",
-        test="tests/data/test_convert_stereo_pairs.py",
+        test="tests/convert/test_stereo_pairs.py",
         real=True,
     ),
 )

@@ -111,7 +111,7 @@ DATASETS = (
         licence="research use",
         published={"train": 5285, "test": 5050},
         splits="the authors' allsplit.mat, by building",
-        test="tests/data/test_convert_sun_rgbd.py",
+        test="tests/convert/test_sun_rgbd.py",
         depth_format=DepthFormat.PNG_LINEAR16,
     ),
 )

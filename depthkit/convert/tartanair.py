@@ -104,6 +104,6 @@ DATASETS = (
         published={"train": None, "val": None},
         total=306_000,
         splits="none are published; by environment: carwelding and seasidetown for validation unless said otherwise",
-        test="tests/data/test_convert_tartanair.py",
+        test="tests/convert/test_tartanair.py",
     ),
 )

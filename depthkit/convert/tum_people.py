@@ -76,7 +76,7 @@ DATASETS = (
         licence="CC BY 4.0",
         published={"test": 1815},
         splits="all for testing",
-        test="tests/data/test_convert_tum_people.py",
+        test="tests/convert/test_tum_people.py",
         image_format=ImageFormat.PNG,
         depth_format=DepthFormat.PNG_LINEAR16,
     ),

@@ -160,6 +160,6 @@ DATASETS = (
         licence="CC BY-NC-SA 3.0",
         published={"train": 20148, "val": 5364},
         splits="by scene: 01 is for validation",
-        test="tests/data/test_convert_virtual_kitti.py",
+        test="tests/convert/test_virtual_kitti.py",
     ),
 )

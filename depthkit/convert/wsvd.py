@@ -151,6 +151,6 @@ DATASETS = (
         published={"train": None, "val": None},
         total=1_500_000,
         splits="the authors' lists of clips are pickles; by video, 5 % for validation",
-        test="tests/data/test_convert_wsvd.py",
+        test="tests/convert/test_wsvd.py",
     ),
 )

@@ -158,7 +158,7 @@ def test_every_dataset_is_listed_with_its_label_and_its_published_size(capsys):
 
 
 def test_a_published_dataset_is_written_by_its_split_with_its_licence(tmp_path):
-    from tests.data.test_convert_virtual_kitti import write_variation
+    from tests.convert.test_virtual_kitti import write_variation
 
     write_variation(tmp_path / "vkitti", "Scene01", "clone")
     options = ["--options.variations", "[clone]", "--split", "val"]
