@@ -1,6 +1,11 @@
 """The tree keeps its shape: imports point to smaller rows, third parties stay in their rooms, nothing grows too long."""
 
 import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +38,18 @@ ALLOWED = {
     "torchmetrics": ("metrics", "evaluation", "paradigms", "inference", "callbacks", "cli"),
 }
 MAX_LINES, MAX_STEP_LINES = 400, 60
+MAX_FILES = 14
+CROWDED = {"convert": "one file per dataset, all alike, so that `depthkit.convert.<dataset>` is where it is looked for"}
+"""Folders that may hold more files, with the reason."""
+FOREIGN_PRIVATES = {
+    "_BatchNorm": ("torch", "the base of all batch normalisations has no public name"),
+    "_base_optimizer": ("timm", "Lookahead's slow weights are set when it is built, not at its first synchronisation"),
+    "_load_combined_loader_states": ("lightning", "a run limited by epochs must read its position before its first batch"),
+    "_signal_connector": ("lightning", "SIGTERM must end all ranks after the same batch"),
+    "_trainer": ("lightning", "`trainer` raises without one, and a step must work without"),
+}
+"""Private attributes of other packages: whose (its version has a ceiling in pyproject.toml, torch's apart), and why."""
+HEAVY = ("lightning", "pytorch_lightning", "timm", "kornia", "albumentations", "diffusers", "webdataset", "cv2")
 BANNED = {"utils", "common", "misc", "helpers"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -104,3 +121,56 @@ def test_a_training_step_reads_like_the_algorithm() -> None:
         if isinstance(node, ast.FunctionDef) and node.name == "training_step" and node.end_lineno
     }
     assert {name: length for name, length in steps.items() if length > MAX_STEP_LINES} == {}
+
+
+def test_no_folder_is_crowded_without_a_reason() -> None:
+    sizes = Counter(file.parent.relative_to(PACKAGE).as_posix() for file in FILES if file.stem != "__init__")
+    assert {folder for folder, files in sizes.items() if files > MAX_FILES} == set(CROWDED)
+
+
+def test_every_folder_says_what_belongs_in_it() -> None:
+    folders = {file.parent for file in FILES}
+    assert [f for f in folders if not ast.get_docstring(ast.parse((f / "__init__.py").read_text()))] == []
+
+
+def private_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Names with an underscore that a file reads from objects or imports from other packages."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.ImportFrom) and not str(node.module).startswith(("depthkit", "__")):
+            parts = [*str(node.module).split("."), *(alias.name for alias in node.names)]
+            yield from ((node.lineno, part) for part in parts if part.startswith("_"))
+
+
+def test_private_names_of_other_packages_are_listed_with_their_reason() -> None:
+    own, read = {"_asdict", "_fields", "_make", "_replace"}, set()  # NamedTuple's public methods
+    for file in FILES:
+        for node in ast.walk(tree := ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                own.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                own.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                own.add(node.attr)
+        read |= {name for _, name in private_names(tree)}
+    assert read - own == set(FOREIGN_PRIVATES)
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    wanted = [r for extra in project["optional-dependencies"].values() for r in extra]
+    for package in {package for package, _ in FOREIGN_PRIVATES.values()} - {"torch"}:
+        assert [r for r in wanted if re.match(rf"{package}\W", r) and "<" in r], f"{package} needs a version ceiling"
+
+
+@pytest.mark.parametrize(
+    ("line", "heavy"),
+    [
+        ("import depthkit.metrics", HEAVY),
+        ("import depthkit.losses", HEAVY),
+        ("import depthkit.shards", HEAVY[:-2]),
+        ("from depthkit.cli.main import main", HEAVY[:-2]),
+    ],
+)
+def test_light_imports_stay_light(line: str, heavy: tuple[str, ...]) -> None:
+    program = f"import sys; {line}; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
