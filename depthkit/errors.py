@@ -1,5 +1,7 @@
 """The errors a user can cause. Each is also a ``ValueError`` and says: expected, got, where, what to do."""
 
+from collections.abc import Mapping, Sequence
+
 
 class DepthKitError(ValueError):
     """Base of every error that depthkit raises about its input."""
@@ -34,7 +36,13 @@ class ShardError(DepthKitError):
 
 
 class CheckpointError(DepthKitError):
-    """Weights do not fit the model, or cannot be had."""
+    """Weights do not fit the model, or cannot be had.
+
+    Attributes:
+        misfits: all names that do not fit, by kind ("missing", "unexpected", "of another shape"), where that is the reason.
+    """
+
+    misfits: Mapping[str, Sequence[str]] = {}
 
 
 class RecipeError(DepthKitError):

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 from jsonargparse import ArgumentError
 from lightning.pytorch import Callback
@@ -19,6 +18,7 @@ from depthkit.cli.predictions import PredictionWriter
 from depthkit.data import DepthDataModule
 from depthkit.errors import CheckpointError, RecipeError
 from depthkit.evaluation import table_of
+from depthkit.models.weights.facts import read_run
 from depthkit.paradigms import DepthModule
 
 _KEYWORDS = ("best", "hpc", "registry")  # checkpoints that the trainer finds itself
@@ -107,18 +107,15 @@ class DepthCLI(LightningCLI):
 
         Raises:
             RecipeError: names the key, what is wrong with it, and how to see what it takes.
-            CheckpointError: the checkpoint is no file of torch.
+            CheckpointError: the checkpoint is none of a run.
         """
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
             raise RecipeError(f"{sentence(str(error))} See `depthkit fit --help`.") from error
         checkpoint = self.config[self.config.subcommand].get("ckpt_path")
-        if checkpoint and Path(checkpoint).is_file() and not is_zipfile(checkpoint):
-            raise CheckpointError(
-                f"expected a checkpoint at {checkpoint}; the file is something else, or its end is missing. "
-                "Give one written by `depthkit fit`, for example the previous one of the run."
-            )
+        if checkpoint and Path(checkpoint).is_file():
+            read_run(checkpoint)
 
 
 def last_checkpoint(root: Path, *folders: Path) -> Path | None:

@@ -36,6 +36,7 @@ from depthkit.models.networks.monodepth2 import (
     monodepth2_resnet50,
     monodepth2_timm,
 )
+from depthkit.models.networks.redweb import RedWebDecoder, RedWebHead, redweb_resnet50
 from depthkit.models.networks.refinenet_light import (
     LightRefineNetDecoder,
     lrn_efficientnet_b0,
@@ -48,7 +49,6 @@ from depthkit.models.networks.refinenet_light import (
     lrn_mobilenetv2,
     lrn_timm,
 )
-from depthkit.models.networks.xian import XianDecoder, XianHead, xian_resnet50
 from depthkit.models.networks.zoedepth import BinsHead, ZoeDepthNet, zoedepth
 from depthkit.models.pose.camera import LearnedCamera
 from depthkit.models.pose.networks import (
@@ -61,11 +61,11 @@ from depthkit.models.pose.networks import (
     pose_shared,
     pose_timm,
 )
-from depthkit.models.weights.checkpoint import read_checkpoint, read_pose_net, trained
+from depthkit.models.weights.checkpoint import read_checkpoint, read_pose_net, save_network
 from depthkit.models.weights.convert import load_published
 from depthkit.models.weights.encoder_export import encoder_state_dict, export_encoder
 from depthkit.models.weights.files import read_weights
-from depthkit.models.weights.published import published, save_network
+from depthkit.models.weights.registry import from_pretrained, published
 
 __all__ = [
     "AffineDepth",
@@ -91,13 +91,13 @@ __all__ = [
     "PoseCNN",
     "PoseNet",
     "PredictiveMask",
+    "RedWebDecoder",
+    "RedWebHead",
     "Sampling",
     "SharedPoseNet",
     "SigmoidDepthHead",
     "TimmEncoder",
     "ViTEncoder",
-    "XianDecoder",
-    "XianHead",
     "ZoeDepthNet",
     "architecture",
     "build",
@@ -108,6 +108,7 @@ __all__ = [
     "dpt_timm",
     "encoder_state_dict",
     "export_encoder",
+    "from_pretrained",
     "latent_diffusion",
     "latent_diffusion_of",
     "latent_diffusion_tiny",
@@ -135,10 +136,9 @@ __all__ = [
     "read_checkpoint",
     "read_pose_net",
     "read_weights",
+    "redweb_resnet50",
     "save_network",
-    "trained",
     "valid_latents",
     "vgg16_relu1_1",
-    "xian_resnet50",
     "zoedepth",
 ]

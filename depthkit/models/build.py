@@ -6,16 +6,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from depthkit.errors import CheckpointError
+from depthkit.errors import CheckpointError, RecipeError
 from depthkit.models.net import Buildable
 
 P = ParamSpec("P")
 Net = TypeVar("Net", bound=Buildable)
 _ARCHITECTURES: dict[str, Callable[..., Any]] = {}
+_HERE = "depthkit."
 
 
 def architecture(function: Callable[P, Net]) -> Callable[P, Net]:
-    """Mark a function as a named architecture: what it returns remembers in ``config`` how to ``build`` it again."""
+    """Mark a function as a named architecture: what it returns remembers in ``config`` how to ``build`` it again.
+
+    One outside depthkit remembers its module, too, which ``--allow`` lets a command import to rebuild it from a checkpoint.
+
+    Raises:
+        RecipeError: depthkit has an architecture of that name.
+    """
 
     @functools.wraps(function)
     def recorded(*args: P.args, **kwargs: P.kwargs) -> Net:
@@ -25,11 +32,20 @@ def architecture(function: Callable[P, Net]) -> Callable[P, Net]:
         if "pretrained" in inspect.signature(function).parameters:
             plain["pretrained"] = False
         if not any(isinstance(value, Buildable) and value.config is None for value in arguments.values()):
-            model.config = {"architecture": function.__name__} | plain
+            own = {} if function.__module__.startswith(_HERE) else {"module": function.__module__}
+            model.config = {"architecture": function.__name__} | own | plain
         return model
 
+    known = _ARCHITECTURES.get(function.__name__)
+    if known is not None and known.__module__.startswith(_HERE) and not function.__module__.startswith(_HERE):
+        raise RecipeError(f"expected another name than {function.__name__}, which depthkit.models has. Rename the function.")
     _ARCHITECTURES[function.__name__] = recorded
     return recorded
+
+
+def is_architecture(name: str, module: str) -> bool:
+    """Whether the module of that name has been imported and marked a function of that name as an architecture."""
+    return name in _ARCHITECTURES and _ARCHITECTURES[name].__module__ == module
 
 
 def _plain(value: Any) -> Any:
@@ -56,7 +72,7 @@ def build(config: Mapping[str, Any], *, pretrained: bool | str | Path = False) -
         True
     """
     arguments = dict(config)
-    name = arguments.pop("architecture", None)
+    name, _ = arguments.pop("architecture", None), arguments.pop("module", None)
     if name not in _ARCHITECTURES:
         raise CheckpointError(f"expected an architecture among {', '.join(sorted(_ARCHITECTURES))}; got {name!r}.")
     try:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from itertools import chain
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Self, cast
 
 import torch
@@ -15,10 +14,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from depthkit.checks import first_line
 from depthkit.errors import CheckpointError, LabelError, RecipeError, TrainingError
 from depthkit.evaluation import PROTOCOLS, InputResize, OutputResize, Protocol, ProtocolMetrics, find_protocol
-from depthkit.models import DepthNet, build
-from depthkit.models.weights.published import network_facts
+from depthkit.models import DepthNet
+from depthkit.models.weights.facts import fresh_networks, read_run, write_facts
+from depthkit.models.weights.files import misfit, named_as
 from depthkit.paradigms.optim.schedules import Schedule
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Batch, LabelKind
@@ -139,7 +140,7 @@ class DepthModule(LightningModule):
             CheckpointError: ``weights`` is no checkpoint, or one of other networks.
         """
         if self.weights is not None and not self._loaded:
-            earlier = _run_of(self.weights)
+            earlier = read_run(self.weights)
             self.check_run(earlier)
             self.load_state_dict(self.state_of(earlier))
 
@@ -306,7 +307,7 @@ class DepthModule(LightningModule):
             TrainingError: the weights are not finite; no checkpoint is overwritten by such.
         """
         self._check_weights()
-        checkpoint["depthkit"] = network_facts(self.model, self.ambiguity, self.input_size)
+        write_facts(checkpoint, self.model, self.ambiguity, self.input_size, getattr(self, "pose_net", None))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As in torch.
@@ -314,35 +315,17 @@ class DepthModule(LightningModule):
         Raises:
             CheckpointError: names every key that is missing, too many or of another shape.
         """
+        ours = self.state_dict()
+        state_dict = named_as(state_dict, ours)
         try:
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         except RuntimeError as error:
-            misfits = "; ".join(line.strip() for line in str(error).splitlines()[1:])
-            raise CheckpointError(
-                f"the checkpoint does not fit this {type(self).__name__}: {misfits} Use the recipe it was trained with."
-            ) from error
+            found = misfit(state_dict, ours, f"this {type(self).__name__}", "Use the recipe it was trained with.")
+            raise found or CheckpointError(first_line(error)) from error
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As in Lightning; a model built by one of ``depthkit.models``' functions need not be passed again."""
         if "model" not in kwargs and isinstance(checkpoint_path, str | Path):
-            facts = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True).get("depthkit") or {}
-            if not facts.get("model"):
-                raise CheckpointError(
-                    f"{checkpoint_path} does not say how its network was built. Pass it: "
-                    f"{cls.__name__}.load_from_checkpoint(path, model=...)."
-                )
-            kwargs |= {part: build(facts[part]) for part in ("model", "pose_net") if facts.get(part) and part not in kwargs}
+            kwargs = fresh_networks(checkpoint_path) | kwargs
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
-
-
-def _run_of(path: str | Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        found["state_dict"].items()
-    except (OSError, RuntimeError, KeyError, TypeError, UnpicklingError) as error:
-        raise CheckpointError(
-            f"expected model.weights to be a checkpoint of an earlier run; {path} is none ({type(error).__name__}). "
-            "Give the .ckpt file that a run wrote."
-        ) from error
-    return found

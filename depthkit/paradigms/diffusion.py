@@ -8,6 +8,7 @@ from torch import Tensor
 
 from depthkit.errors import CheckpointError, RecipeError
 from depthkit.models import LatentDiffusionDepth, valid_latents
+from depthkit.models.weights.facts import facts_in
 from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.terms.labels import has_label, labels, mean_over_pixels, readable
 from depthkit.paradigms.terms.multires_noise import MultiResolutionNoise
@@ -85,7 +86,7 @@ class DiffusionModule(DepthModule):
 
     def check_run(self, checkpoint: Mapping[str, Any]) -> None:
         """As in ``DepthModule``: with other bounds of depth, or another kind of output, the same numbers mean other things."""
-        network = (checkpoint.get("depthkit") or {}).get("model") or {}
+        network = facts_in(checkpoint).get("model") or {}
         for name, ours in (("codec", self.model.codec.facts()), ("scheduler", self.model.scheduler.config)):
             learned = network.get(name) or {}
             if changed := [key for key in learned.keys() & ours.keys() & _MEANING if learned[key] != ours[key]]:

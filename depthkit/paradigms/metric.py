@@ -9,6 +9,7 @@ from depthkit.errors import LabelError, RecipeError
 from depthkit.evaluation import InputResize, OutputResize
 from depthkit.losses import SILogLoss
 from depthkit.models import DepthNet, ZoeDepthNet
+from depthkit.models.weights.facts import facts_in
 from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.terms.labels import check_states, has_label, labels, mean_over_images, readable
 from depthkit.representation import convert
@@ -84,7 +85,7 @@ class MetricModule(DepthModule):
         What its decoder passes on has any scale and would saturate a sigmoid for good.
         """
         state = super().state_of(checkpoint)
-        if (checkpoint.get("depthkit") or {}).get("ambiguity") in (None, Ambiguity.METRIC):
+        if facts_in(checkpoint).get("ambiguity") in (None, Ambiguity.METRIC):
             return state
         kept = "model.encoder."
         return {name: x for name, x in self.state_dict().items() if not name.startswith(kept)} | {

@@ -276,11 +276,6 @@ class SelfSupervisedVideoModule(DepthModule):
         """
         return EgoMotion(self.model, self.pose_net)(torch.stack([video[:-1], video[1:]], 1))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store how to rebuild the pose network, too."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["depthkit"]["pose_net"] = getattr(self.pose_net, "config", None)
-
     def _motion_error(self, poses: Tensor, batch: Batch) -> Tensor:
         """Mean over the sources of known motion of the difference in its length [m], ``(B,)``."""
         actual = batch.frames_from_camera[..., :3, 3]

@@ -11,6 +11,7 @@ from PIL import Image
 from depthkit.cli.main import main
 from depthkit.cli.training import last_checkpoint, run
 from depthkit.inference import DepthPredictor, load_prediction
+from depthkit.models import midas_timm, save_network
 from depthkit.paradigms import AffineInvariantModule
 from depthkit.types import Ambiguity, Representation
 
@@ -155,3 +156,35 @@ def test_a_file_that_is_no_checkpoint_or_was_cut_off_is_one_sentence(
             main(["test", *options, f"--ckpt_path={tmp_path / file}"])
         assert stop.value.code == 2
         assert "the file is something else, or its end is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["predict", "validate", "test"])
+def test_a_network_that_was_saved_alone_serves_a_recipe(command: str, options: list[str], tmp_path: Path) -> None:
+    model = midas_timm("mobilenetv3_small_050", features=16, pretrained=False).eval()
+    save_network(model, tmp_path / "network.ckpt", ambiguity="shift_scale", size=(96, 128))
+    image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    sources = [f"--data.predict_sources=[{tmp_path / 'photo.png'}]", f"--predictions.out={tmp_path / 'maps'}"]
+    main([command, *options, f"--ckpt_path={tmp_path / 'network.ckpt'}", *(sources if command == "predict" else [])])
+    if command == "predict":
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)[0, 0].numpy()
+        found = load_prediction(tmp_path / "maps" / "photo.png.png").map
+        assert abs(found - expected).max() < 1e-4 * expected.max()
+
+
+@pytest.mark.parametrize("command", ["fit", "predict"])
+def test_a_checkpoint_of_another_program_is_one_sentence(
+    command: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"state_dict": {}, "hyper_parameters": {"lr": 1.0}, "pytorch-lightning_version": "2.6.4"}, tmp_path / "a.ckpt")
+    torch.save({"state_dict": {}, "depthkit": tmp_path}, tmp_path / "b.ckpt")
+    torch.save([1], tmp_path / "c.ckpt")
+    for name in "abc":
+        with pytest.raises(SystemExit) as stop:
+            main([command, *options, f"--ckpt_path={tmp_path / f'{name}.ckpt'}"])
+        assert stop.value.code == 2
+        message = capsys.readouterr().err
+        assert "expected a checkpoint of `depthkit fit`" in message
+        assert "Traceback" not in message
+        assert "weights_only" not in message

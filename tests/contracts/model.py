@@ -17,9 +17,9 @@ from depthkit.models import (
     MidasDecoder,
     MidasHead,
     Monodepth2Net,
+    RedWebDecoder,
+    RedWebHead,
     TimmEncoder,
-    XianDecoder,
-    XianHead,
     build,
     dpt_timm,
     lrn_timm,
@@ -45,7 +45,7 @@ ALL_MODELS: Mapping[str, Callable[[], DepthNet]] = {
         midas_timm, _TINY, pretrained=False, features=16, representation=Representation.LOG_DEPTH, output_activation="none"
     ),
     "midas_expand": partial(_of_parts, partial(MidasDecoder, features=8, expand=True), MidasHead),
-    "xian": partial(_of_parts, partial(XianDecoder, features=16), XianHead),
+    "redweb": partial(_of_parts, partial(RedWebDecoder, features=16), RedWebHead),
     "lrn": partial(lrn_timm, _TINY, pretrained=False),
     "lrn_plain": partial(
         _of_parts,

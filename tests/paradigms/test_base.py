@@ -44,7 +44,9 @@ def test_weights_that_do_not_fit_are_refused(earlier: Path, tmp_path: Path) -> N
     other = torch.load(earlier, weights_only=True)
     other["state_dict"].pop("model.head.weight")
     torch.save(other, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match=r"does not fit this AffineInvariantModule: .*model\.head\.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"expected weights of this AffineInvariantModule; got others: .*model\.head\.weight"
+    ):
         trainer(tmp_path).fit(module(1, weights=tmp_path / "other.ckpt"), datamodule=DATA)
     (tmp_path / "text.ckpt").write_text("no weights")
     for name in ("text.ckpt", "gone.ckpt"):

@@ -286,9 +286,7 @@ def test_the_checkpoint_says_how_depth_is_encoded_and_another_range_is_refused(t
         wrong = module(EndToEndDiffusionModule, model=settings, weights=tmp_path / "first.ckpt")
         with pytest.raises(CheckpointError, match=message):
             trainer(tmp_path).fit(wrong, datamodule=data)
-    filled = module(
-        EndToEndDiffusionModule, model={"codec": LogDepth(0.5, 20.0, fill="nearest")}, weights=tmp_path / "first.ckpt"
-    )
+    filled = module(EndToEndDiffusionModule, model={"codec": LogDepth(0.5, 20.0, fill="near")}, weights=tmp_path / "first.ckpt")
     trainer(tmp_path).fit(filled, datamodule=data)  # what invalid pixels hold may change
 
 

@@ -70,7 +70,7 @@ def latent_diffusion(
 
     Raises:
         CheckpointError: the weights cannot be had, or are those of another kind of model, such as one of normals.
-        DepthKitError: diffusers is not installed.
+        MissingPackageError: diffusers is not installed.
         RecipeError: parts that do not fit together.
     """
     if pretrained is False:
@@ -124,7 +124,7 @@ def latent_diffusion_of(
         pretrained: there are no weights for it but a checkpoint's own.
 
     Raises:
-        DepthKitError: diffusers is not installed.
+        MissingPackageError: diffusers is not installed.
         RecipeError: configurations that do not fit together.
     """
     parts = diffusers()
@@ -164,7 +164,7 @@ def latent_diffusion_tiny(
         processing_size: longer side [px] at which it sees an image; 0 for the image's own.
 
     Raises:
-        DepthKitError: diffusers is not installed.
+        MissingPackageError: diffusers is not installed.
     """
     levels = len(unet_channels)
     unet = {

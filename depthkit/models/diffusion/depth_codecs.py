@@ -3,29 +3,32 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from enum import StrEnum
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from depthkit.checks import check_map, check_valid
+from depthkit.checks import check_choice, check_map, check_valid
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.masked import NEGLIGIBLE_SPREAD, masked_mean, masked_quantile, per_image
-from depthkit.models.diffusion.nearest import nearest_valid
 from depthkit.precision import in_float32
 from depthkit.representation import log_depth_to_unit, unit_to_depth
 from depthkit.types import Ambiguity, LabelKind, Representation
 
-Fill = Literal["far", "near", "nearest"]
+
+class Fill(StrEnum):
+    """What y is in pixels without depth."""
+
+    FAR = "far"
+    NEAR = "near"
 
 
 class DepthCodec(ABC):
     """What turns depth into y in [-1, 1], near at -1, and back.
 
     Args:
-        fill: what y is in pixels without depth, which the VAE sees too: "far" (1), "near" (-1), or that of the "nearest" pixel
-            that has depth; far where an image has none.
+        fill: what y is in pixels without depth, which the VAE sees too: "far" (1) or "near" (-1).
 
     Attributes:
         kind: the labels it encodes and what its decoded maps leave undetermined.
@@ -39,10 +42,8 @@ class DepthCodec(ABC):
     kind: ClassVar[LabelKind]
     resize_space: ClassVar[Representation] = Representation.DEPTH
 
-    def __init__(self, *, fill: Fill = "far") -> None:
-        if fill not in get_args(Fill):
-            raise RecipeError(f"expected fill to be one of {', '.join(get_args(Fill))}; got {fill!r}.")
-        self.fill = fill
+    def __init__(self, *, fill: str = "far") -> None:
+        self.fill = str(check_choice("fill", fill, Fill))
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
@@ -79,8 +80,7 @@ class DepthCodec(ABC):
         check_valid(valid, depth)
         valid = valid & (depth > 0)
         y = self._unit(depth.where(valid, 1), valid).clamp(-1, 1)
-        filled = torch.full_like(y, -1 if self.fill == "near" else 1)
-        return y.where(valid, nearest_valid(y, valid, otherwise=1) if self.fill == "nearest" else filled)
+        return y.where(valid, -1 if self.fill == Fill.NEAR else 1)
 
     @in_float32
     def clipped(self, depth: Tensor, valid: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class _MetricDepth(DepthCodec):
 
     kind = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 
-    def __init__(self, d_min: float, d_max: float, *, fill: Fill = "far") -> None:
+    def __init__(self, d_min: float, d_max: float, *, fill: str = "far") -> None:
         super().__init__(fill=fill)
         if not (0 < d_min < d_max and math.isfinite(d_max)):
             raise RecipeError(f"expected 0 < d_min < d_max in metres; got {d_min} and {d_max}.")
@@ -137,7 +137,7 @@ class LogDepth(_MetricDepth):
 
     resize_space = Representation.LOG_DEPTH
 
-    def __init__(self, d_min: float = 0.1, d_max: float = 100.0, *, fill: Fill = "far") -> None:
+    def __init__(self, d_min: float = 0.1, d_max: float = 100.0, *, fill: str = "far") -> None:
         super().__init__(d_min, d_max, fill=fill)
 
     def _unit(self, depth: Tensor, valid: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ class LinearDepth(_MetricDepth):
         RecipeError: not 0 < d_min < d_max, or an unknown fill.
     """
 
-    def __init__(self, d_min: float = 0.1, d_max: float = 100.0, *, fill: Fill = "far") -> None:
+    def __init__(self, d_min: float = 0.1, d_max: float = 100.0, *, fill: str = "far") -> None:
         super().__init__(d_min, d_max, fill=fill)
 
     def _unit(self, depth: Tensor, valid: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ class AffineDepth(DepthCodec):
 
     kind = LabelKind(Ambiguity.SHIFT_SCALE, Representation.DEPTH)
 
-    def __init__(self, low: float = 0.02, high: float = 0.98, *, fill: Fill = "far") -> None:
+    def __init__(self, low: float = 0.02, high: float = 0.98, *, fill: str = "far") -> None:
         super().__init__(fill=fill)
         if not 0 <= low < high <= 1:
             raise RecipeError(f"expected quantiles 0 <= low < high <= 1; got {low} and {high}.")

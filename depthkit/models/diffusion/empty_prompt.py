@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from depthkit.errors import CheckpointError, DepthKitError
+from depthkit.checks import optional_import
+from depthkit.errors import CheckpointError
 
 FILE = "empty_text_embedding.safetensors"
 _KEY = "empty_text_embedding"
@@ -25,7 +26,7 @@ def read_embedding(root: Path, tokens: int | None) -> Tensor:
 
     Raises:
         CheckpointError: the folder has neither, or stores one of another length.
-        DepthKitError: transformers is not installed.
+        MissingPackageError: transformers is not installed.
     """
     if (root / FILE).is_file():
         stored: Tensor = load_file(root / FILE)[_KEY]
@@ -40,7 +41,7 @@ def read_embedding(root: Path, tokens: int | None) -> Tensor:
             f"expected text_encoder/ and tokenizer/, or {FILE}, in {root}; there is neither. The empty prompt's embedding is "
             "computed from them once: complete the folder."
         )
-    package = _transformers()
+    package = optional_import("transformers", "diffusion")
     tokenizer = package.CLIPTokenizer.from_pretrained(root, subfolder="tokenizer")
     encoder = package.CLIPTextModel.from_pretrained(root, subfolder="text_encoder").float().eval()
     padding = "do_not_pad" if tokens in (None, 2) else "max_length"
@@ -67,9 +68,9 @@ def text_parts(embedding: Tensor, scratch: Path) -> tuple[Any, Any]:
         scratch: an empty folder, for the tokenizer's vocabulary.
 
     Raises:
-        DepthKitError: transformers is not installed.
+        MissingPackageError: transformers is not installed.
     """
-    package = _transformers()
+    package = optional_import("transformers", "diffusion")
     first, second = embedding[0].detach().float().cpu()
     width = len(first)
     config = package.CLIPTextConfig(
@@ -93,13 +94,3 @@ def text_parts(embedding: Tensor, scratch: Path) -> tuple[Any, Any]:
         scratch, bos_token=_START, eos_token=_END, unk_token=_END, pad_token=_END, model_max_length=2
     )
     return encoder, tokenizer
-
-
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise DepthKitError(
-            "expected the package transformers for a text encoder; it is not installed. Run: pip install 'depthkit[diffusion]'"
-        ) from error
-    return transformers

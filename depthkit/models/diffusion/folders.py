@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from depthkit import __version__
-from depthkit.errors import CheckpointError, DepthKitError
+from depthkit.checks import first_line, optional_import
+from depthkit.errors import CheckpointError
 from depthkit.models.diffusion.empty_prompt import FILE, read_embedding, save_embedding, text_parts
-from depthkit.models.diffusion.latent_diffusion import LatentDiffusionDepth
 from depthkit.types import Ambiguity
 
 FACTS = "depthkit.json"
@@ -44,23 +44,16 @@ class Parts(NamedTuple):
 
 
 def diffusers() -> Any:
-    """The package, imported when it is needed.
+    """Import the package when it is needed.
 
     Raises:
-        DepthKitError: it is not installed.
+        MissingPackageError: it is not installed.
     """
-    try:
-        import diffusers as package
-    except ImportError as error:
-        raise DepthKitError(
-            "expected the package diffusers for latent diffusion models; it is not installed. "
-            "Run: pip install 'depthkit[diffusion]'"
-        ) from error
-    return package
+    return optional_import("diffusers", "diffusion")
 
 
 def load(source: str | Path, *, tokens: int | None = None) -> Parts:
-    """The parts in a folder of diffusers (of Stable Diffusion, Marigold or ``save``), or of a hub id.
+    """Read the parts in a folder of diffusers (of Stable Diffusion, Marigold or ``save``), or of a hub id.
 
     Args:
         source: which.
@@ -69,7 +62,7 @@ def load(source: str | Path, *, tokens: int | None = None) -> Parts:
 
     Raises:
         CheckpointError: it is no such model, some of its weights are missing or too many, or it cannot be reached.
-        DepthKitError: diffusers is not installed, or transformers, which a text encoder needs.
+        MissingPackageError: diffusers is not installed, or transformers, which a text encoder needs.
     """
     package, root = diffusers(), _folder(source)
     index, facts = (_read_json(root / name, source) if (root / name).is_file() else {} for name in (INDEX, FACTS))
@@ -97,9 +90,7 @@ def load(source: str | Path, *, tokens: int | None = None) -> Parts:
                 root, subfolder=name, output_loading_info=True, torch_dtype=torch.float32, low_cpu_mem_usage=low_memory
             )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise CheckpointError(
-                f"expected weights of {kind.__name__} in {root / name}; got: {_first_line(error)}."
-            ) from error
+            raise CheckpointError(f"expected weights of {kind.__name__} in {root / name}; got: {first_line(error)}.") from error
         if wrong := [*report["missing_keys"], *report["unexpected_keys"]]:
             raise CheckpointError(
                 f"expected the weights in {root / name} to be those its config.json describes; {len(wrong)} are missing or too "
@@ -117,14 +108,14 @@ def load(source: str | Path, *, tokens: int | None = None) -> Parts:
     )
 
 
-def save(model: LatentDiffusionDepth, folder: str | Path) -> Path:
-    """Write a model as a folder that ``diffusers.MarigoldDepthPipeline.from_pretrained`` opens and runs, and ``load`` reads.
+def save(model: Any, folder: str | Path) -> Path:
+    """Write a ``LatentDiffusionDepth`` as a folder that ``load`` reads, and diffusers' ``MarigoldDepthPipeline`` runs.
 
     The pipeline's prediction is (y + 1) / 2; the codec that makes metres of y stands in ``depthkit.json``. The text encoder in
     it knows the empty prompt only. One trained with an embedding of 77 tokens gets none, as the pipeline would ask for 2.
 
     Raises:
-        DepthKitError: diffusers or transformers is not installed.
+        MissingPackageError: diffusers or transformers is not installed.
     """
     package, folder = diffusers(), Path(folder)
     affine = model.ambiguity == Ambiguity.SHIFT_SCALE
@@ -171,7 +162,7 @@ def _folder(source: str | Path) -> Path:
         )
     except Exception as error:  # whatever the hub's client, its network or its cache raise
         raise CheckpointError(
-            f"expected a latent diffusion model at {text}; it cannot be had ({_first_line(error)}). Without a connection to "
+            f"expected a latent diffusion model at {text}; it cannot be had ({first_line(error)}). Without a connection to "
             f"the hub, give the path of a folder with {_PARTS}."
         ) from error
 
@@ -186,7 +177,3 @@ def _read_json(file: Path, source: str | Path) -> dict[str, Any]:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except ValueError as error:
         raise CheckpointError(f"expected JSON in {file}; {error}. Get the folder again.") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

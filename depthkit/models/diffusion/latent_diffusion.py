@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from depthkit.errors import PredictionError, RecipeError
 from depthkit.models.diffusion.depth_codecs import DepthCodec
+from depthkit.models.diffusion.folders import save
 from depthkit.models.diffusion.noise_schedule import NoiseSchedule
 from depthkit.models.diffusion.sampling import Sampling
 from depthkit.models.net import DepthNet
@@ -278,8 +279,6 @@ class LatentDiffusionDepth(DepthNet):
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write a folder that ``latent_diffusion`` reads and ``diffusers.MarigoldDepthPipeline.from_pretrained`` opens."""
-        from depthkit.models.diffusion.folders import save  # it needs this class
-
         return save(self, folder)
 
 

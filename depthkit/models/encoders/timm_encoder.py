@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from depthkit.errors import RecipeError
-from depthkit.models.weights.files import check_name, load_backbone
+from depthkit.models.weights.backbone import check_name, load_backbone
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from depthkit.models.encoders.timm_encoder import IMAGENET_MEAN, IMAGENET_STD
-from depthkit.models.weights.files import load_backbone
+from depthkit.models.weights.backbone import load_backbone
 
 
 class FirstLayer(nn.Module):

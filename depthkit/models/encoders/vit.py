@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from depthkit.errors import RecipeError
-from depthkit.models.weights.files import check_name, load_backbone
+from depthkit.models.weights.backbone import check_name, load_backbone
 
 PositionInterpolation = Literal["transformers", "timm", "dinov2"]
 Hooks = Literal["v1", "v2"] | Sequence[int]

@@ -1,19 +1,24 @@
-"""The network in a training checkpoint, rebuilt without the paradigm that trained it and without running code from the file."""
+"""Networks in checkpoints: save one, and rebuild one without the paradigm that trained it or running code from the file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from depthkit.errors import CheckpointError
-from depthkit.models.build import build
+from depthkit.checks import first_line
+from depthkit.errors import CheckpointError, LabelError
+from depthkit.models.build import build, is_architecture
 from depthkit.models.diffusion.build import latent_diffusion
 from depthkit.models.net import DepthNet
-from depthkit.models.weights.files import check_fit
-from depthkit.types import Ambiguity
+from depthkit.models.weights.facts import read_facts, write_facts
+from depthkit.models.weights.files import check_fit, plain_network, plain_state
+from depthkit.types import AMBIGUITIES, Ambiguity
+
+# What Lightning wants of a file that it validates or predicts with.
+_TRAINER = {"pytorch-lightning_version": "2.6.4", "epoch": 0, "global_step": 0, "callbacks": {}, "loops": {}}
 
 
 class Checkpoint(NamedTuple):
@@ -31,23 +36,24 @@ class Checkpoint(NamedTuple):
 
 
 def read_checkpoint(path: str | Path, *, allow: Sequence[str] = ()) -> Checkpoint:
-    """Rebuild the network that a checkpoint of ``depthkit fit`` holds.
+    """Rebuild the network that a checkpoint of ``depthkit fit`` or a file of ``save_network`` holds.
 
     Args:
         path: the ``.ckpt`` file. It is read as plain tensors and values; nothing in it is executed. Or a folder of diffusers
             with a latent diffusion model, see ``latent_diffusion``.
         allow: beginnings of names that may be imported to build a network which is not of ``depthkit.models``, such as
-            ``"mypackage."``. Such a network says how in its attribute ``config``: ``{"class_path": ..., "init_args": {...}}``.
+            ``"mypackage."``: the module of a function under ``architecture``, or the class that the network's attribute
+            ``config`` names, ``{"class_path": ..., "init_args": {...}}``.
 
     Raises:
         CheckpointError: no such file, no checkpoint of depthkit, a network that may not be or cannot be built, or weights that
-            do not fit it (all keys are listed).
+            do not fit it.
     """
     path = Path(path)
     if path.is_dir():
         network = latent_diffusion(pretrained=path)
         return Checkpoint(network.eval(), network.ambiguity, None)
-    facts, state = _read(path)
+    facts, state = read_facts(path)
     size = tuple(facts.get("size") or ())
     known_size = (int(size[0]), int(size[1])) if len(size) == 2 else None
     return Checkpoint(_part("model", facts, state, tuple(allow), path), Ambiguity(facts["ambiguity"]), known_size)
@@ -58,13 +64,13 @@ def read_pose_net(path: str | Path, *, allow: Sequence[str] = ()) -> nn.Module:
 
     Args:
         path: the ``.ckpt`` file, see ``read_checkpoint``.
-        allow: likewise.
+        allow: see ``read_checkpoint``.
 
     Raises:
         CheckpointError: as of ``read_checkpoint``, or there is no pose network in it.
     """
     path = Path(path)
-    facts, state = _read(path)
+    facts, state = read_facts(path)
     if not facts.get("pose_net"):
         raise CheckpointError(
             f"expected a checkpoint with a pose network; {path} has none that says how it was built. "
@@ -73,59 +79,84 @@ def read_pose_net(path: str | Path, *, allow: Sequence[str] = ()) -> nn.Module:
     return _part("pose_net", facts, state, tuple(allow), path)
 
 
-def _read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """What a checkpoint says of its networks, and its weights."""
-    if not path.is_file():
-        raise CheckpointError(f"expected a checkpoint at {path}; there is no such file.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is none makes the unpickler fail in whatever way its bytes happen to
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"expected a checkpoint of `depthkit fit` at {path}; it cannot be read ({reason}).") from error
-    facts = content.get("depthkit") if isinstance(content, Mapping) else None
-    if not isinstance(facts, Mapping) or not facts.get("model") or "state_dict" not in content:
+def save_network(
+    model: nn.Module, path: str | Path, *, ambiguity: Ambiguity | str, size: tuple[int, int] | None = None
+) -> None:
+    """Write a network as a checkpoint that every command which takes one reads, ``predict`` and ``validate`` too.
+
+    Args:
+        model: a ``DepthNet`` built by one of ``depthkit.models``' functions, also under ``torch.compile`` or ``DataParallel``.
+        path: the ``.ckpt`` file.
+        ambiguity: what its predictions leave undetermined: shift_scale of relative networks, metric of those in metres.
+        size: (height, width) [px] of the images it was trained on; 384x384 is assumed without it.
+
+    Raises:
+        CheckpointError: the network was put together from parts, or there is no such folder.
+        LabelError: there is no such ambiguity.
+    """
+    model = plain_network(model)
+    if ambiguity not in AMBIGUITIES:
+        raise LabelError(f"expected an ambiguity among {', '.join(AMBIGUITIES)}; got {ambiguity!r}.")
+    if not isinstance(model, DepthNet) or model.config is None:
         raise CheckpointError(
-            f"expected a checkpoint of `depthkit fit` that says how its network was built; {path} does not. "
-            "Build the network yourself, load its weights (depthkit.models.load_published reads published ones), and pass it "
-            "to DepthPredictor(model, ambiguity=...)."
+            "expected a network that knows how it was built; got one put together from parts. Build it by a function of "
+            "depthkit.models, or by one of your own under depthkit.models.architecture."
         )
-    return facts, content["state_dict"]
+    if not Path(path).parent.is_dir():
+        raise CheckpointError(f"expected {path} to be in a folder that exists. Make it first.")
+    state = plain_state(model.state_dict())
+    content: dict[str, Any] = {**_TRAINER, "state_dict": {f"model.{key}": x for key, x in state.items()}}
+    write_facts(content, model, ambiguity, size)
+    torch.save(content, path)
 
 
 def _part(name: str, facts: Mapping[str, Any], state: Mapping[str, Any], allow: tuple[str, ...], path: Path) -> nn.Module:
-    """The network that is the attribute of this name of the module that was trained, with its weights."""
+    """Rebuild the network that is the attribute of this name of the module that was trained, with its weights."""
     network, prefix = _rebuild(facts[name], allow, path), f"{name}."
-    weights = {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)}
-    check_fit(weights, network.state_dict(), f"the network that {path} describes")
+    weights = plain_state({key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)})
+    check_fit(weights, network.state_dict(), f"the network that {path} describes", "Take the file that was written with them.")
     network.load_state_dict(weights)
     return network.eval()
 
 
 def _rebuild(config: Mapping[str, Any], allow: tuple[str, ...], path: Path) -> nn.Module:
-    """The network of a ``config``, or one of the user's own from ``{"class_path": ..., "init_args": {...}}``."""
+    """Build the network of a ``config``, or one of the user's own from ``{"class_path": ..., "init_args": {...}}``."""
     if "class_path" not in config:
+        for name, module in _own_architectures(config):
+            if not is_architecture(name, module):
+                _import(module, f"{module}.{name}", allow, path)
         network: nn.Module = build(config)  # the checkpoint's weights replace its own
         return network
     name = str(config["class_path"])
-    if not name.startswith(allow):
-        raise CheckpointError(
-            f"the checkpoint asks to import {name}, which is not part of depthkit.models. "
-            f"If you trust it, pass allow=[{name.rpartition('.')[0] + '.'!r}], or --allow '[{name.rpartition('.')[0]}.]'."
-        )
     module, _, attribute = name.rpartition(".")
     try:
-        model = getattr(import_module(module), attribute)(**(config.get("init_args") or {}))
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"expected to build the network {name} of {path}; got: {error}") from error
+        model = getattr(_import(module, name, allow, path), attribute)(**(config.get("init_args") or {}))
+    except (AttributeError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"expected to build the network {name} of {path}; got: {first_line(error)}.") from error
     if not isinstance(model, nn.Module):
         raise CheckpointError(f"expected {name} to build a network; it built a {type(model).__name__}.")
     return model
 
 
-def trained(path: str | Path) -> DepthNet:
-    """The network of a checkpoint, to build upon: in a recipe ``base: {class_path: depthkit.models.trained, ...}``.
+def _own_architectures(config: Any) -> Iterator[tuple[str, str]]:
+    """List the architectures outside depthkit in a config and in its arguments: name and module."""
+    if isinstance(config, Mapping):
+        if "module" in config and "architecture" in config:
+            yield str(config["architecture"]), str(config["module"])
+        for value in config.values():
+            yield from _own_architectures(value)
 
-    Args:
-        path: the ``.ckpt`` file; errors as of ``read_checkpoint``.
-    """
-    return cast(DepthNet, read_checkpoint(path).model)
+
+def _import(module: str, name: str, allow: tuple[str, ...], path: Path) -> Any:
+    """Import the module that a checkpoint names, if the caller trusts it."""
+    if not name.startswith(allow):
+        raise CheckpointError(
+            f"the checkpoint asks to import {name}, which is not part of depthkit.models. "
+            f"If you trust it, pass allow=[{module + '.'!r}], or --allow '[{module}.]'."
+        )
+    try:
+        return import_module(module)
+    except (ImportError, ValueError) as error:
+        raise CheckpointError(f"expected to build the network {name} of {path}; got: {first_line(error)}.") from error

@@ -1,14 +1,16 @@
 """Published depth checkpoints, in the names of their authors, loaded into the networks here: all of one, or none."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from depthkit.errors import CheckpointError
+from depthkit.models.encoders.vit import PositionInterpolation, ViTEncoder
+from depthkit.models.net import DepthNet
 from depthkit.models.weights.convert_dpt import FUSION, Rules, from_depth_anything, from_transformers, from_zoedepth, renamed
 from depthkit.models.weights.convert_gp2 import from_gp2
-from depthkit.models.weights.files import check_fit
+from depthkit.models.weights.files import check_fit, plain_network, plain_state
 
 Converter = Callable[[Mapping[str, Any]], dict[str, Tensor]]
 
@@ -68,8 +70,8 @@ def _from_monodepth2(state: Mapping[str, Any]) -> dict[str, Tensor]:
                 f"expected Monodepth2's files under their names, {', '.join(_MONODEPTH2)}, pose; got {file!r}. "
                 'Pass for example {"encoder": torch.load("encoder.pth"), "depth": torch.load("depth.pth")}.'
             )
-        pose = _MONODEPTH2_POSE_CNN if "pose_conv.weight" in weights else _MONODEPTH2_POSE
-        converted |= renamed(_network_of(weights), _MONODEPTH2.get(file, pose))
+        pose = _MONODEPTH2_POSE_CNN if any(key.endswith("pose_conv.weight") for key in weights) else _MONODEPTH2_POSE
+        converted |= renamed(_network_of(plain_state(weights)), _MONODEPTH2.get(file, pose))
     return converted
 
 
@@ -88,6 +90,11 @@ CONVERTERS: Mapping[str, Converter] = {
     "zoedepth": from_zoedepth,
 }
 """Who published the checkpoint -> its state dict in the names of our networks."""
+_POSITIONS: Mapping[str, PositionInterpolation] = {
+    "depth_anything": "dinov2",
+    "zoedepth": "dinov2",
+    "transformers": "transformers",
+}
 # What a network of another build is told.
 _BUILT = {
     "gp2": " (of an EfficientNet: with released_taps=True)",
@@ -99,6 +106,9 @@ def load_published(model: nn.Module, state_dict: Mapping[str, Any], *, source: s
     """Load a published checkpoint into ``model``, in place, completely or not at all.
 
     What a checkpoint never holds is kept: the input's normalisation, and the batch counters of BatchNorm if they are missing.
+    Weights nested under ``state_dict`` or ``model``, and names with ``module.`` or ``_orig_mod.``, are understood. The authors
+    of Depth Anything and ZoeDepth scale position embeddings in a way of their own: "depth_anything" and "zoedepth" set it
+    ("dinov2" of ``ViTEncoder``), "transformers" sets that package's.
 
     Args:
         model: a network of the same architecture: for "midas" ``midas_resnext101``,
@@ -116,18 +126,33 @@ def load_published(model: nn.Module, state_dict: Mapping[str, Any], *, source: s
             "zoedepth" (Depth Anything v1's metric ones, or ``ZoeDepthForDepthEstimation.state_dict()`` on DINOv2).
 
     Raises:
-        CheckpointError: an unknown source, or weights that do not fit; every name that is missing, unexpected or of another
-            shape is listed.
+        CheckpointError: an unknown source, or weights that do not fit; the first names that are missing,
+            unexpected or of another shape are listed; the error's ``misfits`` has all.
     """
     if source not in CONVERTERS:
         raise CheckpointError(
             f"expected a source among {', '.join(sorted(CONVERTERS))}; got {source!r}. Convert the weights first."
         )
+    model = plain_network(model)
     expected = model.state_dict()
-    converted = CONVERTERS[source](state_dict)
+    converted = CONVERTERS[source](plain_state(state_dict))
     kept = {key: expected[key] for key in _never_published(expected) if key not in converted}
     check_fit(kept | converted, expected, f"{source} for this {type(model).__name__}{_BUILT.get(source, '')}")
     model.load_state_dict(kept | converted)
+    if source in _POSITIONS and isinstance(encoder := getattr(model, "encoder", None), ViTEncoder):
+        of_transformers = any(key.startswith("metric_head.") for key in plain_state(state_dict))
+        rule: PositionInterpolation = "transformers" if of_transformers else _POSITIONS[source]
+        encoder.position_interpolation = rule
+        _remember_positions(cast(DepthNet, model).config, rule)
+
+
+def _remember_positions(config: dict[str, Any] | None, rule: str) -> None:
+    """Note the rule where a checkpoint of the network will say how it was built."""
+    while config is not None and "base" in config:  # ZoeDepth's
+        base = config["base"]
+        config["base"] = config = {"architecture": base} if isinstance(base, str) else base
+    if config is not None:
+        config["position_interpolation"] = rule
 
 
 def _never_published(names: Iterable[str]) -> list[str]:

@@ -69,8 +69,8 @@ def renamed(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
 
 
 def from_depth_anything(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Depth Anything v1 and v2, relative and metric, in their authors' names; also as saved by parallel training."""
-    return renamed(_without(_bare(state), "pretrained.mask_token"), _DEPTH_ANYTHING)
+    """Depth Anything v1 and v2, relative and metric, in their authors' names."""
+    return renamed(_without(state, "pretrained.mask_token"), _DEPTH_ANYTHING)
 
 
 def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -84,17 +84,11 @@ def from_zoedepth(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         bins = renamed({key: x for key, x in state.items() if key.startswith("metric_head.")}, _TRANSFORMERS_BINS)
         base = from_transformers({key: x for key, x in state.items() if not key.startswith("metric_head.")})
     else:
-        bare, prefix = _bare(state), "core.core."
-        bins = {key: x for key, x in bare.items() if not key.startswith(prefix)}
-        base = from_depth_anything({key.removeprefix(prefix): x for key, x in bare.items() if key.startswith(prefix)})
+        prefix = "core.core."
+        bins = {key: x for key, x in state.items() if not key.startswith(prefix)}
+        base = from_depth_anything({key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)})
     constants = "conditional_log_binomial.log_binomial_transform."  # the classes' numbers
     return renamed(base, ((r"head\.", "head.relative."),)) | renamed(_without(bins, constants), _ZOEDEPTH)
-
-
-def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefix of parallel training, where every name has it."""
-    parallel = all(key.startswith("module.") for key in state)
-    return {key.removeprefix("module.") if parallel else key: x for key, x in state.items()}
 
 
 def _without(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from depthkit.models.weights.backbone import timm_names
 from depthkit.models.weights.convert_dpt import Rules, renamed
-from depthkit.models.weights.files import timm_names
 
 _ENCODER = "branches.0."
 # The decoder holds the encoder a second time. Classifier layers are never run.

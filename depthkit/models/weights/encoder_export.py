@@ -10,6 +10,7 @@ from torch import Tensor
 
 from depthkit.errors import CheckpointError, RecipeError
 from depthkit.models.net import DepthNet
+from depthkit.models.weights.files import plain_network
 
 
 def encoder_state_dict(model: DepthNet) -> dict[str, Tensor]:
@@ -28,6 +29,7 @@ def encoder_state_dict(model: DepthNet) -> dict[str, Tensor]:
         >>> timm.create_model("test_vit", num_classes=0).load_state_dict(encoder_state_dict(model))
         <All keys matched successfully>
     """
+    model = plain_network(model)
     names = _timm_names(model)
     weights = model.encoder.backbone.state_dict()
     return {names[key]: x.detach().cpu().clone(memory_format=torch.contiguous_format) for key, x in weights.items()}
@@ -50,10 +52,10 @@ def export_encoder(model: DepthNet, path: str | Path) -> None:
 
 
 def _architecture(model: DepthNet) -> str:
-    configuration = getattr(getattr(model.encoder, "backbone", None), "pretrained_cfg", None)
+    configuration = getattr(getattr(plain_network(model).encoder, "backbone", None), "pretrained_cfg", None)
     if not configuration:
         raise RecipeError(f"expected a network on a timm backbone; got one with {type(model.encoder).__name__} as its encoder.")
-    return configuration["architecture"]
+    return str(configuration["architecture"])
 
 
 def _timm_names(model: DepthNet) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from depthkit.checks import first_line, optional_import
 from depthkit.errors import CheckpointError, LabelError
 from depthkit.types import Ambiguity, LabelKind, Representation
 
@@ -123,7 +124,8 @@ def load_depth(name: str, *, output: Output | None) -> TransformersDepth:
         output: see ``TransformersDepth``.
 
     Raises:
-        CheckpointError: ``transformers`` is not installed, or there is no such model, or it cannot be reached.
+        MissingPackageError: ``transformers`` is not installed.
+        CheckpointError: there is no such model, or it cannot be reached.
         LabelError: see ``TransformersDepth``.
     """
     return TransformersDepth(*_load(name, "AutoModelForDepthEstimation", "depth"), output=output)
@@ -152,21 +154,15 @@ def _load(name: str, factory: str, what: str) -> tuple[nn.Module, dict[str, Any]
             f"expected a {what} model of transformers at {name}: a folder with config.json, or a hub id such as "
             "depth-anything/Depth-Anything-V2-Small-hf. Check the path."
         )
-    try:
-        import transformers
-    except ImportError as error:
-        raise CheckpointError(
-            f"expected the package transformers to read {name}; it is not installed. `pip install depthkit[transformers]`."
-        ) from error
+    transformers = optional_import("transformers", "transformers")
     place = str(Path(name).expanduser()) if (Path(name).expanduser() / "config.json").is_file() else name
     try:
         model, report = getattr(transformers, factory).from_pretrained(place, output_loading_info=True)
         processor = _processor(place)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(
-            f"expected a {what} model of transformers at {name}; it cannot be had ({lines[0]}). Without a connection to the "
-            "hub, give a folder that save_pretrained wrote."
+            f"expected a {what} model of transformers at {name}; it cannot be had ({first_line(error)}). "
+            "Without a connection to the hub, give a folder that save_pretrained wrote."
         ) from error
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(

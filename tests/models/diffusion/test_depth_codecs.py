@@ -9,7 +9,6 @@ from torch.testing import assert_close
 
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.models import AffineDepth, LinearDepth, LogDepth, codec_of, valid_latents
-from depthkit.models.diffusion.nearest import nearest_valid
 from depthkit.types import Ambiguity, LabelKind, Representation
 
 METRIC = [LogDepth(0.1, 100), LogDepth(0.5, 80), LinearDepth(0.1, 100), LinearDepth(0.5, 80)]
@@ -118,29 +117,6 @@ def test_the_share_an_affine_codec_clips_is_the_share_beyond_its_quantiles():
     assert float(AffineDepth().clipped(depth, everywhere(depth))) == pytest.approx(0.04, abs=2e-3)
 
 
-def test_nearest_fills_with_the_value_of_the_nearest_valid_pixel():
-    x, valid = torch.rand(3, 1, 19, 33), torch.rand(3, 1, 19, 33) > 0.9
-    valid[2] = False
-    found = nearest_valid(x.where(valid, torch.nan), valid, otherwise=5.0)
-    assert (found[2] == 5).all()
-    for image in range(2):
-        seeds = valid[image, 0].nonzero()
-        pixels = torch.ones(19, 33).nonzero()
-        distances = torch.cdist(pixels.double(), seeds.double())
-        chosen = (found[image].flatten()[:, None] == x[image, 0][valid[image, 0]]).int().argmax(1)
-        excess = distances.gather(1, chosen[:, None])[:, 0] - distances.min(1).values
-        assert (excess == 0).double().mean() > 0.98
-        assert excess.max() < 2
-
-
-def test_the_nearest_fill_continues_the_map():
-    codec, depth = LogDepth(fill="nearest"), torch.full((1, 1, 16, 16), 2.0)
-    valid = everywhere(depth)
-    valid[..., 5:9, 5:9] = False
-    whole = codec.encode(depth, everywhere(depth))
-    assert_close(codec.encode(depth.where(valid, torch.nan), valid), whole, rtol=0, atol=0)
-
-
 @pytest.mark.parametrize("codec", ALL, ids=str)
 def test_a_codec_is_rebuilt_from_its_facts(codec):
     assert codec_of(codec.facts()) == codec == pickle.loads(pickle.dumps(codec)) == copy.deepcopy(codec)
@@ -176,7 +152,7 @@ def test_a_mask_that_does_not_divide_into_cells_is_refused():
         (lambda: LinearDepth(5, 5), r"expected 0 < d_min < d_max in metres; got 5 and 5"),
         (lambda: LogDepth(1, math.inf), r"expected 0 < d_min < d_max in metres"),
         (lambda: AffineDepth(0.9, 0.1), r"expected quantiles 0 <= low < high <= 1; got 0.9 and 0.1"),
-        (lambda: LogDepth(fill="sky"), r"expected fill to be one of far, near, nearest; got 'sky'"),
+        (lambda: LogDepth(fill="sky"), r"expected fill to be one of far, near; got 'sky'"),
         (lambda: codec_of({"codec": "SqrtDepth"}), r"expected a codec among LogDepth, .*; got 'SqrtDepth'"),
         (lambda: codec_of({"codec": "LogDepth", "max": 3}), r"expected settings of LogDepth as this version"),
     ],

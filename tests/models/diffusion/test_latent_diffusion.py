@@ -151,7 +151,7 @@ def test_the_members_of_an_ensemble_vote_by_their_median_in_y(model):
     model.sampling = Sampling()
 
 
-@pytest.mark.parametrize("codec", [LogDepth(0.5, 20), LinearDepth(1, 30), AffineDepth(fill="nearest")], ids=str)
+@pytest.mark.parametrize("codec", [LogDepth(0.5, 20), LinearDepth(1, 30), AffineDepth(fill="near")], ids=str)
 @torch.no_grad()
 def test_settings_travel_in_the_config(codec):
     made = latent_diffusion_tiny(codec=codec, sampling=Sampling(steps=3, members=3, seed=9), processing_size=96).eval()

@@ -1,10 +1,13 @@
+import sys
+
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
-from depthkit.errors import CheckpointError
+from depthkit.errors import CheckpointError, RecipeError
 from depthkit.inference import DepthPredictor
-from depthkit.models import FlipAverage, midas_timm, read_checkpoint
+from depthkit.models import FlipAverage, architecture, midas_timm, read_checkpoint, save_network
 from depthkit.types import Ambiguity, Representation
 
 NETWORK = {"architecture": "midas_timm", "backbone": "mobilenetv2_035", "features": 8}
@@ -110,3 +113,68 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     with pytest.raises(CheckpointError, match="it cannot be read"):
         read_checkpoint(tmp_path / "evil.ckpt")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": [1]}, {"state_dict": {}, "hyper_parameters": {"lr": 1.0}}, 3.5])
+def test_a_foreign_file_is_refused_in_one_sentence(content, tmp_path):
+    torch.save(content, tmp_path / "foreign.ckpt")
+    with pytest.raises(CheckpointError, match=r"expected a checkpoint of `depthkit fit` at .*foreign.ckpt; it ") as error:
+        read_checkpoint(tmp_path / "foreign.ckpt")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", [b"no tensors", b"", b"PK\x03\x04 half a zip", b"cbuiltins\neval\n(S'1'\ntR."])
+def test_nobody_is_told_to_load_a_file_unsafely(text, tmp_path):
+    (tmp_path / "other.ckpt").write_bytes(text)
+    with pytest.raises(CheckpointError) as error:
+        read_checkpoint(tmp_path / "other.ckpt")
+    assert "weights_only" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, lambda x: torch.compile(nn.DataParallel(x))])
+def test_a_wrapped_network_is_saved_as_the_one_inside(wrap, model, tmp_path):
+    save_network(wrap(model), tmp_path / "network.ckpt", ambiguity="shift_scale")
+    assert_close(read_checkpoint(tmp_path / "network.ckpt").model.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "_orig_mod.module.", "module._orig_mod."])
+def test_names_of_a_wrapped_network_in_a_run_are_understood(prefix, write, model):
+    state = {f"model.{prefix}{key}": x for key, x in model.state_dict().items()}
+    assert_close(read_checkpoint(write(model.config, state)).model.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+def test_an_error_names_a_few_weights_and_holds_all(write):
+    with pytest.raises(CheckpointError, match=r"\d+ missing: .*, and \d+ more; 1 unexpected: other") as error:
+        read_checkpoint(write(state={"model.other": torch.ones(1)}))
+    assert len(str(error.value)) < 600
+    assert len(error.value.misfits["missing"]) > 100
+
+
+def test_an_architecture_of_another_package_is_imported_if_allowed(tmp_path, monkeypatch):
+    (tmp_path / "mylab.py").write_text(
+        "from depthkit.models import architecture, midas_timm\n\n\n@architecture\ndef mynet(*, features=8):\n"
+        "    return midas_timm('mobilenetv2_035', features=features, pretrained=False)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import mylab  # type: ignore[import-not-found]
+
+    from depthkit.models import build as module_of_build
+
+    model = mylab.mynet()
+    save_network(model, tmp_path / "network.ckpt", ambiguity="shift_scale")
+    assert_close(read_checkpoint(tmp_path / "network.ckpt").model.state_dict(), model.state_dict(), rtol=0, atol=0)
+    monkeypatch.delitem(sys.modules, "mylab")
+    monkeypatch.delitem(sys.modules[module_of_build.__module__]._ARCHITECTURES, "mynet")  # as in another process
+    with pytest.raises(CheckpointError, match=r"asks to import mylab.mynet, .* --allow '\[mylab.\]'"):
+        read_checkpoint(tmp_path / "network.ckpt")
+    found = read_checkpoint(tmp_path / "network.ckpt", allow=["mylab."]).model
+    assert_close(found.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+def test_an_architecture_cannot_take_the_name_of_one_of_depthkit():
+    def midas_small():
+        return midas_timm("mobilenetv2_035", features=8, pretrained=False)
+
+    with pytest.raises(RecipeError, match="expected another name than midas_small"):
+        architecture(midas_small)

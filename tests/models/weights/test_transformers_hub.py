@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from depthkit.errors import CheckpointError, LabelError
+from depthkit.errors import CheckpointError, LabelError, MissingPackageError
 from depthkit.models.weights.transformers_hub import TransformersDepth, load_depth, load_sky
 from depthkit.types import Ambiguity, LabelKind, Representation
 
@@ -118,7 +118,7 @@ def test_without_a_connection_a_hub_id_is_one_sentence(monkeypatch):
 
 def test_without_transformers_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(CheckpointError, match=r"pip install depthkit\[transformers\]"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'depthkit\[transformers\]"):
         load_depth("a/b", output="depth")
 
 

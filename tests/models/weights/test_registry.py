@@ -7,7 +7,16 @@ from torch.testing import assert_close
 from depthkit.errors import CheckpointError, LabelError
 from depthkit.inference import DepthPredictor
 from depthkit.inference.teacher import load_teacher
-from depthkit.models import DepthNet, LogDisparityHead, dpt_timm, midas_timm, published, read_checkpoint, save_network, trained
+from depthkit.models import (
+    DepthNet,
+    LogDisparityHead,
+    dpt_timm,
+    from_pretrained,
+    midas_timm,
+    published,
+    read_checkpoint,
+    save_network,
+)
 from depthkit.models.networks.refinenet_light import LightRefineNetDecoder
 from depthkit.models.weights.convert import CONVERTERS
 from depthkit.types import Ambiguity
@@ -39,7 +48,7 @@ def test_a_network_saved_is_a_checkpoint_to_every_reader(file, tmp_path):
     save_network(theirs, tmp_path / "network.ckpt", ambiguity="shift_scale", size=(64, 96))
     found = read_checkpoint(tmp_path / "network.ckpt")
     assert (found.ambiguity, found.size) == (Ambiguity.SHIFT_SCALE, (64, 96))
-    assert_close(trained(tmp_path / "network.ckpt").state_dict(), theirs.state_dict(), rtol=0, atol=0)
+    assert_close(from_pretrained(tmp_path / "network.ckpt").state_dict(), theirs.state_dict(), rtol=0, atol=0)
     image = torch.rand(3, 64, 96)
     predictor = DepthPredictor.from_checkpoint(tmp_path / "network.ckpt")
     with torch.inference_mode():

@@ -49,7 +49,7 @@ class FeatureFusion(nn.Module):
         return _double(self.merge(self.skip(skip) + x))
 
 
-class XianDecoder(nn.Module):
+class RedWebDecoder(nn.Module):
     """The decoder of Xian et al.: feature transfer and fusion blocks with BatchNorm, from coarse to fine.
 
     Args:
@@ -85,7 +85,7 @@ class XianDecoder(nn.Module):
         return x
 
 
-class XianHead(nn.Module):
+class RedWebHead(nn.Module):
     """The adaptive output of Xian et al.: halve the channels, convolve to one, enlarge to the input's size; any sign.
 
     Args:
@@ -109,7 +109,7 @@ class XianHead(nn.Module):
 
 
 @architecture
-def xian_resnet50(*, pretrained: bool | str | Path = True, features: int = 256) -> DepthNet:
+def redweb_resnet50(*, pretrained: bool | str | Path = True, features: int = 256) -> DepthNet:
     """The network of Xian et al. (2018) on ResNet-50, the baseline that MiDaS starts from.
 
     Args:
@@ -117,7 +117,7 @@ def xian_resnet50(*, pretrained: bool | str | Path = True, features: int = 256) 
         features: channels of the decoder.
     """
     encoder = TimmEncoder("resnet50.tv_in1k", pretrained=pretrained)
-    return DepthNet(encoder, partial(XianDecoder, features=features), XianHead)
+    return DepthNet(encoder, partial(RedWebDecoder, features=features), RedWebHead)
 
 
 def _double(x: Tensor) -> Tensor:

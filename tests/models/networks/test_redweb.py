@@ -2,12 +2,12 @@
 
 import torch
 
-from depthkit.models import XianDecoder, XianHead, xian_resnet50
+from depthkit.models import RedWebDecoder, RedWebHead, redweb_resnet50
 from depthkit.types import Representation
 
 
 def test_it_starts_with_small_normal_weights():
-    decoder = XianDecoder((8, 16, 32), (4, 8, 16), features=32)
+    decoder = RedWebDecoder((8, 16, 32), (4, 8, 16), features=32)
     weights = torch.cat([m.weight.flatten() for m in decoder.modules() if isinstance(m, torch.nn.Conv2d)])
     assert abs(weights.std().item() - 0.01) < 2e-4
     assert abs(weights.mean().item()) < 2e-4
@@ -15,9 +15,9 @@ def test_it_starts_with_small_normal_weights():
 
 def test_on_resnet50_it_predicts_disparity_of_any_sign_at_the_image_size():
     with torch.device("meta"):
-        model = xian_resnet50(pretrained=False)
+        model = redweb_resnet50(pretrained=False)
         assert model(torch.zeros(1, 3, 64, 96)).shape == (1, 1, 64, 96)
     assert model.representation is Representation.DISPARITY
     assert (model.decoder.channels, model.decoder.stride) == (256, 2)
-    head = XianHead(8, 2)
+    head = RedWebHead(8, 2)
     assert (head(torch.randn(1, 8, 4, 4)) < 0).any()

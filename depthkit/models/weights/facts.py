@@ -1,0 +1,99 @@
+"""What a checkpoint says of its networks, as plain values: the one place that writes them and the one that reads them."""
+
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from depthkit import __version__
+from depthkit.errors import CheckpointError
+from depthkit.models.build import build
+from depthkit.models.weights.files import plain_network, read_file
+from depthkit.types import Ambiguity
+
+_KEY = "depthkit"
+NETWORKS = ("model", "pose_net")
+"""Attributes of a training module that may hold a network, and the keys of their facts."""
+WHAT = "a checkpoint of `depthkit fit`"
+
+
+def write_facts(
+    checkpoint: MutableMapping[str, Any],
+    model: nn.Module,
+    ambiguity: Ambiguity | str,
+    size: tuple[int, int] | None,
+    pose_net: nn.Module | None = None,
+) -> None:
+    """Write into a checkpoint how its networks were built, what the depth network predicts, and at which size.
+
+    Args:
+        checkpoint: the content of the file to be.
+        model: the depth network.
+        ambiguity: what its predictions leave undetermined.
+        size: (height, width) [px] of the images it was trained on, if known.
+        pose_net: the pose network that was trained with it.
+    """
+    model = plain_network(model)
+    checkpoint[_KEY] = {
+        "version": __version__,
+        "model": getattr(model, "config", None),
+        "representation": str(model.representation),
+        "ambiguity": str(Ambiguity(ambiguity)),
+        "size": list(size or ()),
+    }
+    if pose_net is not None:
+        checkpoint[_KEY]["pose_net"] = getattr(plain_network(pose_net), "config", None)
+
+
+def facts_in(checkpoint: Any) -> dict[str, Any]:
+    """Return what a checkpoint's content says of its networks; empty if it says nothing."""
+    facts = checkpoint.get(_KEY) if isinstance(checkpoint, Mapping) else None
+    return dict(facts) if isinstance(facts, Mapping) else {}
+
+
+def read_run(path: str | Path) -> dict[str, Any]:
+    """Return the content of a run's checkpoint, with or without facts; nothing in it is executed.
+
+    Raises:
+        CheckpointError: no such file, it cannot be read, or it is no checkpoint of a run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"expected {WHAT} at {path}; there is no such file.")
+    content = read_file(path, WHAT, mmap=True)
+    if not isinstance(content, Mapping) or not isinstance(content.get("state_dict"), Mapping):
+        raise CheckpointError(f"expected {WHAT} at {path}; it holds no state_dict. Give the .ckpt file that a run wrote.")
+    if "hyper_parameters" in content and not facts_in(content):
+        raise CheckpointError(
+            f"expected {WHAT} at {path}; it is of another program, whose hyper_parameters are not this recipe's. "
+            "Read published weights by depthkit.models.load_published and write them by save_network."
+        )
+    return dict(content)
+
+
+def read_facts(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a checkpoint says of its networks, and its weights.
+
+    Raises:
+        CheckpointError: as of ``read_run``, or it does not say how its network was built.
+    """
+    content = read_run(path)
+    facts = facts_in(content)
+    if not facts.get("model"):
+        raise CheckpointError(
+            f"expected {WHAT} that says how its network was built; {path} does not. "
+            "Build the network yourself, load its weights (depthkit.models.load_published reads published ones), and pass it "
+            "to DepthPredictor(model, ambiguity=...)."
+        )
+    return facts, dict(content["state_dict"])
+
+
+def fresh_networks(path: str | Path) -> dict[str, nn.Module]:
+    """Build the networks that a checkpoint describes, by attribute of the training module, with random weights.
+
+    Raises:
+        CheckpointError: as of ``read_facts``, or one cannot be built.
+    """
+    facts, _ = read_facts(path)
+    return {name: build(facts[name]) for name in NETWORKS if facts.get(name)}
