@@ -115,7 +115,12 @@ class DepthCLI(LightningCLI):
             raise RecipeError(f"{sentence(str(error))} See `depthkit fit --help`.") from error
         checkpoint = self.config[self.config.subcommand].get("ckpt_path")
         if checkpoint and Path(checkpoint).is_file():
-            read_run(checkpoint)
+            content = read_run(checkpoint)
+            if self.config.subcommand == "fit" and "optimizer_states" not in content:
+                raise CheckpointError(
+                    f"expected a checkpoint of a run to go on with; {checkpoint} holds a network alone. "
+                    "Start a new run from its weights: --model.weights instead of --ckpt_path."
+                )
 
 
 def last_checkpoint(root: Path, *folders: Path) -> Path | None:

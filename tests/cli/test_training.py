@@ -155,7 +155,7 @@ def test_a_file_that_is_no_checkpoint_or_was_cut_off_is_one_sentence(
         with pytest.raises(SystemExit) as stop:
             main(["test", *options, f"--ckpt_path={tmp_path / file}"])
         assert stop.value.code == 2
-        assert "the file is something else, or its end is missing" in capsys.readouterr().err
+        assert "it cannot be read: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["predict", "validate", "test"])
@@ -171,6 +171,21 @@ def test_a_network_that_was_saved_alone_serves_a_recipe(command: str, options: l
             expected = model(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)[0, 0].numpy()
         found = load_prediction(tmp_path / "maps" / "photo.png.png").map
         assert abs(found - expected).max() < 1e-4 * expected.max()
+
+
+def test_training_starts_from_a_network_that_was_saved_alone(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = midas_timm("mobilenetv3_small_050", features=16, pretrained=False)
+    save_network(model, tmp_path / "network.ckpt", ambiguity="shift_scale")
+    with pytest.raises(SystemExit):
+        main(["fit", *options, f"--ckpt_path={tmp_path / 'network.ckpt'}"])
+    assert "holds a network alone. Start a new run from its weights: --model.weights" in capsys.readouterr().err
+    found = run(
+        ["fit", *options, f"--model.weights={tmp_path / 'network.ckpt'}", "--trainer.max_steps=1", "--model.encoder_lr=0"]
+    )
+    trained, given = found.model.model.encoder.backbone.conv_stem.weight, model.encoder.backbone.conv_stem.weight
+    assert torch.equal(trained, given)
 
 
 @pytest.mark.parametrize("command", ["fit", "predict"])

@@ -18,7 +18,7 @@ from depthkit.models.weights.files import check_fit, plain_network, plain_state
 from depthkit.types import AMBIGUITIES, Ambiguity
 
 # What Lightning wants of a file that it validates or predicts with.
-_TRAINER = {"pytorch-lightning_version": "2.6.4", "epoch": 0, "global_step": 0, "callbacks": {}, "loops": {}}
+_TRAINER = {"pytorch-lightning_version": "2.6.4", "epoch": 0, "global_step": 0, "callbacks": {}}
 
 
 class Checkpoint(NamedTuple):

@@ -63,12 +63,13 @@ def read_file(path: Path, what: str, *, mmap: bool = False) -> Any:
             return load_file(path)
         return torch.load(path, "cpu", weights_only=True, mmap=mmap and is_zipfile(path))
     except UnpicklingError as error:  # its message proposes to run the code
-        reason = "it is no file of torch, or holds Python objects, which are never loaded as they may run code"
-        raise CheckpointError(f"expected {what} at {path}; it cannot be read: {reason}. Save plain tensors instead.") from error
-    except Exception as error:  # a file that is none makes the unpickler fail in whatever way its bytes happen to
-        reason = f"{type(error).__name__}: {first_line(error)}"
         raise CheckpointError(
-            f"expected {what} at {path}; it cannot be read: {reason}. Get or write the file again."
+            f"expected {what} at {path}; it cannot be read: the file is something else, or its end is missing, or it holds "
+            "Python objects, which are never loaded as they may run code. Save plain tensors and values."
+        ) from error
+    except Exception as error:  # a file that is none makes the unpickler fail in whatever way its bytes happen to
+        raise CheckpointError(
+            f"expected {what} at {path}; it cannot be read: {type(error).__name__}: {first_line(error)}. Get the file again."
         ) from error
 
 

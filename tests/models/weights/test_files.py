@@ -87,7 +87,7 @@ def test_a_broken_file_is_named(tmp_path, suffix, content):
 
 def test_a_file_that_would_run_code_is_refused(tmp_path):
     torch.save({"weight": Path("a")}, tmp_path / "objects.pth")
-    with pytest.raises(CheckpointError, match="cannot be read: it is no file of torch, or holds Python objects"):
+    with pytest.raises(CheckpointError, match=r"cannot be read: .* or it holds Python objects"):
         read_weights(tmp_path / "objects.pth")
 
 
