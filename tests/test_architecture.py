@@ -15,8 +15,8 @@ PACKAGE = Path(__file__).parents[1] / "depthkit"
 ROWS = (
     ("types", "errors", "precision"),
     ("checks", "masked"),
-    ("representation", "alignment", "geometry"),
-    ("losses", "metrics", "shards"),
+    ("representation", "alignment", "geometry", "images"),
+    ("losses", "metrics", "shards", "resize"),
     ("models", "data", "synthetic"),
     ("convert", "evaluation"),
     ("inference",),

@@ -81,7 +81,7 @@ def label(
         "teacher": network.facts(),
         "precision": precision,
         "sky": None if segmentation is None else {"name": sky, "weights_sha256": weights_sha256(segmentation)},
-        "resized_to_image": "bilinear",
+        "resized_to_image": network.output,
         "step": _step(network.kind.ambiguity == "shift_scale", depth_format),
     }
     folder = LabelFolder(out, images, stored_kind(network.kind), facts, depth_format=depth_format)

@@ -5,9 +5,9 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch.nn.functional import interpolate
 
 from depthkit.models.weights.transformers_hub import load_sky
+from depthkit.resize import InputResize, OutputResize
 
 
 @dataclass
@@ -38,6 +38,6 @@ class SkyFinder:
         """Bool ``(H, W)``: more likely sky than not, of uint8 RGB ``(H, W, 3)``."""
         model = self.ready()._model
         image = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
-        seen = interpolate(image, model.size, mode="bilinear", antialias=True, align_corners=False)
-        likely = interpolate(model(seen), picture.shape[:2], mode="bilinear", align_corners=False)
+        seen = InputResize(model.size, "stretch", 1, "bilinear", antialias=True)(image)
+        likely = OutputResize()(model(seen), (picture.shape[0], picture.shape[1]))
         return (likely[0, 0] > 0.5).numpy()

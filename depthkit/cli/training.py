@@ -89,6 +89,16 @@ class DepthCLI(LightningCLI):
         """Score the test sets; print a line per set."""
         self._score("test", self.trainer.test, options)
 
+    def after_predict(self) -> None:
+        """Say which images have no prediction.
+
+        Raises:
+            ShapeError: some have none.
+        """
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, PredictionWriter):
+                callback.check()
+
     def _score(self, part: str, run: Callable[..., Any], options: dict[str, Any]) -> None:
         run(**options | {"verbose": False})  # the trainer's own table has a column per set and cuts off names
         rows: dict[str, dict[str, float]] = {name: {} for name in getattr(self.datamodule, f"{part}_names")}

@@ -31,8 +31,8 @@ from depthkit.convert.records.frames import (
 )
 from depthkit.convert.records.neighbours import Spacing, Target, timeline, with_neighbours
 from depthkit.errors import GeometryError, LabelError
+from depthkit.images import is_image_name
 from depthkit.shards import Reject
-from depthkit.shards.images import PICTURES
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample, Views
 
 DEPTH_SCALE = 0.001
@@ -138,7 +138,7 @@ def _files(root: Path, name: str = "") -> dict[str, str]:
     folder = root / name
     if not folder.is_dir():
         return {}
-    files = sorted((file for file in folder.iterdir() if file.suffix.lower() in PICTURES), key=_in_order)
+    files = sorted((file for file in folder.iterdir() if is_image_name(file.name) and not file.is_dir()), key=_in_order)
     return {file.stem: f"{name}/{file.name}" if name else file.name for file in files}
 
 

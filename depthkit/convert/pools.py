@@ -12,8 +12,8 @@ from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import read_bytes
 from depthkit.convert.records.frames import UNLABELLED, check_folder, key_of, wrong_layout
 from depthkit.errors import DepthKitError
+from depthkit.images import is_image_name, read_image
 from depthkit.shards.build import Reject
-from depthkit.shards.images import PICTURES, decode_image
 from depthkit.shards.reading import read_named
 from depthkit.types import LabelKind, Sample
 
@@ -55,7 +55,7 @@ def frames(root: str | Path, split: str | None = None, *, split_file: str | Path
                 names += members(root, name)
             except DepthKitError as error:  # what lies before the damage is read
                 rejects.append(Reject(name, str(error)))
-        elif name.lower().endswith(PICTURES):
+        elif is_image_name(name):
             names.append(name)
         elif name.lower().endswith(_PACKED) or split_file is not None:
             what = "an archive that cannot be read from the middle: unpack it" if name.lower().endswith(_PACKED) else "no image"
@@ -75,7 +75,7 @@ def members(root: Path, archive: str) -> Iterator[str]:
         with tarfile.open(root / archive, "r:") as tar:
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # tarfile would remember every header it has seen
-                if member.isreg() and member.name.lower().endswith(PICTURES):
+                if member.isreg() and is_image_name(member.name):
                     yield f"{archive}#{member.offset_data}+{member.size}/{member.name.removeprefix('./')}"
     except (tarfile.TarError, OSError) as error:
         raise DepthKitError(f"expected {root / archive} to be a whole tar; it is not ({error}). Get it again.") from error
@@ -127,7 +127,7 @@ class Pool(Sequence[Sample]):
             data = read_named(self.root, name)
         except OSError as error:
             raise DepthKitError(f"expected file {self.root / name}; {error.strerror}. Restore it.") from error
-        image = decode_image(data, str(self.root / name), DepthKitError, upright=True)
+        image = read_image(data, what=str(self.root / name), error=DepthKitError)
         return Sample(self.key(position), image, source={"image": name})
 
     def __iter__(self) -> Iterator[Sample]:

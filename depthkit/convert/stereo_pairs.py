@@ -22,12 +22,12 @@ from depthkit.convert.records.sky import Sky
 from depthkit.convert.records.stereo_labels import KIND, Flow, Rules, StereoLabels, preset, stereo_frame
 from depthkit.convert.records.stereo_layout import Eyes, Layout, arrange, found_layout
 from depthkit.errors import DepthKitError, LabelError, ShapeError
+from depthkit.images import SUFFIXES
 from depthkit.shards import Reject
-from depthkit.shards.images import PICTURES
 from depthkit.types import Sample, Views
 
 _BEHIND = ".mpo"
-_STEREO = (*PICTURES, ".jps", ".pns", _BEHIND)
+_STEREO = (*SUFFIXES, ".jps", ".pns", _BEHIND)
 _LOOKED_AT = 16  # pictures from which the layout is known
 
 

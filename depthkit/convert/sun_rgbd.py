@@ -26,8 +26,8 @@ from depthkit.convert.records.frames import (
     wrong_layout,
 )
 from depthkit.convert.records.matlab import read_mat
+from depthkit.images import is_image_name
 from depthkit.shards import Reject
-from depthkit.shards.images import PICTURES
 from depthkit.shards.label import DepthFormat
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
@@ -69,7 +69,7 @@ def frames(root: str | Path, split: str = "test", *, depth: Depth | str = Depth.
     rejects: list[Reject] = []
     for folder in _folders(root, f"all{split}"):
         pictures, labels = names_in(root / folder / "image"), names_in(root / folder / depth)
-        images = [name for name in pictures if name.lower().endswith(PICTURES)]
+        images = [name for name in pictures if is_image_name(name)]
         if not images or not labels:
             rejects.append(Reject(folder, f"there is no {'image' if not images else depth} in it"))
             continue

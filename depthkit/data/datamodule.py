@@ -1,12 +1,9 @@
 """Shards into Lightning: training batches mixed from several datasets, evaluation one dataset at a time."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
@@ -18,11 +15,10 @@ from depthkit.data.stream.loader import Dataset, Loader, Stream
 from depthkit.data.stream.mixing import EqualParts, Mixing
 from depthkit.data.stream.plan import Plan, check_shards, evaluation_rows, training_rows
 from depthkit.data.transforms import Compose, HorizontalFlip, RandomResizedCrop, Transform
-from depthkit.errors import RecipeError, ShardError
+from depthkit.errors import DepthKitError, RecipeError
+from depthkit.images import image_files, read_image
 from depthkit.shards import ShardIndex
 from depthkit.types import Ambiguity, Batch, LabelKind, Sample
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True)
@@ -181,7 +177,7 @@ class DepthDataModule(LightningDataModule):
         return [self._evaluation_loader(source) for source in self.test_sources]
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Image files one by one, in their own size; the key of a row is its path."""
+        """Load image files one by one, in their own size; the key of a row is its path."""
         files = ImageFiles(self.predict_sources)
         return DataLoader(files, batch_size=None, num_workers=self.num_workers, multiprocessing_context=self._context)
 
@@ -225,42 +221,31 @@ class DepthDataModule(LightningDataModule):
 
 
 class ImageFiles(TorchDataset[Batch]):
-    """Images to predict, each a batch of one; an unreadable one is a row that is not ``real``, named in ``broken``.
+    """Read images to predict, each a batch of one; an unreadable one is a row that is not ``real``, named in ``broken``.
 
     Args:
         sources: files, and folders that are searched for images.
+
+    Raises:
+        RecipeError: there is none.
     """
 
     def __init__(self, sources: Sequence[str]) -> None:
-        self.files = [file for source in sources for file in self._files(Path(source))]
+        self.sources = tuple(sources)
+        self.files = image_files(sources, error=RecipeError)
         if not self.files:
-            raise RecipeError(
-                f"no images to predict in data.predict_sources {list(sources)}. Give image files or folders of them."
-            )
+            raise RecipeError("expected images to predict; data.predict_sources is empty. Give image files or folders of them.")
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Batch:
-        image = cv2.imread(str(self.files[index]), cv2.IMREAD_COLOR_RGB)
         key = str(self.files[index])
-        if image is None:  # a row that is not real stands for it, so that ranks stay in step
+        try:
+            return finished(collate([Sample(key=key, image=read_image(key))], [0]))
+        except DepthKitError as error:  # a row that is not real stands for it, so that ranks stay in step
             batch = finished(collate([Sample(key=key, image=np.zeros((32, 32, 3), np.uint8))], [0]))
-            return replace(batch, real=torch.zeros_like(batch.real), broken=(f"{key} cannot be decoded.",))
-        return finished(collate([Sample(key=key, image=image)], [0]))
-
-    @property
-    def root(self) -> Path:
-        """The folder that all files lie under."""
-        return Path(os.path.commonpath([file.resolve().parent for file in self.files]))
-
-    @staticmethod
-    def _files(source: Path) -> list[Path]:
-        if source.is_dir():
-            return sorted(file for file in source.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-        if not source.exists():
-            raise ShardError(f"expected an image or a folder at {source}; there is nothing. Check data.predict_sources.")
-        return [source]
+            return replace(batch, real=torch.zeros_like(batch.real), broken=(str(error),))
 
 
 def _size(size: Sequence[int]) -> tuple[int, int]:

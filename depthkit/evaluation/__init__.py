@@ -31,9 +31,9 @@ from depthkit.evaluation.protocol import Comparison, Protocol, kinds
 from depthkit.evaluation.protocols.registry import PROTOCOLS, find_protocol
 from depthkit.evaluation.render import batch_strip, colourise, picture_strip
 from depthkit.evaluation.report import Report, table_of
-from depthkit.evaluation.resize import InputResize, OutputResize
 from depthkit.evaluation.roundtrip import RoundTrip, vae_roundtrip
 from depthkit.evaluation.scores import ProtocolMetrics
+from depthkit.resize import InputResize, OutputResize
 
 __all__ = [
     "BORDER_NYU",

@@ -16,8 +16,8 @@ from depthkit.errors import LabelError
 from depthkit.evaluation.evaluate import batches, evaluate
 from depthkit.evaluation.protocol import Protocol
 from depthkit.evaluation.report import Report
-from depthkit.evaluation.resize import interpolate
 from depthkit.representation import check_convertible, convert_label
+from depthkit.resize import interpolate
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation, Sample
 
 Statistic = Literal["median", "least_squares"]

@@ -12,12 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from depthkit.data.stream.collate import collate, finished
-from depthkit.errors import LabelError, RecipeError, ShapeError
+from depthkit.errors import RecipeError, ShapeError
 from depthkit.evaluation.protocol import Protocol
 from depthkit.evaluation.render import colourise, shown
 from depthkit.evaluation.report import Report
 from depthkit.evaluation.scores import COUNTS, ProtocolMetrics
-from depthkit.types import REPRESENTATIONS, Ambiguity, Batch, Representation, Sample
+from depthkit.resize import as_maps, multiple_of, representation_of, resize_space_of
+from depthkit.types import Ambiguity, Batch, Representation, Sample
 
 Predict = Callable[[Tensor], Any]
 """RGB in [0, 1], float32 ``(1, 3, H, W)``, to a map: tensor or array ``(1, 1, h, w)``, ``(1, h, w)`` or ``(h, w)``."""
@@ -54,7 +55,8 @@ def evaluate(
 
     Raises:
         LabelError: the representation is unknown, or protocol, labels and prediction do not fit each other.
-        RecipeError: one scale for the set, and samples that can be read only once or give no scale.
+        RecipeError: one scale for the set, and samples that can be read only once or give no scale; or a predictor, which
+            resizes images itself, instead of its network.
         PredictionError: a prediction is not finite, or not positive where depth and disparity convert.
         ShapeError: a prediction is not one map per image, or there are no samples.
 
@@ -67,10 +69,15 @@ def evaluate(
         >>> report.summary["abs_rel"] < 1e-5, report.summary["delta1"]
         (True, 1.0)
     """
-    representation = _representation(predict, representation)
+    if not isinstance(predict, nn.Module) and isinstance(getattr(predict, "model", None), nn.Module):
+        raise RecipeError(
+            f"expected a network, or a function of images at the protocol's size; got {type(predict).__name__}, which resizes "
+            "them itself. Pass its .model, with representation= and ambiguity= if that does not state them."
+        )
+    representation = representation_of(predict, representation)
     ambiguity = getattr(predict, "ambiguity", None) if ambiguity is None else ambiguity
     protocol.check_prediction(representation, ambiguity)
-    multiple = int(getattr(predict, "size_multiple", 1) if size_multiple is None else size_multiple)
+    multiple, space = multiple_of(predict) if size_multiple is None else size_multiple, resize_space_of(predict)
     place = torch.device(device) if device is not None else _device_of(predict)
     kept, rows, scale = _Kept(pictures), [], None
 
@@ -78,7 +85,8 @@ def evaluate(
         for batch in batches(_progress(samples, title, progress), coarse_labels=protocol.coarse_labels):
             batch = batch.to(place)
             image = protocol.resize_input(batch.image, multiple)
-            metrics.update(_as_maps(predict(image), batch.keys, place), representation, batch)
+            maps = as_maps(predict(image), len(batch), batch.keys[0]).to(place)
+            metrics.update(maps, representation, batch, resize_space=space)
             yield batch, f"{image.shape[-2]}x{image.shape[-1]}"
 
     with torch.inference_mode(), _evaluation_mode(predict):
@@ -126,13 +134,18 @@ def batches(samples: Iterable[Sample | Batch], *, coarse_labels: bool = False) -
     """Samples as batches of one, at the size they have, and batches without the rows that only pad them.
 
     Raises:
-        ShapeError: image and label differ in size, and labels may not be coarse.
+        ShapeError: an image is not RGB; or image and label differ in size, and labels may not be coarse.
     """
     for item in samples:
         if isinstance(item, Batch):
             if item.real.any():
                 yield item if item.real.all() else item.rows(item.real)
             continue
+        if item.image.ndim != 3 or item.image.shape[-1] != 3 or not item.image.size:
+            raise ShapeError(
+                f"{item.key}: expected an RGB image (H, W, 3) with pixels; got one of shape {item.image.shape}. "
+                "Repeat a grey one: np.repeat(image[..., None], 3, 2)."
+            )
         if coarse_labels and item.label is not None and item.valid is not None:
             batch = finished(collate([item.replace(label=None, valid=None, sky=None)], [0]))
             target, valid = (torch.from_numpy(np.ascontiguousarray(x))[None, None] for x in (item.label, item.valid))
@@ -144,16 +157,6 @@ def batches(samples: Iterable[Sample | Batch], *, coarse_labels: bool = False) -
                 "Scale the image to the label, never the label."
             )
         yield finished(collate([item], [0]))
-
-
-def _representation(predict: Predict, given: Representation | None) -> Representation:
-    found = getattr(predict, "representation", None) if given is None else given
-    if found not in REPRESENTATIONS:
-        raise LabelError(
-            f"expected the representation of the predictions, one of {', '.join(REPRESENTATIONS)}; got {found!r}. "
-            "Pass representation=Representation.DISPARITY, say, or give the model an attribute of that name."
-        )
-    return Representation(found)
 
 
 def _device_of(predict: Predict) -> torch.device:
@@ -175,21 +178,6 @@ def _evaluation_mode(predict: Predict) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _as_maps(output: Any, keys: tuple[str, ...], device: torch.device) -> Tensor:
-    """What a model returned as float32 ``(B, 1, h, w)``."""
-    x = (output if isinstance(output, Tensor) else torch.as_tensor(np.asarray(output))).to(device).float()
-    if len(keys) == 1 and x.ndim == 2:
-        x = x[None, None]
-    elif x.ndim == 3:
-        x = x[:, None]
-    if x.ndim != 4 or x.shape[:2] != (len(keys), 1):
-        raise ShapeError(
-            f"{keys[0]}: expected a prediction of shape ({len(keys)}, 1, h, w), ({len(keys)}, h, w) or, for one image, (h, w); "
-            f"got {tuple(np.shape(output))}. Return one map per image."
-        )
-    return x
 
 
 def _rows(metrics: ProtocolMetrics, keys: tuple[str, ...], size: str) -> list[dict[str, Any]]:

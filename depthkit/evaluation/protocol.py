@@ -12,11 +12,11 @@ from depthkit.alignment import apply_scale_shift
 from depthkit.checks import check_map, check_valid
 from depthkit.errors import LabelError, PredictionError, RecipeError
 from depthkit.evaluation.crops import FULL, Crop
-from depthkit.evaluation.resize import InputResize, OutputResize
 from depthkit.masked import masked_count, per_image
 from depthkit.metrics import Alignment, Formula
 from depthkit.precision import in_float32
 from depthkit.representation import check_convertible, convert, convert_label, convert_rows
+from depthkit.resize import InputResize, OutputResize, check_finite
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation
 
 Step = Literal["resize", "mask", "crop", "align", "clamp"]
@@ -71,7 +71,7 @@ class Protocol:
         crop: rectangle that is scored.
         shown: rectangle of the image that the network sees; the rest of the image has no prediction and is not scored.
         input: how what is shown is resized for the network.
-        output: how the prediction is resized to the label.
+        output: how the prediction is resized to the label; in the model's ``resize_space`` unless it states a space.
         order: order of the operations, each of ``STEPS`` once. A fit sees the pixels and values that the steps before it left.
         reduction: ``"image"``: mean over images of per-image values; ``"pixel"``: pixels of all images pooled.
         coarse_labels: labels may have fewer pixels than their images; else both must be of one size.
@@ -183,6 +183,7 @@ class Protocol:
         *,
         kind: LabelKind,
         scale: float | None = None,
+        resize_space: Representation | None = None,
     ) -> dict[str, Tensor]:
         """Every metric of each image, and what became of it.
 
@@ -193,6 +194,7 @@ class Protocol:
             valid: bool, ``(B, 1, H, W)``.
             kind: what the label leaves undetermined and what its numbers are.
             scale: of the whole set, for ``scale_of="set"``; None for every other protocol.
+            resize_space: in which the model wants its predictions resized, where ``output`` states no space.
 
         Returns:
             The values by the names of ``metrics``, float64 ``(B,)``, NaN in an image left out; ``scale``, the factor that fits
@@ -210,20 +212,28 @@ class Protocol:
         check_valid(valid, target)
         target, valid = convert_label(target, valid, kind.representation, self.space)
         pairs = torch.zeros(len(pred), 0, 5, dtype=torch.int64)
-        comparison = self._compare(pred, representation, target, valid, pairs, scale)
+        comparison = self._compare(pred, representation, target, valid, pairs, scale, resize_space)
         sums = self.sums(comparison)
         values = {name: self.metrics[name].value(*parts) for name, parts in sums.items()}
         found = {"scale": comparison.scale, "left_out": ~_scored(sums), "degenerate": comparison.degenerate}
         return values | found
 
-    def compare(self, pred: Tensor, representation: Representation, batch: Batch, *, scale: float | None = None) -> Comparison:
-        """Prediction ``(B, 1, h, w)`` and label of every row of a batch, after all steps; ``scale`` and errors as ``score``."""
+    def compare(
+        self,
+        pred: Tensor,
+        representation: Representation,
+        batch: Batch,
+        *,
+        scale: float | None = None,
+        resize_space: Representation | None = None,
+    ) -> Comparison:
+        """Take prediction ``(B, 1, h, w)`` and label of each row of a batch through all steps; options, errors as ``score``."""
         self.check_scale(scale)
         codes = zip(batch.keys, batch.ambiguity.tolist(), batch.representation.tolist(), strict=True)
         for key, ambiguity, stored in codes:
             self.check_label(LabelKind(AMBIGUITIES[ambiguity], REPRESENTATIONS[stored]), key)
         target, valid = convert_rows(batch.target, batch.valid, batch.representation, self.space)
-        return self._compare(pred, representation, target, valid, batch.pairs, scale)
+        return self._compare(pred, representation, target, valid, batch.pairs, scale, resize_space)
 
     def sums(self, comparison: Comparison) -> dict[str, tuple[Tensor, Tensor]]:
         """The additive sums and the count of each metric, as ``depthkit.metrics.Formula.sums``."""
@@ -269,21 +279,17 @@ class Protocol:
         valid: Tensor,
         pairs: Tensor,
         scale_of_set: float | None,
+        resize_space: Representation | None,
     ) -> Comparison:
         check_map("pred", pred)
-        if not pred.isfinite().all():
-            bad = int((~pred.isfinite()).sum())
-            raise PredictionError(
-                f"expected a finite prediction; got NaN or infinity in {bad} of {pred.numel()} pixels. "
-                "It is not repaired: find out why the network overflows (half precision?) before scoring it."
-            )
+        check_finite(pred)
         x, space = pred, Representation(representation)
         degenerate = torch.zeros(len(pred), dtype=torch.bool, device=pred.device)
         scale = torch.ones(len(pred), dtype=torch.float64, device=pred.device)
         for step in self.order if not self.ordinal else ("resize",):
             if step == "resize":
                 x, space = _express(x, space, self.output.space or space, None), self.output.space or space
-                x, shown = self._place(x, target.shape[-2], target.shape[-1])
+                x, shown = self._place(x, target.shape[-2], target.shape[-1], space, resize_space)
                 valid = valid & shown
             elif step == "mask":
                 low, high = self._bounds(self.space, *self.label_range)
@@ -301,10 +307,12 @@ class Protocol:
         degenerate = degenerate & (masked_count(valid) > 0)
         return Comparison(_express(x, space, self.space, valid), target, valid, pairs, degenerate, scale)
 
-    def _place(self, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    def _place(
+        self, x: Tensor, height: int, width: int, space: Representation, resize_space: Representation | None
+    ) -> tuple[Tensor, Tensor]:
         """The prediction at the label's size, its border repeated over what was not shown, and what was, bool ``(H, W)``."""
         top, bottom, left, right = self.shown.box(height, width)
-        x = self.output(x, (bottom - top, right - left))
+        x = self.output(x, (bottom - top, right - left), space, resize_space)
         if (bottom - top, right - left) != (height, width):
             x = F.pad(x, (left, width - right, top, height - bottom), mode="replicate")
         return x, self.shown.mask(height, width, device=x.device)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from depthkit.errors import ShapeError
-from depthkit.evaluation.resize import interpolate
 from depthkit.representation import convert
+from depthkit.resize import interpolate
 from depthkit.types import REPRESENTATIONS, Batch, Representation
 
 GREY = 128

@@ -54,13 +54,16 @@ class ProtocolMetrics(Metric):
         for count in COUNTS:
             self.add_state(count, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, pred: Tensor, representation: Representation, batch: Batch) -> None:
+    def update(
+        self, pred: Tensor, representation: Representation, batch: Batch, *, resize_space: Representation | None = None
+    ) -> None:
         """Score one batch; rows that only pad an evaluation (``batch.real``) count for nothing.
 
         Args:
             pred: predictions in ``representation``, ``(B, 1, h, w)``, at network resolution.
             representation: what their numbers are.
             batch: the labels.
+            resize_space: in which the model wants its predictions resized, where the protocol says nothing of it.
 
         Raises:
             LabelError: the protocol does not score such labels.
@@ -69,7 +72,8 @@ class ProtocolMetrics(Metric):
         """
         if len(pred) != len(batch):
             raise ShapeError(f"expected one prediction per row of the batch, {len(batch)}; got {len(pred)}.")
-        self.last = self.protocol.compare(pred[batch.real], representation, batch.rows(batch.real), scale=self.scale)
+        real = batch.rows(batch.real)
+        self.last = self.protocol.compare(pred[batch.real], representation, real, scale=self.scale, resize_space=resize_space)
         self.last_values = {}
         for name, (sums, count) in self.protocol.sums(self.last).items():
             formula, scored = self.protocol.metrics[name], count > 0

@@ -1,9 +1,9 @@
 """Predict depth on any image with a trained model, and write, read and lift what it predicts."""
 
+from depthkit.images import find_images, read_image
 from depthkit.inference.clouds import write_point_cloud
 from depthkit.inference.diffusion import DiffusionDepth, diffuse
 from depthkit.inference.export import export_program
-from depthkit.inference.images import find_images, read_image
 from depthkit.inference.prediction import Prediction, load_prediction
 from depthkit.inference.predictor import DepthPredictor
 from depthkit.models import read_checkpoint

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from depthkit.checks import check_image
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.models import LatentDiffusionDepth, Sampling
+from depthkit.resize import OutputResize, interpolate
 
 
 class DiffusionDepth(NamedTuple):
@@ -70,7 +71,7 @@ def diffuse(
     height, width = _processed(image, model.processing_size if processing_size is None else processing_size)
     seen = image
     if (height, width) != tuple(image.shape[-2:]):
-        seen = F.interpolate(image, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
+        seen = interpolate(image, (height, width), "bilinear", antialias=True).clamp(0, 1)
     factor = model.size_multiple
     seen = F.pad(seen, (0, -width % factor, 0, -height % factor), mode="replicate")
     cells = (model.vae.config.latent_channels, seen.shape[-2] // factor, seen.shape[-1] // factor)
@@ -81,7 +82,7 @@ def diffuse(
     stop = batch_size or len(encoded)
     maps = torch.cat([model.members(encoded[i : i + stop], start[i : i + stop], steps=sampling.steps) for i in each])
     maps = maps.view(len(image), members, *maps.shape[2:])[..., :height, :width]
-    y, spread = (_resized(x, image) for x in sampling.reduce(maps))
+    y, spread = (OutputResize()(x, (image.shape[-2], image.shape[-1])) for x in sampling.reduce(maps))
     return DiffusionDepth(model.codec.decode(y), model.codec.relative_spread(spread, y), y)
 
 
@@ -124,8 +125,3 @@ def _start(
     if generator is not None:
         return torch.randn(shape, generator=generator, device=generator.device)
     return sampling.latents(shape[1:]).expand(shape)
-
-
-def _resized(x: Tensor, image: Tensor) -> Tensor:
-    size = image.shape[-2:]
-    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear")

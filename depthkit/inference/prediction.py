@@ -11,14 +11,14 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from depthkit.errors import GeometryError, LabelError, PredictionError, ShapeError
-from depthkit.evaluation.render import colourise, png
+from depthkit.evaluation.render import colourise
 from depthkit.geometry import depth_to_points
+from depthkit.images import PREDICTION_KEY
 from depthkit.inference.clouds import across_edges, write_point_cloud
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Representation
 
 _LEVELS = 2**16 - 1
-_KEY = "depthkit"  # of the text in a PNG, and the suffix of the file beside an .npy
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Prediction:
             step = (high - low) / _LEVELS
             codes = np.zeros(self.map.shape) if step == 0 else (self.map.astype(np.float64) - low) / step
             text = PngImagePlugin.PngInfo()
-            text.add_text(_KEY, json.dumps({**facts, "value": "low + step * code", "low": low, "step": step}))
+            text.add_text(PREDICTION_KEY, json.dumps({**facts, "value": "low + step * code", "low": low, "step": step}))
             Image.fromarray(codes.round().astype(np.uint16)).save(path, pnginfo=text)
         elif suffix == ".npy":
             np.save(path, self.map.astype(np.float32), allow_pickle=False)
@@ -85,10 +85,12 @@ class Prediction:
         return path
 
     def save_colour(self, path: str | Path) -> Path:
-        """Write the coloured picture as PNG."""
+        """Write the coloured picture as PNG, marked as a picture of a prediction."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(self.colour()))
+        text = PngImagePlugin.PngInfo()
+        text.add_text(PREDICTION_KEY, json.dumps({"picture": str(self.representation)}))
+        Image.fromarray(self.colour()).save(path, format="png", pnginfo=text)
         return path
 
     def depth(self, *, scale: float = 1.0, shift: float | None = None) -> np.ndarray:
@@ -182,7 +184,7 @@ def load_prediction(path: str | Path) -> Prediction:
             values = np.load(path, allow_pickle=False)
         else:
             with Image.open(path) as file:
-                facts = json.loads(getattr(file, "text", {})[_KEY])
+                facts = json.loads(getattr(file, "text", {})[PREDICTION_KEY])
                 values = (facts["low"] + facts["step"] * np.asarray(file, np.float64)).astype(np.float32)
         return Prediction(values, Representation(facts["representation"]), Ambiguity(facts["ambiguity"]), name=facts["name"])
     except (OSError, KeyError, ValueError, TypeError) as error:
@@ -193,4 +195,4 @@ def load_prediction(path: str | Path) -> Prediction:
 
 
 def _facts_file(path: Path) -> Path:
-    return path.with_suffix(f".{_KEY}.json")
+    return path.with_suffix(f".{PREDICTION_KEY}.json")

@@ -1,26 +1,35 @@
 """From any image to its map, at the image's own size."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.progress import track
 from torch import Tensor, nn
 
 from depthkit.checks import check_device
-from depthkit.errors import DepthKitError, LabelError, PredictionError, ShapeError
-from depthkit.evaluation import InputResize
-from depthkit.evaluation.resize import interpolate
-from depthkit.inference.images import as_image, find_images, read_image
+from depthkit.errors import DepthKitError, ShapeError
+from depthkit.images import as_image, find_images, read_image
+from depthkit.inference.outputs import COLOUR, OutputNames
 from depthkit.inference.prediction import Prediction
 from depthkit.models import FlipAverage, LatentDiffusionDepth, read_checkpoint
-from depthkit.representation import convert
-from depthkit.types import REPRESENTATIONS, Ambiguity, Representation
+from depthkit.resize import (
+    InputResize,
+    OutputResize,
+    check_finite,
+    input_rule_of,
+    multiple_of,
+    network_map,
+    output_rule_of,
+    representation_of,
+    resized_map,
+)
+from depthkit.types import Ambiguity, Representation
 
-Source = str | Path | np.ndarray | Tensor
+Source = str | Path | Image.Image | np.ndarray | Tensor
 Precision = Literal["32", "bf16", "16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 
@@ -45,8 +54,9 @@ class DepthPredictor:
         model: network; called on float RGB in [0, 1], ``(B, 3, h, w)``, and returning ``(B, 1, h', w')``.
         ambiguity: what its predictions leave undetermined; a disparity up to scale and shift has no depth.
         representation: what its numbers are; default ``model.representation``.
-        resize: size at which the network sees an image; default: ``model.processing_size`` [px] along the longer side if the
-            network has one, else about ``384 x 384`` pixels in the image's aspect.
+        input_rule: size at which the network sees an image; default ``depthkit.resize.input_rule_of(model)``: the network's
+            own ``input_rule`` or ``processing_size``, else about ``384 x 384`` pixels in the image's aspect.
+        output_rule: how its map is brought to the image's size; default the network's own ``output_rule``, else bilinear.
         device: where it runs; default where the model is.
         precision: of the network: ``"32"``, or autocast to ``"bf16"`` or ``"16"``; maps are float32 in any case.
 
@@ -69,16 +79,12 @@ class DepthPredictor:
         *,
         ambiguity: Ambiguity,
         representation: Representation | None = None,
-        resize: InputResize | None = None,
+        input_rule: InputResize | None = None,
+        output_rule: OutputResize | None = None,
         device: torch.device | str | None = None,
         precision: Precision = "32",
     ):
-        found = getattr(model, "representation", None) if representation is None else representation
-        if found not in REPRESENTATIONS:
-            raise LabelError(
-                f"expected the representation of the model's output, one of {', '.join(REPRESENTATIONS)}; got {found!r}. "
-                "Pass representation=."
-            )
+        found = representation_of(model, representation)
         if precision not in ("32", *_AUTOCAST):
             raise ShapeError(f"expected precision '32', 'bf16' or '16'; got {precision!r}.")
         own = next((x.device for x in (*model.parameters(), *model.buffers())), torch.device("cpu"))
@@ -86,8 +92,8 @@ class DepthPredictor:
         self.model = model.to(self.device).eval()
         if self.device.type == "cpu" and isinstance(model, LatentDiffusionDepth):
             self.model.to(memory_format=torch.channels_last)  # a tenth faster; on CUDA group norms would undo it
-        self.representation, self.ambiguity = Representation(found), Ambiguity(ambiguity)
-        self.resize = resize or own_resize(model)
+        self.representation, self.ambiguity = found, Ambiguity(ambiguity)
+        self.input_rule, self.output_rule = input_rule or input_rule_of(model), output_rule or output_rule_of(model)
         self.precision = precision
 
     @classmethod
@@ -96,7 +102,8 @@ class DepthPredictor:
         path: str | Path,
         *,
         allow: Sequence[str] = (),
-        resize: InputResize | None = None,
+        input_rule: InputResize | None = None,
+        output_rule: OutputResize | None = None,
         device: torch.device | str | None = None,
         precision: Precision = "32",
         flip: bool = False,
@@ -106,7 +113,9 @@ class DepthPredictor:
         Args:
             path: the ``.ckpt`` file, or the folder, see ``depthkit.models.latent_diffusion``.
             allow: further names that may be imported to build the network, see ``read_checkpoint``.
-            resize: default: as many pixels as the training images had, in the image's own aspect; for a folder what it says.
+            input_rule: default: the network's own, else as many pixels as the training images had, in the image's own aspect;
+                for a folder what it says.
+            output_rule: default: the network's own, else bilinear.
             device: default the CPU.
             precision: of the network.
             flip: also predict the mirror image and average, see ``depthkit.models.FlipAverage``.
@@ -115,10 +124,9 @@ class DepthPredictor:
             CheckpointError: the file is missing, unreadable, or does not fit the network it describes.
         """
         model, ambiguity, size = read_checkpoint(path, allow=allow)
-        if resize is None and size is not None:
-            resize = InputResize((size[0] * size[1]) ** 0.5, "area", antialias=True)
+        rules = {"input_rule": input_rule or input_rule_of(model, size), "output_rule": output_rule or output_rule_of(model)}
         model = FlipAverage(model) if flip else model
-        return cls(model, ambiguity=ambiguity, resize=resize, device=device, precision=precision)
+        return cls(model, ambiguity=ambiguity, device=device, precision=precision, **rules)  # type: ignore[arg-type]
 
     def __call__(
         self, source: Source | Sequence[Source], *, batch_size: int = 1, progress: bool = True
@@ -126,8 +134,8 @@ class DepthPredictor:
         """Predict one image, or a list of them.
 
         Args:
-            source: an image file, array ``(H, W, 3)`` or tensor ``(3, H, W)`` (uint8, or floating point in [0, 1]); or a list
-                of such; or a folder, which stands for the images in it.
+            source: an image file, image of Pillow, array ``(H, W, 3)`` or tensor ``(3, H, W)`` (uint8, or floating point in
+                [0, 1]); or a list of such; or a folder, which stands for the images in it.
             batch_size: neighbours whose network size is equal run together, up to this many.
             progress: show a progress bar for lists and folders.
 
@@ -188,8 +196,11 @@ class DepthPredictor:
     ) -> Written:
         """Predict files and write each map, and a coloured picture of it, under the name of its image.
 
+        ``photo.jpg`` becomes ``photo.jpg.png`` and ``photo.jpg.colour.png``, see ``OutputNames``; what an earlier call wrote
+        into the folder is not predicted.
+
         Args:
-            source: an image file, a folder, or a list of files. A folder's inner folders are kept.
+            source: an image file, a folder, or a list of such. Inner folders are kept.
             out: folder to write to.
             suffix: of the maps, see ``Prediction.save``.
             colour: also write ``<name>.colour.png``.
@@ -198,67 +209,41 @@ class DepthPredictor:
 
         Returns:
             The files written, and the sentence about each file that could not be read; the others are not held up by it.
+
+        Raises:
+            ShapeError: there is no image.
+            RecipeError: a result would overwrite an image or another result.
         """
-        root = Path(source) if isinstance(source, str | Path) else None
-        files = find_images(root) if root and root.is_dir() else [root] if root else [Path(file) for file in source]  # type: ignore[union-attr]
-        base = root if root and root.is_dir() else None
-        names = {file: (file.relative_to(base) if base else Path(file.name)) for file in files}
-        taken = Counter(name.with_suffix("") for name in names.values())
+        sources = [source] if isinstance(source, str | Path) else source
+        names = OutputNames(sources, out, (suffix, COLOUR) if colour else (suffix,))
         written: list[Path] = []
         broken: dict[Path, str] = {}
         stream = self.stream(
-            track(files, "predicting", disable=not progress),
+            track(names.files, "predicting", disable=not progress),
             batch_size=batch_size,
             on_error=lambda file, error: broken.update({Path(str(file)): str(error)}),
         )
         for prediction in stream:
-            name = names[Path(prediction.name)]
-            stem = Path(out) / (name.with_suffix("") if taken[name.with_suffix("")] == 1 else name)
-            written.append(prediction.save(stem.with_name(stem.name + suffix)))
+            written.append(prediction.save(names(prediction.name, suffix)))
             if colour:
-                written.append(prediction.save_colour(stem.with_name(stem.name + ".colour.png")))
+                written.append(prediction.save_colour(names(prediction.name, COLOUR)))
         return Written(written, broken)
 
     def _load(self, source: Source) -> _Loaded:
         name = str(source) if isinstance(source, str | Path) else "image"
         image = as_image(read_image(source) if isinstance(source, str | Path) else source)
-        multiple = int(getattr(self.model, "size_multiple", 1))
-        return _Loaded(name, image, self.resize.size(image.shape[-2], image.shape[-1], multiple))
+        return _Loaded(name, image, self.input_rule.size(image.shape[-2], image.shape[-1], multiple_of(self.model)))
 
     @torch.inference_mode()
     def _predict(self, batch: Sequence[_Loaded]) -> Iterator[Prediction]:
-        multiple = int(getattr(self.model, "size_multiple", 1))
-        images = torch.cat([self.resize(x.image.to(self.device), multiple) for x in batch])
+        images = torch.cat([self.input_rule(x.image.to(self.device), multiple_of(self.model)) for x in batch])
         dtype = _AUTOCAST.get(self.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            maps, spreads = _maps_of(self.model, images)
-        if maps.shape[:2] != (len(batch), 1):
-            raise ShapeError(f"expected the model to return ({len(batch)}, 1, h, w); got {tuple(maps.shape)}.")
-        for loaded, depth_map, spread in zip(batch, maps, spreads, strict=True):
-            if not depth_map.isfinite().all():
-                raise PredictionError(
-                    f"{loaded.name}: expected a finite prediction; the network returned NaN or infinity. "
-                    "With precision '16' or 'bf16' it may have overflowed: try '32'."
-                )
-            size, own = (loaded.image.shape[-2], loaded.image.shape[-1]), self.representation
-            space = getattr(self.model, "resize_space", own)
-            full = convert(interpolate(convert(depth_map[None], own, space), size, "bilinear"), space, own)
+            maps, spreads = network_map(self.model, images)
+        for row, loaded in enumerate(batch):
+            own, size = self.representation, (loaded.image.shape[-2], loaded.image.shape[-1])
+            full = resized_map(maps[row : row + 1], size, self.model, self.output_rule, representation=own)
+            check_finite(full, loaded.name)
             picture = (loaded.image[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-            uncertainty = None if spread is None else interpolate(spread[None], size, "bilinear")[0, 0].cpu().numpy()
-            yield Prediction(full[0, 0].cpu().numpy(), own, self.ambiguity, picture, name=loaded.name, uncertainty=uncertainty)
-
-
-def own_resize(model: nn.Module) -> InputResize:
-    """The size at which a network sees images unless told otherwise, see ``DepthPredictor``."""
-    side = getattr(model, "processing_size", None)
-    if side is None:
-        return InputResize(384, "area", antialias=True)
-    multiple = int(getattr(model, "size_multiple", 1))
-    return InputResize(side or 1, "upper_bound" if side else "native", multiple, "bilinear", antialias=True)
-
-
-def _maps_of(model: nn.Module, images: Tensor) -> tuple[Tensor, Sequence[Tensor | None]]:
-    """The maps, and how uncertain each is if the model is an ensemble."""
-    if isinstance(model, LatentDiffusionDepth) and model.sampling.members > 1:
-        return model.with_uncertainty(images)  # type: ignore[return-value]
-    return model(images).float(), [None] * len(images)
+            spread = None if spreads is None else OutputResize()(spreads[row : row + 1], size)[0, 0].cpu().numpy()
+            yield Prediction(full[0, 0].cpu().numpy(), own, self.ambiguity, picture, name=loaded.name, uncertainty=spread)

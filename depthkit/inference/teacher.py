@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from depthkit.errors import CheckpointError, LabelError
-from depthkit.evaluation import InputResize
-from depthkit.inference.predictor import own_resize
 from depthkit.models import read_checkpoint
 from depthkit.models.weights.transformers_hub import Output, TransformersDepth, load_depth
+from depthkit.resize import InputResize, input_rule_of, multiple_of, output_rule_of, resize_space_of
 from depthkit.types import Ambiguity, LabelKind, Representation
 
 _PREFIX = "transformers:"
@@ -38,7 +37,13 @@ class Teacher:
     @property
     def multiple(self) -> int:
         """What both sides of its input must be a multiple of [px]."""
-        return int(getattr(self.model, "size_multiple", 1))
+        return multiple_of(self.model)
+
+    @property
+    def output(self) -> str:
+        """How its maps are brought to the size of their images, in words."""
+        rule = output_rule_of(self.model)
+        return str(replace(rule, space=rule.space or resize_space_of(self.model) or self.kind.representation))
 
     def facts(self) -> dict[str, Any]:
         """For a manifest: name, SHA-256 of the weights, input and output."""
@@ -86,8 +91,7 @@ def load_teacher(
     own = "depth" if kind.representation in (Representation.DEPTH, Representation.LOG_DEPTH) else "disparity"
     if output is not None and output != own:
         raise LabelError(f"expected --output {own}, as the checkpoint {text} predicts {kind}; got {output}. Leave it out.")
-    trained = InputResize((size[0] * size[1]) ** 0.5, "area", antialias=True) if size else own_resize(network)
-    return Teacher(Path(text).name, network, kind, area or trained)
+    return Teacher(Path(text).name, network, kind, area or input_rule_of(network, size))
 
 
 def _resize(model: TransformersDepth) -> InputResize:

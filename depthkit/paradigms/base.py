@@ -16,12 +16,12 @@ from torch.optim import Optimizer
 
 from depthkit.checks import first_line
 from depthkit.errors import CheckpointError, LabelError, RecipeError, TrainingError
-from depthkit.evaluation import PROTOCOLS, InputResize, OutputResize, Protocol, ProtocolMetrics, find_protocol
+from depthkit.evaluation import PROTOCOLS, Protocol, ProtocolMetrics, find_protocol
 from depthkit.models import DepthNet
 from depthkit.models.weights.facts import fresh_networks, read_run, write_facts
 from depthkit.models.weights.files import misfit, named_as
 from depthkit.paradigms.optim.schedules import Schedule
-from depthkit.representation import convert
+from depthkit.resize import input_rule_of, multiple_of, native_map, resize_space_of
 from depthkit.types import Ambiguity, Batch, LabelKind
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
@@ -196,8 +196,9 @@ class DepthModule(LightningModule):
         batch = batch.rows(batch.real)  # the other rows only keep ranks in step
         if not len(batch):
             return None
-        prediction = self(metrics.protocol.resize_input(batch.image, self.model.size_multiple))
-        metrics.update(prediction.float(), self.model.representation, batch)
+        prediction = self(metrics.protocol.resize_input(batch.image, multiple_of(self.model)))
+        own, space = self.model.representation, resize_space_of(self.model)
+        metrics.update(prediction.float(), own, batch, resize_space=space)
         return cast(Tensor, prediction)
 
     def on_validation_epoch_end(self) -> None:
@@ -217,17 +218,8 @@ class DepthModule(LightningModule):
             metrics.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Predict at the size of the source, ``(B, 1, H, W)``; the network sees about as many pixels as in training.
-
-        What it predicts is resized in ``model.resize_space`` if it has one, else as it is.
-        """
-        height, width = self.input_size or batch.image.shape[-2:]
-        resize = InputResize((height * width) ** 0.5, "area", antialias=True)
-        prediction = self(resize(batch.image, self.model.size_multiple)).float()
-        own = self.model.representation
-        space = getattr(self.model, "resize_space", own)
-        resized = OutputResize()(convert(prediction, own, space), (batch.image.shape[-2], batch.image.shape[-1]))
-        return convert(resized, space, own)
+        """Predict at the size of the source, ``(B, 1, H, W)``, as ``DepthPredictor`` predicts with the run's checkpoint."""
+        return native_map(self.model, batch.image, input_rule_of(self.model, self.input_size)).map
 
     def on_validation_start(self) -> None:
         """Validate with the weights that count; see ``LookaheadRAdam``."""

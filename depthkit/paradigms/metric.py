@@ -6,13 +6,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from depthkit.errors import LabelError, RecipeError
-from depthkit.evaluation import InputResize, OutputResize
 from depthkit.losses import SILogLoss
 from depthkit.models import DepthNet, ZoeDepthNet
 from depthkit.models.weights.facts import facts_in
 from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.terms.labels import check_states, has_label, labels, mean_over_images, readable
 from depthkit.representation import convert
+from depthkit.resize import InputResize, OutputResize, multiple_of, network_map, resized_map
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
 
@@ -105,8 +105,9 @@ class MetricModule(DepthModule):
         """The network's map of images ``(B, 3, H, W)``, float32 ``(B, 1, H, W)``, which it sees at ``network_size``."""
         if self.network_size is None:
             return self.model(image).float()
-        shown = InputResize(self.network_size, "stretch", 1, "bilinear")(image, self.model.size_multiple)
-        return OutputResize(align_corners=True)(self.model(shown).float(), (image.shape[-2], image.shape[-1]))
+        shown = InputResize(self.network_size, "stretch", 1, "bilinear")(image, multiple_of(self.model))
+        found, size = network_map(self.model, shown).map, (image.shape[-2], image.shape[-1])
+        return resized_map(found, size, self.model, OutputResize(align_corners=True))
 
     def per_image_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of each image, ``(B,)``, and which images have a label in range, bool ``(B,)``."""

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from depthkit.errors import LabelError, RecipeError
-from depthkit.evaluation import InputResize, OutputResize
 from depthkit.losses import FeatureAlignmentLoss, SSILoss
 from depthkit.models import DepthNet, read_checkpoint
 from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.terms.cutmix import CutMix
 from depthkit.paradigms.terms.labels import DENSE, check_affine, has_label, labels, mean_over_images, readable
 from depthkit.representation import convert_rows
+from depthkit.resize import InputResize, multiple_of, native_map
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation
 
 
@@ -198,9 +198,7 @@ class SemiSupervisedModule(DepthModule):
                 f"sample {batch.keys[int(rows[0])]!r} has no label and there is no teacher. "
                 "Give one, or shards written by `depthkit label`, or set unlabelled_weight to 0."
             )
-        size = batch.image.shape[-2], batch.image.shape[-1]
-        resize = InputResize(rule="native", multiple=getattr(teacher, "size_multiple", 1))
-        found = OutputResize()(teacher(resize(batch.image[rows])).float(), size)
+        found = native_map(teacher, batch.image[rows], InputResize(rule="native", multiple=multiple_of(teacher))).map
         code = torch.full_like(rows, REPRESENTATIONS.index(teacher.representation))
         found, exists = convert_rows(found, torch.ones_like(found, dtype=torch.bool), code, Representation.DISPARITY)
         target, valid = target.clone(), valid.clone()

@@ -12,8 +12,8 @@ import numpy as np
 
 from depthkit.convert.records.files import names_in, read_bytes, read_png16
 from depthkit.errors import DepthKitError, GeometryError, LabelError, RecipeError, ShapeError
+from depthkit.images import SUFFIXES, read_image
 from depthkit.shards.build import Reject
-from depthkit.shards.images import PICTURES, decode_image
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 UNLABELLED = LabelKind(Ambiguity.UNLABELLED, Representation.DEPTH)
@@ -79,8 +79,8 @@ def read_codes(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
 
 
 def read_picture(root: Path, name: str) -> np.ndarray:
-    """A JPEG, PNG or WebP file upright, uint8 RGB ``(H, W, 3)``."""
-    return decode_image(read_bytes(root / name), str(root / name), DepthKitError, upright=True)
+    """Read an image file upright, uint8 RGB ``(H, W, 3)``."""
+    return read_image(read_bytes(root / name), what=str(root / name), error=DepthKitError)
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def paired(
     there, found, alone = set(names_in(root / labels)), [], []
     for file in names_in(root / images):
         stem, ending = os.path.splitext(file)
-        label = name(stem) if ending.lower() in PICTURES else None
+        label = name(stem) if ending.lower() in SUFFIXES else None
         if label is None:
             continue
         frame = Frame(key_of(key, stem), f"{images}/{file}", f"{labels}/{label}")

@@ -12,8 +12,8 @@ import torch
 
 from depthkit.evaluation.crops import FULL, GARG, Crop
 from depthkit.evaluation.protocol import Protocol, kinds
-from depthkit.evaluation.resize import InputResize, OutputResize
 from depthkit.metrics import RMSE, AbsRel, Alignment, DeltaAccuracy, Formula, Log10, RMSELog, SILog, SqRel
+from depthkit.resize import InputResize, OutputResize
 from depthkit.types import Ambiguity, Representation
 
 _THREAD = "thread 174 of LiheYoung/Depth-Anything"

@@ -9,8 +9,8 @@ from typing import Any
 
 from depthkit.evaluation.crops import BORDER_NYU
 from depthkit.evaluation.protocol import Protocol, kinds
-from depthkit.evaluation.resize import InputResize, OutputResize
 from depthkit.metrics import WHDR, AbsRel, Alignment, DeltaError, Formula, Log10
+from depthkit.resize import InputResize, OutputResize
 from depthkit.types import Ambiguity, Representation
 
 UTS_FIT = Alignment("scale", "log_l1")

@@ -12,8 +12,8 @@ import torch
 
 from depthkit.evaluation.crops import EIGEN_KITTI_IN_KB, EIGEN_NYU, FULL, KB_CROP, Crop
 from depthkit.evaluation.protocol import Protocol, kinds
-from depthkit.evaluation.resize import InputResize, OutputResize
 from depthkit.metrics import IRMSE, RMSE, AbsRel, Alignment, DeltaAccuracy, Formula, Log10, RMSELog, SILog, SqRel
+from depthkit.resize import InputResize, OutputResize
 from depthkit.types import Ambiguity, Representation
 
 _PAPER = "Ke et al., Repurposing Diffusion-Based Image Generators for Monocular Depth Estimation, CVPR 2024"

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from depthkit.evaluation.protocol import Protocol, kinds
-from depthkit.evaluation.resize import InputResize
 from depthkit.metrics import WHDR, AbsRel, Alignment, DeltaError, Formula
+from depthkit.resize import InputResize
 from depthkit.types import Ambiguity, Representation
 
 DISPARITY_FIT = Alignment("scale_shift", "least_squares", space=Representation.DISPARITY)

@@ -10,8 +10,8 @@ from typing import Any
 
 from depthkit.evaluation.crops import CENTRE_MAKE3D, GARG, KB_CROP
 from depthkit.evaluation.protocol import Protocol, kinds
-from depthkit.evaluation.resize import InputResize, OutputResize
 from depthkit.metrics import IRMSE, RMSE, AbsRel, Alignment, DeltaAccuracy, Formula, RMSELog, RMSELog10, SILog, SqRel
+from depthkit.resize import InputResize, OutputResize
 from depthkit.types import Ambiguity, Representation
 
 MEDIAN_FIT = Alignment("scale", "ratio_of_medians")

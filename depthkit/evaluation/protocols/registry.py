@@ -13,8 +13,8 @@ from depthkit.evaluation.protocols.marigold import MARIGOLD_PROTOCOLS
 from depthkit.evaluation.protocols.midas import DISPARITY_FIT, MIDAS_PROTOCOLS
 from depthkit.evaluation.protocols.monodepth2 import MEDIAN_FIT, MONODEPTH2_PROTOCOLS
 from depthkit.evaluation.protocols.zoedepth import ZOEDEPTH_PROTOCOLS
-from depthkit.evaluation.resize import InputResize, OutputResize
 from depthkit.metrics import RMSE, AbsRel, DeltaAccuracy, Formula, Log10, RMSELog, SILog, SqRel
+from depthkit.resize import InputResize, OutputResize
 from depthkit.types import Ambiguity, Representation
 
 _DENSE = kinds(Ambiguity.METRIC, Ambiguity.SCALE)

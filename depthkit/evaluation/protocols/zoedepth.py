@@ -9,8 +9,8 @@ from typing import Any
 
 from depthkit.evaluation.crops import EIGEN_NYU, EIGEN_NYU_ON_ANY, EIGEN_NYU_ON_HYPERSIM, GARG, GARG_IN_KB, KB_CROP, Crop
 from depthkit.evaluation.protocol import Protocol, kinds
-from depthkit.evaluation.resize import InputResize, OutputResize
 from depthkit.metrics import RMSE, AbsRel, DeltaAccuracy, Formula, Log10, RMSELog
+from depthkit.resize import InputResize, OutputResize
 from depthkit.types import Ambiguity, Representation
 
 _ZOE = "Bhat et al., ZoeDepth: Zero-shot Transfer by Combining Relative and Metric Depth, arXiv 2302.12288"

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
-from depthkit.errors import DepthKitError, ShapeError, ShardError
+from depthkit.errors import DepthKitError, ShardError
 from depthkit.inference.labelling import (
     Broken,
     LabelBatch,
@@ -25,6 +24,7 @@ from depthkit.inference.labelling import (
     pool_loader,
     stored_label,
 )
+from depthkit.resize import OutputResize, network_map, resized_map
 from depthkit.types import LabelKind
 
 _AHEAD = 8  # labels per thread that may wait to be encoded
@@ -34,7 +34,7 @@ class PseudoLabelModule(LightningModule):
     """Labels a pool of images with a teacher; run it with ``Trainer.predict(module, return_predictions=False)``.
 
     The ranks share the shards that are missing. While a device computes, threads encode what it has computed. A map is
-    brought to its image's size bilinearly.
+    brought to its image's size as ``depthkit.resize.native_map`` does it.
 
     Args:
         teacher: called on RGB in [0, 1], ``(B, 3, h, w)``; returns ``(B, 1, h', w')``.
@@ -104,9 +104,7 @@ class PseudoLabelModule(LightningModule):
         for broken in batch.broken:
             self._leave_out(batch.piece, broken)
         if batch.entries:
-            maps = self.teacher(batch.images).float()
-            if maps.shape[:2] != (len(batch.entries), 1):
-                raise ShapeError(f"expected the teacher to return ({len(batch.entries)}, 1, h, w); got {tuple(maps.shape)}.")
+            maps = network_map(self.teacher, batch.images).map
             skies = self.sky(batch.images).float() if self.sky is not None else None
             self._hand_over(batch, maps.cpu(), None if skies is None else skies.cpu())
         self._collect(_AHEAD * self.threads if not batch.last else 0)
@@ -121,11 +119,10 @@ class PseudoLabelModule(LightningModule):
             self._pending.append((batch.piece, entry.position, entry.image.key, job))
 
     def _members(self, entry: Any, values: Tensor, sky: Tensor | None) -> dict[str, bytes]:
-        def full(x: Tensor) -> np.ndarray:
-            return F.interpolate(x, entry.size, mode="bilinear")[0, 0].numpy()
-
         with torch.inference_mode():  # a thread does not inherit it
-            label, valid, mask = stored_label(full(values), self.kind, None if sky is None else full(sky) > 0.5)
+            full = resized_map(values, entry.size, self.teacher, representation=self.kind.representation)
+            above: np.ndarray | None = None if sky is None else OutputResize()(sky, entry.size)[0, 0].numpy() > 0.5
+            label, valid, mask = stored_label(full[0, 0].numpy(), self.kind, above)
         return self.folder.encode(entry.image, label, valid, mask)
 
     def _collect(self, waiting: int) -> None:

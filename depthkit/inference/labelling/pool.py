@@ -1,24 +1,21 @@
 """What is to be labelled, cut into pieces: the images of one piece become one shard of labels."""
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
-
 from depthkit.errors import DepthKitError, ShardError
+from depthkit.images import find_images, read_image
 from depthkit.shards import ShardIndex
 from depthkit.shards.codec import VIEW, check_key
-from depthkit.shards.images import EXTENSIONS, PICTURES, ImageFormat, decode_image, encode_image
+from depthkit.shards.images import EXTENSIONS, ImageFormat, encode_image, stored_extension
 from depthkit.shards.reading import read_shard
 from depthkit.types import Views
 
 _CAMERA = ("intrinsics", "world_from_camera", "frames_from_camera", "stereo_baseline", "source")
-_ORIENTATION = 0x0112  # the EXIF tag of how the camera was held
 _LONGEST_KEY = 64
 
 
@@ -116,9 +113,7 @@ def open_pool(root: str | Path, *, split: str | None = None, images_per_shard: i
         raise ShardError(f"expected a folder of images or shards at {root}; there is none. Check the path.")
     if images_per_shard < 1:
         raise ShardError(f"expected images_per_shard >= 1; got {images_per_shard}.")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES and file.is_file())
-    if not files:
-        raise ShardError(f"expected images ({', '.join(PICTURES)}) or shards in {root}; found none. Check the path.")
+    files = find_images(folder, error=ShardError)
     split, listing = split or "train", hashlib.sha256()
     for file in files:
         listing.update(f"{file.relative_to(folder)}\0{file.stat().st_size}\n".encode())
@@ -162,23 +157,18 @@ def _from_members(key: str, members: dict[str, bytes], where: str) -> PoolImage 
 
 
 def _from_file(key: str, file: Path, root: Path) -> PoolImage | DepthKitError:
-    """The file's bytes as they are, or, if the camera was held otherwise than the pixels lie, upright and encoded again."""
+    """Return the file's bytes as they are if shards can hold them upright, else its image encoded again."""
     try:
         check_key(key)
         data = file.read_bytes()
-        with Image.open(io.BytesIO(data)) as header:
-            extension = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}[header.format or ""]
-            turned = header.getexif().get(_ORIENTATION, 1) != 1
+        extension = stored_extension(data)
+        if extension is None:
+            image = read_image(data, what=str(file), error=ShardError)
+            extension, data = encode_image(image, ImageFormat.JPG if data[:2] == b"\xff\xd8" else ImageFormat.PNG)
     except DepthKitError as error:
         return error
-    except (OSError, KeyError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        return ShardError(f"{file}: expected a JPEG, PNG or WebP file; it cannot be read ({error}).")
-    if turned:
-        try:
-            upright = decode_image(data, str(file), upright=True)
-        except DepthKitError as error:
-            return error
-        extension, data = encode_image(upright, ImageFormat.PNG if extension == "png" else ImageFormat.JPG)
+    except OSError as error:
+        return ShardError(f"{file}: expected an image; it cannot be read ({error.strerror}). Check its permissions.")
     return PoolImage(key, {f"image.{extension}": data}, {"source": {"image": file.relative_to(root).as_posix()}})
 
 

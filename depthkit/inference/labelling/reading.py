@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from depthkit.errors import DepthKitError
+from depthkit.errors import DepthKitError, ShardError
+from depthkit.images import read_image
 from depthkit.inference.labelling.pool import Piece, Pool, PoolImage
 from depthkit.shards.images import decode_image
 
@@ -151,7 +152,8 @@ class PoolReader(IterableDataset):
 
     def _ready(self, position: int, found: PoolImage, piece: Piece) -> tuple[Entry, Tensor]:
         name = next(name for name in found.members if name.startswith("image."))
-        pixels = decode_image(found.members[name], f"{piece.source or self.pool.root}, {found.key}: {name}")
+        data, what = found.members[name], f"{piece.source or self.pool.root}, {found.key}: {name}"
+        pixels = decode_image(data, what) if piece.source else read_image(data, what=what, error=ShardError)
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
         return Entry(position, found, (pixels.shape[0], pixels.shape[1])), self.resize(image, self.multiple)
 
