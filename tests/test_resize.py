@@ -2,8 +2,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from depthkit.evaluation import InputResize, OutputResize
+from depthkit.errors import LabelError, PredictionError, RecipeError, ShapeError
+from depthkit.resize import InputResize, OutputResize, input_rule_of, native_map
+from depthkit.types import Representation
 
 
 @pytest.mark.parametrize(
@@ -44,12 +47,76 @@ def test_area_keeps_the_number_of_pixels_and_the_aspect():
     assert InputResize((192 * 256) ** 0.5, "area").size(480, 640) == (192, 256)
 
 
-def test_resized_images_stay_in_the_unit_range():
+@pytest.mark.parametrize("antialias", [True, False])
+def test_only_antialiased_images_are_clipped_to_the_unit_range(antialias):
     image = torch.zeros(1, 3, 40, 40)
     image[..., 20:] = 1  # bicubic interpolation rings at an edge
-    resized = InputResize(96)(image)
+    resized = InputResize(96, antialias=antialias)(image)
     assert resized.shape == (1, 3, 96, 96)
-    assert 0 <= resized.min() <= resized.max() <= 1
+    assert (resized.min() >= 0 and resized.max() <= 1) == antialias
+    if not antialias:  # what OpenCV's INTER_CUBIC gives on floats
+        cv2 = pytest.importorskip("cv2")
+        cubic = cv2.resize(image[0, 0].numpy(), (96, 96), interpolation=cv2.INTER_CUBIC)
+        torch.testing.assert_close(resized[0, 0], torch.from_numpy(cubic), atol=1e-5, rtol=0)
+
+
+def test_unknown_rules_and_modes_are_refused():
+    with pytest.raises(RecipeError, match=r"expected rule to be one of upper_bound, .*; got 'longest'"):
+        InputResize(rule="longest")
+    with pytest.raises(RecipeError, match=r"expected mode to be one of nearest, .*; got 'lanczos'"):
+        OutputResize(mode="lanczos")
+
+
+class Half(nn.Module):
+    """Depth is 1 + 9 times the red channel, at half the input's size."""
+
+    representation, size_multiple = Representation.DEPTH, 8
+
+    def forward(self, image):
+        return 1 + 9 * image[:, :1, ::2, ::2]
+
+
+IMAGE = torch.rand(2, 3, 37, 53, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_map_is_resized_by_the_rule_given_else_the_networks_own():
+    model, rule = Half(), OutputResize(mode="bicubic", align_corners=True)
+    plain, given = native_map(model, IMAGE).map, native_map(model, IMAGE, output_rule=rule).map
+    assert plain.shape == (2, 1, 37, 53)
+    model.output_rule = rule
+    assert torch.equal(native_map(model, IMAGE).map, given)
+    assert not torch.allclose(plain, given, atol=0.05)
+    model.resize_space = Representation.DISPARITY
+    assert not torch.allclose(native_map(model, IMAGE).map, given, atol=0.05)
+    explicit = OutputResize(Representation.DEPTH, "bicubic", align_corners=True)
+    assert torch.equal(native_map(model, IMAGE, output_rule=explicit).map, given)
+
+
+def test_a_network_sees_images_by_its_own_rule_else_at_its_trained_size():
+    model = Half()
+    assert input_rule_of(model).size(100, 100, 32) == (384, 384)
+    assert input_rule_of(model, (64, 64)).size(100, 100, 32) == (64, 64)
+    model.input_rule = InputResize((24, 40), "stretch", 8)
+    assert input_rule_of(model, (64, 64)).size(100, 100, 8) == (24, 40)
+
+
+def test_what_is_no_map_is_refused():
+    class Wrong(Half):
+        def forward(self, image):
+            return self.answer(super().forward(image))
+
+    model = Wrong()
+    for answer, error, message in (
+        (lambda x: {"predicted_depth": x}, ShapeError, "Wrong: expected a map, as a tensor or array; got dict.*load_depth"),
+        (lambda x: x.repeat(1, 2, 1, 1), ShapeError, r"expected a prediction of shape \(2, 1, h, w\).*got \(2, 2, "),
+        (lambda x: x / 0, PredictionError, "expected a finite prediction"),
+    ):
+        model.answer = answer
+        with pytest.raises(error, match=message):
+            native_map(model, IMAGE)
+    model.representation = None
+    with pytest.raises(LabelError, match="expected the representation of the model's output"):
+        native_map(model, IMAGE)
 
 
 def test_bilinear_resize_to_the_label_is_exact_on_ramps_with_corners_aligned():

@@ -117,7 +117,7 @@ def test_prediction_reads_files_and_folders_as_they_are(tmp_path):
     broken, whole = data.predict_dataloader()
     assert not broken.real.any()
     assert whole.real.all()
-    assert "a.png cannot be decoded" in broken.broken[0]
+    assert "a.png; it cannot be decoded" in broken.broken[0]
 
 
 def test_wrong_settings_name_the_setting_and_the_remedy(sources, tmp_path):
@@ -137,7 +137,7 @@ def test_wrong_settings_name_the_setting_and_the_remedy(sources, tmp_path):
         DepthDataModule([ShardSource(str(tmp_path))]).train_dataloader()
     with pytest.raises(ShapeError, match=r"samples of \(8, 8\).* from the transform of 'a'; got \(9, 9\)"):
         next(iter(DepthDataModule(sources, transform=Resize((9, 9)), size=(8, 8), batch_size=2).train_dataloader()))
-    with pytest.raises(RecipeError, match="no images to predict"):
+    with pytest.raises(RecipeError, match="expected images to predict"):
         DepthDataModule().predict_dataloader()
 
 

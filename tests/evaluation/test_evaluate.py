@@ -163,7 +163,7 @@ def test_bad_predictions_are_refused(predict, error, message, samples):
 
 
 def test_the_representation_must_be_known(samples):
-    with pytest.raises(LabelError, match="expected the representation of the predictions, one of depth, disparity"):
+    with pytest.raises(LabelError, match="representation of the model's output, one of depth, disparity"):
         evaluate(lambda image: image.mean(1), samples, AFFINE, progress=False)
     with pytest.raises(LabelError, match="got 'inverse'"):
         evaluate(lambda image: image.mean(1), samples, AFFINE, representation="inverse", progress=False)

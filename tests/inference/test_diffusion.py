@@ -119,7 +119,7 @@ def test_a_model_that_starts_from_zeros_is_given_nothing_else_but_latents(model)
 
 def test_the_predictor_takes_images_of_any_size_and_tells_the_uncertainty_of_an_ensemble(model):
     image = np.random.default_rng(0).integers(0, 255, (37, 53, 3), np.uint8)
-    predictor = DepthPredictor(model, ambiguity=model.ambiguity, resize=InputResize(32, "upper_bound", 4))
+    predictor = DepthPredictor(model, ambiguity=model.ambiguity, input_rule=InputResize(32, "upper_bound", 4))
     prediction = predictor(image)
     assert prediction.map.shape == (37, 53)
     assert prediction.uncertainty is None
@@ -134,8 +134,8 @@ def test_the_predictor_takes_images_of_any_size_and_tells_the_uncertainty_of_an_
 
 def test_the_predictor_resizes_in_y(model):
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    predictor = DepthPredictor(model, ambiguity=model.ambiguity, resize=InputResize(16, "upper_bound", 4))
-    seen = predictor.resize(torch.from_numpy(image).permute(2, 0, 1)[None] / 255, 4)
+    predictor = DepthPredictor(model, ambiguity=model.ambiguity, input_rule=InputResize(16, "upper_bound", 4))
+    seen = predictor.input_rule(torch.from_numpy(image).permute(2, 0, 1)[None] / 255, 4)
     with torch.inference_mode():
         small = model(seen)
     y = torch.nn.functional.interpolate(model.codec.encode(small, small > 0), (64, 64), mode="bilinear")
@@ -144,9 +144,9 @@ def test_the_predictor_resizes_in_y(model):
 
 def test_the_resolution_is_the_models_own_unless_given(model):
     model.processing_size = 24
-    assert DepthPredictor(model, ambiguity=model.ambiguity).resize.size(60, 100, 4) == (16, 24)
+    assert DepthPredictor(model, ambiguity=model.ambiguity).input_rule.size(60, 100, 4) == (16, 24)
     model.processing_size = 0
-    assert DepthPredictor(model, ambiguity=model.ambiguity).resize.size(60, 100, 4) == (60, 100)
+    assert DepthPredictor(model, ambiguity=model.ambiguity).input_rule.size(60, 100, 4) == (60, 100)
 
 
 def test_a_saved_folder_is_a_checkpoint(model, tmp_path):

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from depthkit.errors import LabelError, PredictionError, ShapeError
+from depthkit.errors import LabelError, PredictionError, RecipeError, ShapeError
 from depthkit.evaluation import PROTOCOLS, InputResize, evaluate
 from depthkit.inference import DepthPredictor, load_prediction
 from depthkit.types import Ambiguity, Representation, Sample
@@ -31,7 +31,8 @@ class Blue(nn.Module):
 
 
 def predictor(**options):
-    return DepthPredictor(Blue(), **{"ambiguity": Ambiguity.SHIFT_SCALE, "resize": InputResize(64, "area"), **options})
+    rule = InputResize(64, "area", antialias=True)
+    return DepthPredictor(Blue(), **{"ambiguity": Ambiguity.SHIFT_SCALE, "input_rule": rule, **options})
 
 
 def picture(height, width, blue=None):
@@ -89,7 +90,7 @@ def test_sixteen_bit_grey_images_keep_their_range(tmp_path):
 def test_results_do_not_depend_on_batching_and_keep_the_order():
     sources = [picture(40, 60, blue) for blue in (10, 20, 30)] + [picture(90, 30, 40), picture(40, 60, 50), picture(41, 61, 60)]
     model = Blue()
-    batched = DepthPredictor(model, ambiguity=Ambiguity.SCALE, resize=InputResize(64, "area"))(
+    batched = DepthPredictor(model, ambiguity=Ambiguity.SCALE, input_rule=InputResize(64, "area", antialias=True))(
         sources, batch_size=2, progress=False
     )
     assert [len_ for len_, *_ in model.shapes] == [2, 1, 1, 2]
@@ -98,17 +99,17 @@ def test_results_do_not_depend_on_batching_and_keep_the_order():
 
 
 def test_a_folder_is_predicted_file_by_file_and_written_under_the_same_names(tmp_path):
-    for name in ("b/one.png", "two.jpg", "same.png", "same.jpg"):
+    photos = ("b/one.png", "two.jpg", "same.png", "same.jpg")
+    for name in photos:
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture(20, 30)).save(tmp_path / "in" / name)
     (tmp_path / "in" / "broken.jpg").write_bytes(b"\xff\xd8\xff no image")
     (tmp_path / "in" / "notes.txt").write_text("not an image")
     written = predictor().write(tmp_path / "in", tmp_path / "out", batch_size=4, progress=False)
     names = {str(file.relative_to(tmp_path / "out")) for file in written.files}
-    maps = {"b/one.png", "two.png", "same.png.png", "same.jpg.png"}
-    assert names == maps | {name[:-4] + ".colour.png" for name in maps}
+    assert names == {f"{name}{end}" for name in photos for end in (".png", ".colour.png")}
     assert list(written.broken) == [tmp_path / "in" / "broken.jpg"]
-    assert load_prediction(tmp_path / "out" / "two.png").map.shape == (20, 30)
+    assert load_prediction(tmp_path / "out" / "two.jpg.png").map.shape == (20, 30)
     (tmp_path / "in" / "broken.jpg").unlink()
     assert len(predictor()(tmp_path / "in", progress=False)) == 4
 
@@ -116,13 +117,16 @@ def test_a_folder_is_predicted_file_by_file_and_written_under_the_same_names(tmp
 def test_one_file_is_written_as_npy(tmp_path):
     Image.fromarray(picture(20, 30)).save(tmp_path / "a.png")
     written = predictor().write(tmp_path / "a.png", tmp_path / "out", suffix=".npy", colour=False, progress=False)
-    assert written.files == [tmp_path / "out" / "a.npy"]
+    assert written.files == [tmp_path / "out" / "a.png.npy"]
     assert np.array_equal(load_prediction(written.files[0]).map, predictor()(tmp_path / "a.png").map)
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
+        (np.zeros((0, 4, 3), np.uint8), "expected an RGB image with pixels"),
+        (b"bytes", "got bytes. Bytes are read by depthkit.images.read_image"),
+        ((x for x in ()), "expected an image: the path .* got generator"),
         (np.zeros((4, 4, 4), np.uint8), r"expected an RGB image.* got ndarray of shape \(4, 4, 4\)"),
         (np.zeros((4, 4, 3), np.int32), "expected an RGB image.* int32"),
         (torch.zeros(2, 3, 4, 4), "Pass images of a batch as a list"),
@@ -165,8 +169,15 @@ def test_lower_precision_is_for_the_network_only():
     assert prediction.map.dtype == np.float32
 
 
-def test_a_predictor_can_be_evaluated():
+def test_the_network_of_a_predictor_can_be_evaluated_and_itself_says_so():
     disparity = np.linspace(0.1, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
     sample = Sample("a", picture(64, 64, disparity * 255), 1 / disparity, disparity > 0, Ambiguity.METRIC, Representation.DEPTH)
-    report = evaluate(predictor(), [sample], PROTOCOLS["synthetic_affine"], progress=False)
+    report = evaluate(predictor().model, [sample], PROTOCOLS["synthetic_affine"], progress=False)
     assert report.summary["abs_rel"] < 0.1
+    with pytest.raises(RecipeError, match=r"got DepthPredictor, which resizes them itself. Pass its .model"):
+        evaluate(predictor(), [sample], PROTOCOLS["synthetic_affine"], progress=False)
+
+
+def test_a_grey_image_of_a_sample_is_refused_by_name():
+    with pytest.raises(ShapeError, match=r"a: expected an RGB image \(H, W, 3\) with pixels; got one of shape \(8, 8\)"):
+        evaluate(Blue(), [Sample("a", np.zeros((8, 8), np.uint8))], PROTOCOLS["synthetic_affine"], progress=False)
