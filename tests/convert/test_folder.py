@@ -163,7 +163,7 @@ def test_each_file_that_does_not_fit_is_named_and_the_others_are_read(root):
     for n, error, says in [
         (1, ShapeError, r"depth/000001.png: expected the size of rgb/000001.png, \(24, 32\); got \(12, 16\)"),
         (2, LabelError, r"depth/000002.png: expected a 16-bit PNG with one channel; got uint8"),
-        (3, DepthKitError, r"rgb/000003.png: expected a whole .*truncated"),
+        (3, DepthKitError, r"rgb/000003.png; it cannot be decoded .*truncated"),
         (4, LabelError, r"depth/000004.png: expected a whole .*no image"),
         (5, GeometryError, r"rgb/000005.png: expected the size of its intrinsics, \(24, 32\)"),
         (6, DepthKitError, r"expected file .*depth/000006.png; No such file"),

@@ -72,7 +72,7 @@ def test_what_is_broken_or_packed_is_counted_and_the_others_are_written(root, tm
     reasons = {reject.name: reject.reason for reject in report.rejects}
     assert set(reasons) == {"a.zip", "broken", "cut.tar", "cut/sa_1"}
     assert "unpack it" in reasons["a.zip"]
-    assert "truncated" in reasons["broken"]
+    assert "truncated" in reasons["broken"].lower()
     assert "cut.tar to be a whole tar" in reasons["cut.tar"]
     assert report.samples == 6
 
