@@ -249,7 +249,7 @@ import json, sys
 from dataclasses import replace
 import torch
 from depthkit.evaluation import evaluate
-from tests.evaluation.test_protocols_monodepth2 import ONE_SCALE, SMALL, Drifting, samples
+from tests.evaluation.protocols.test_monodepth2 import ONE_SCALE, SMALL, Drifting, samples
 torch.set_num_threads(1)
 rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
