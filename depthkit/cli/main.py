@@ -24,6 +24,7 @@ use:
   odometry                          score the camera's motions that a pose network predicts, and write its path
   roundtrip                         what the VAE of a latent diffusion model alone makes of true depth
   export                            a checkpoint's network as a program (.pt2, .onnx), or its encoder as a file of timm
+  models                            published networks by name, their licences and rules
   demo                              render scenes, train, evaluate, draw: the quickstart recipe from end to end
 
 `depthkit COMMAND --help` describes each.
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _command(arguments: list[str]) -> None:
     from jsonargparse import auto_cli
 
-    from depthkit.cli import demo, evaluate, export, label, odometry, roundtrip, shards
+    from depthkit.cli import demo, evaluate, export, label, models, odometry, roundtrip, shards
 
     commands: dict[str, Any] = {
         "shards": {"_help": "Raw RGB-D to shards, and checks of shards.", "write": shards.write}
@@ -64,11 +65,14 @@ def _command(arguments: list[str]) -> None:
         "label": label.label,
         "roundtrip": roundtrip.roundtrip,
         "export": export.export,
+        "models": models.models,
         "demo": demo.demo,
     }
     if arguments[:3] == ["shards", "write", "--list"]:
         shards.datasets()
         return
+    if arguments[0] == "models" and len(arguments) == 2 and not arguments[1].startswith("-"):
+        arguments = ["models", "--name", arguments[1]]
     if arguments[0] not in commands:
         sys.stderr.write(f"unknown command {arguments[0]!r}; expected one of {', '.join((*TRAINING, *commands))}.\n")
         sys.exit(2)

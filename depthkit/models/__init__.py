@@ -65,9 +65,11 @@ from depthkit.models.weights.checkpoint import read_checkpoint, read_pose_net, s
 from depthkit.models.weights.convert import load_published
 from depthkit.models.weights.encoder_export import encoder_state_dict, export_encoder
 from depthkit.models.weights.files import read_weights
-from depthkit.models.weights.registry import from_pretrained, published
+from depthkit.models.weights.published import PUBLISHED, PublishedNetwork
+from depthkit.models.weights.registry import from_pretrained, pose_from_pretrained, published
 
 __all__ = [
+    "PUBLISHED",
     "AffineDepth",
     "BinsHead",
     "DPTDecoder",
@@ -91,6 +93,7 @@ __all__ = [
     "PoseCNN",
     "PoseNet",
     "PredictiveMask",
+    "PublishedNetwork",
     "RedWebDecoder",
     "RedWebHead",
     "Sampling",
@@ -129,6 +132,7 @@ __all__ = [
     "monodepth2_resnet50",
     "monodepth2_timm",
     "pose_cnn",
+    "pose_from_pretrained",
     "pose_resnet18",
     "pose_shared",
     "pose_timm",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from depthkit.checks import check_image
 from depthkit.errors import RecipeError, ShapeError
+from depthkit.models.weights.folder import push_folder, save_folder
 from depthkit.types import Representation
 
 DecoderFactory = Callable[[Sequence[int], Sequence[int]], nn.Module]
@@ -127,3 +129,16 @@ class DepthNet(Buildable):
     def decode(self, features: list[Tensor]) -> Tensor:
         """The map of what ``encode`` gave, for losses that see the features too."""
         return self.head(self.decoder(features))
+
+    def save_pretrained(self, folder: str | Path, **facts: Any) -> Path:
+        """Write a folder that ``from_pretrained`` reads: safetensors, ``config.json`` and a model card.
+
+        Args:
+            folder: made if it is not there.
+            facts: ``ambiguity``, and optionally ``size`` and ``card``; see ``save_folder``.
+        """
+        return save_folder(self, folder, **facts)
+
+    def push_to_hub(self, repo: str, *, private: bool = False, **facts: Any) -> str:
+        """Write it to ``ORG/NAME`` on the Hugging Face hub; ``facts`` as of ``save_pretrained``."""
+        return push_folder(self, repo, private=private, **facts)

@@ -18,7 +18,8 @@ from depthkit.checks import first_line
 from depthkit.errors import CheckpointError, LabelError, RecipeError, TrainingError
 from depthkit.evaluation import PROTOCOLS, Protocol, ProtocolMetrics, find_protocol
 from depthkit.models import DepthNet
-from depthkit.models.weights.facts import fresh_networks, read_run, write_facts
+from depthkit.models.weights.checkpoint import fresh_networks
+from depthkit.models.weights.facts import read_run, write_facts
 from depthkit.models.weights.files import misfit, named_as
 from depthkit.paradigms.optim.schedules import Schedule
 from depthkit.resize import input_rule_of, multiple_of, native_map, resize_space_of

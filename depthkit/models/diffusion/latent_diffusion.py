@@ -277,7 +277,7 @@ class LatentDiffusionDepth(DepthNet):
         """
         return self.with_uncertainty(image)[0]
 
-    def save_pretrained(self, folder: str | Path) -> Path:
+    def save_pretrained(self, folder: str | Path, **facts: Any) -> Path:
         """Write a folder that ``latent_diffusion`` reads and ``diffusers.MarigoldDepthPipeline.from_pretrained`` opens."""
         return save(self, folder)
 

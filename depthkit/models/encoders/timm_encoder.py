@@ -62,6 +62,7 @@ class TimmEncoder(nn.Module):
         self.backbone = load_backbone(name, pretrained, **options)
         self.channels: tuple[int, ...] = tuple(self.backbone.feature_info.channels())
         self.strides: tuple[int, ...] = tuple(self.backbone.feature_info.reduction())
+        self._channels_last = str(getattr(self.backbone, "output_fmt", "NCHW")).endswith("NHWC")  # Swin and others
         configuration = self.backbone.pretrained_cfg
         self.mean: tuple[float, ...] = tuple(configuration["mean"] if mean is None else mean)
         self.std: tuple[float, ...] = tuple(configuration["std"] if std is None else std)
@@ -69,7 +70,8 @@ class TimmEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Feature maps ``(B, channels[k], H / strides[k], W / strides[k])`` of a normalised image ``(B, 3, H, W)``."""
-        return list(self.backbone(image))
+        maps = self.backbone(image)
+        return [x.permute(0, 3, 1, 2) for x in maps] if self._channels_last else list(maps)
 
 
 def _indices(name: str, strides: Sequence[int], options: Mapping[str, Any]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from depthkit.errors import CheckpointError, LabelError
 from depthkit.models.build import build, is_architecture
 from depthkit.models.diffusion.build import latent_diffusion
 from depthkit.models.net import DepthNet
-from depthkit.models.weights.facts import read_facts, write_facts
+from depthkit.models.weights.facts import NETWORKS, read_facts, write_facts
 from depthkit.models.weights.files import check_fit, plain_network, plain_state
 from depthkit.types import AMBIGUITIES, Ambiguity
 
@@ -108,6 +108,16 @@ def save_network(
     content: dict[str, Any] = {**_TRAINER, "state_dict": {f"model.{key}": x for key, x in state.items()}}
     write_facts(content, model, ambiguity, size)
     torch.save(content, path)
+
+
+def fresh_networks(path: str | Path) -> dict[str, nn.Module]:
+    """Build the networks that a checkpoint describes, by attribute of the training module, with random weights.
+
+    Raises:
+        CheckpointError: as of ``read_facts``, or one cannot be built.
+    """
+    facts, _ = read_facts(path)
+    return {name: build(facts[name]) for name in NETWORKS if facts.get(name)}
 
 
 def _part(name: str, facts: Mapping[str, Any], state: Mapping[str, Any], allow: tuple[str, ...], path: Path) -> nn.Module:

@@ -8,7 +8,6 @@ from torch import nn
 
 from depthkit import __version__
 from depthkit.errors import CheckpointError
-from depthkit.models.build import build
 from depthkit.models.weights.files import plain_network, read_file
 from depthkit.types import Ambiguity
 
@@ -87,13 +86,3 @@ def read_facts(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
             "to DepthPredictor(model, ambiguity=...)."
         )
     return facts, dict(content["state_dict"])
-
-
-def fresh_networks(path: str | Path) -> dict[str, nn.Module]:
-    """Build the networks that a checkpoint describes, by attribute of the training module, with random weights.
-
-    Raises:
-        CheckpointError: as of ``read_facts``, or one cannot be built.
-    """
-    facts, _ = read_facts(path)
-    return {name: build(facts[name]) for name in NETWORKS if facts.get(name)}

@@ -1,26 +1,91 @@
 """Networks by name: whatever a MODEL may be, read by one function."""
 
+import difflib
+import sys
 from pathlib import Path
-from typing import cast
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+from zipfile import BadZipFile, ZipFile
 
+from torch import nn
+
+from depthkit.checks import first_line
+from depthkit.errors import CheckpointError
+from depthkit.models.build import build
+from depthkit.models.diffusion.build import latent_diffusion
 from depthkit.models.net import DepthNet
+from depthkit.models.pose.networks import pose_resnet18
 from depthkit.models.weights.checkpoint import read_checkpoint
 from depthkit.models.weights.convert import load_published
-from depthkit.models.weights.files import read_weights
+from depthkit.models.weights.download import fetch
+from depthkit.models.weights.files import check_fit, find_weights, read_file, read_weights
+from depthkit.models.weights.folder import CONFIG, read_folder
+from depthkit.models.weights.published import PUBLISHED, PublishedNetwork
+from depthkit.models.weights.transformers_hub import Output, load_depth
+from depthkit.types import Ambiguity
+
+_SAID: set[str] = set()  # licences that this process has named
+_DEPTH_FILES, _POSE_FILES = ("encoder", "depth"), ("pose_encoder", "pose")
 
 
-def from_pretrained(model: str | Path) -> DepthNet:
-    """Return the network of a checkpoint, in evaluation mode.
+def from_pretrained(model: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None) -> DepthNet:
+    """Return the network that MODEL names, in evaluation mode, on the CPU.
 
-    In a recipe ``base: {class_path: depthkit.models.from_pretrained, init_args: {model: last.ckpt}}``.
+    In a recipe ``base: {class_path: depthkit.models.from_pretrained, init_args: {model: depth_anything_v2_large}}``.
 
     Args:
-        model: a ``.ckpt`` of a run, a file of ``save_network``, or a folder of diffusers.
+        model: a ``.ckpt`` of a run or a file of ``save_network``; a folder of ``save_pretrained``, of diffusers or of
+            transformers; a name of ``PUBLISHED``; ``hf:ORG/NAME``, one of ours on the hub, or ``hf:ORG/NAME@REVISION``; or
+            ``transformers:ORG/NAME``, whose network is called as ours are but is no ``DepthNet``.
+        revision: branch, tag or commit on the hub.
+        cache_dir: where downloads are kept; default those of huggingface_hub and ``torch.hub``. ``HF_HUB_OFFLINE`` is obeyed.
+
+    Returns:
+        The network with ``representation`` and ``ambiguity``.
 
     Raises:
-        CheckpointError: as of ``read_checkpoint``.
+        CheckpointError: there is no such network, or it cannot be had or read.
     """
-    return cast(DepthNet, read_checkpoint(model).model)
+    text = str(model)
+    hub: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}
+    network: Any
+    if text in PUBLISHED:
+        network = _published(PUBLISHED[text], hub)
+    elif text.startswith("hf:"):
+        name, _, at = text.removeprefix("hf:").partition("@")
+        network = _of_folder(_snapshot(name, hub | ({"revision": at} if at else {})))
+    elif text.startswith("transformers:"):
+        network = load_depth(text.removeprefix("transformers:"), output=None, **hub)
+    elif (path := Path(text).expanduser()).is_dir():
+        network = _of_folder(path)
+    elif path.is_file() or path.suffix or "/" in text:
+        found = read_checkpoint(path)
+        network = _told(found.model, found.ambiguity)
+    else:
+        near = difflib.get_close_matches(text, PUBLISHED, 3, 0.4)
+        raise CheckpointError(
+            f"expected a checkpoint, a folder, hf:ORG/NAME, transformers:ORG/NAME or the name of a published network; got "
+            f"{text!r}. {f'Near it: {chr(44).join(near)}. ' if near else ''}`depthkit models` lists the names."
+        )
+    return cast(DepthNet, network.eval())
+
+
+def pose_from_pretrained(name: str, *, cache_dir: str | Path | None = None) -> nn.Module:
+    """Return the pose network beside a published depth network of Monodepth2, in evaluation mode.
+
+    Args:
+        name: of ``PUBLISHED``, for example ``monodepth2_mono_640x192``.
+        cache_dir: see ``from_pretrained``.
+
+    Raises:
+        CheckpointError: it has none, or cannot be had.
+    """
+    entry = PUBLISHED.get(name)
+    if entry is None or entry.source != "monodepth2" or "mono" not in name.split("_"):
+        raise CheckpointError(f"expected a network of Monodepth2 trained on video; got {name!r}. `depthkit models` lists them.")
+    network = pose_resnet18(pretrained=False)
+    load_published(network, _unzipped(fetch(entry.place, entry.checksum, cache_dir), _POSE_FILES), source="monodepth2")
+    return network.eval()
 
 
 def published(model: DepthNet, weights: str | Path, *, source: str) -> DepthNet:
@@ -32,8 +97,9 @@ def published(model: DepthNet, weights: str | Path, *, source: str) -> DepthNet:
 
     Args:
         model: the same architecture; its weights are replaced.
-        weights: file, or ``package:NAME``; see ``read_weights``.
-        source: who published it, see ``load_published``; but not "monodepth2", which comes in several files.
+        weights: file, or ``package:NAME``; see ``read_weights``. Of Monodepth2, the zip that holds ``encoder.pth`` and
+            ``depth.pth``, or either of them, beside which the other lies.
+        source: who published it, see ``load_published``.
 
     Returns:
         ``model``.
@@ -41,5 +107,111 @@ def published(model: DepthNet, weights: str | Path, *, source: str) -> DepthNet:
     Raises:
         CheckpointError: the file does not read, or does not fit; see ``load_published``.
     """
-    load_published(model, read_weights(weights), source=source)
+    if source == "monodepth2":
+        path = find_weights(weights)
+        files = _DEPTH_FILES if isinstance(model, DepthNet) else _POSE_FILES
+        state = _unzipped(path, files) if path.suffix == ".zip" else _files_in(path.parent, files)
+    else:
+        state = read_weights(weights)
+    load_published(model, state, source=source)
     return model
+
+
+def _published(entry: PublishedNetwork, hub: dict[str, Any]) -> Any:
+    """Build a published network with its weights and its authors' rules."""
+    if entry.restricted and entry.name not in _SAID:
+        _SAID.add(entry.name)
+        sys.stderr.write(f"{entry.terms}\n")
+    kind, _, place = entry.place.partition(":")
+    network: Any
+    if kind == "transformers":
+        output: Output = "depth" if entry.ambiguity == Ambiguity.METRIC else "disparity"
+        network = load_depth(place, output=output, **hub)
+    elif kind == "diffusers":
+        network = latent_diffusion(pretrained=_snapshot(place, hub, _DIFFUSERS))
+    else:
+        network = build({"architecture": entry.builder, **entry.arguments})
+        state: Any
+        if kind == "hub":
+            repo, _, file = place.rpartition("/")
+            state = read_weights(_hub_file(repo, file, hub))
+        else:
+            path = fetch(entry.place, entry.checksum, hub["cache_dir"])
+            state = _unzipped(path, _DEPTH_FILES) if path.suffix == ".zip" else read_weights(path)
+        load_published(network, state, source=entry.source)
+    return _told(network, entry.ambiguity)
+
+
+def _of_folder(folder: Path) -> Any:
+    """Build the network in a folder of ``save_pretrained``, diffusers or transformers."""
+    if (folder / "unet").is_dir() or not (folder / CONFIG).is_file():
+        return latent_diffusion(pretrained=folder)
+    if (folder / "preprocessor_config.json").is_file():
+        return load_depth(str(folder), output=None)
+    facts, state = read_folder(folder)
+    network = build(facts["model"])
+    check_fit(state, network.state_dict(), f"the network that {folder / CONFIG} describes")
+    network.load_state_dict(state)
+    return _told(network, Ambiguity(facts["ambiguity"]))
+
+
+def _told(network: Any, ambiguity: Ambiguity) -> Any:
+    """Note on a network that does not say it itself what its output leaves undetermined."""
+    if not hasattr(network, "ambiguity"):
+        network.ambiguity = ambiguity
+    return network
+
+
+_DIFFUSERS = ["*.json", "tokenizer/*", "*.safetensors"]
+
+
+def _snapshot(repo: str, hub: dict[str, Any], patterns: list[str] | None = None) -> Path:
+    """Download a folder of the hub."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        ignored = ["*.fp16.*", "*.non_ema.*"]
+        return Path(snapshot_download(repo, allow_patterns=patterns or None, ignore_patterns=ignored, **hub))
+    except Exception as error:  # whatever the hub's client, its network or its cache raise
+        raise _unreachable(repo, error) from error
+
+
+def _hub_file(repo: str, file: str, hub: dict[str, Any]) -> Path:
+    """Download a file of the hub."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, file, **hub))
+    except Exception as error:  # as of _snapshot
+        raise _unreachable(f"{repo}/{file}", error) from error
+
+
+def _unreachable(what: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"expected {what} on the Hugging Face hub; it cannot be had ({first_line(error)}). Check the name and the connection; "
+        "with HF_HUB_OFFLINE set, it must be in the cache."
+    )
+
+
+def _unzipped(path: Path, files: tuple[str, ...]) -> dict[str, Any]:
+    """Read the named files of Monodepth2 in a zip."""
+    with TemporaryDirectory() as scratch:
+        try:
+            with ZipFile(path) as archive:
+                inside = {Path(name).name: name for name in archive.namelist()}
+                for file in files:
+                    if f"{file}.pth" in inside:
+                        Path(scratch, f"{file}.pth").write_bytes(archive.read(inside[f"{file}.pth"]))
+        except (BadZipFile, OSError) as error:
+            raise CheckpointError(f"expected a zip at {path}; got: {first_line(error)}. Remove it and get it again.") from error
+        return _files_in(Path(scratch), files, str(path))
+
+
+def _files_in(folder: Path, files: tuple[str, ...], where: str = "") -> dict[str, Any]:
+    """Read the named files of Monodepth2 in a folder: tensors, and the training size beside the encoder's."""
+    if missing := [f"{file}.pth" for file in files if not (folder / f"{file}.pth").is_file()]:
+        raise CheckpointError(
+            f"expected {' and '.join(f'{file}.pth' for file in files)} in {where or folder}, as Monodepth2 comes in several "
+            f"files; {', '.join(missing)} is missing. Get the authors' whole zip."
+        )
+    return {file: read_file(folder / f"{file}.pth", "weights of Monodepth2") for file in files}

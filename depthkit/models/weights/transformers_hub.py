@@ -1,6 +1,7 @@
 """Depth and sky from models of the ``transformers`` library, called as ours are: on RGB in [0, 1]."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +83,7 @@ class TransformersDepth(_Transformers):
                 "Labels of the wrong kind would turn near and far around: correct --output."
             )
         self.kind = _KINDS[output]
-        self.representation = self.kind.representation
+        self.representation, self.ambiguity = self.kind.representation, self.kind.ambiguity
 
     def forward(self, image: Tensor) -> Tensor:
         """The map ``(B, 1, h, w)`` of RGB in [0, 1], ``(B, 3, h, w)``."""
@@ -116,19 +117,26 @@ class TransformersSky(_Transformers):
         return self.model(pixel_values=self.normalised(image)).logits.float().softmax(1)[:, self.sky : self.sky + 1]
 
 
-def load_depth(name: str, *, output: Output | None) -> TransformersDepth:
+def load_depth(
+    name: str, *, output: Output | None, revision: str | None = None, cache_dir: str | Path | None = None
+) -> TransformersDepth:
     """The depth model in a folder, or of a hub id, of ``transformers``.
 
     Args:
         name: folder written by ``save_pretrained``, or hub id.
-        output: see ``TransformersDepth``.
+        output: see ``TransformersDepth``; None takes what the model says of itself.
+        revision: branch, tag or commit on the hub.
+        cache_dir: where downloads are kept.
 
     Raises:
         MissingPackageError: ``transformers`` is not installed.
         CheckpointError: there is no such model, or it cannot be reached.
         LabelError: see ``TransformersDepth``.
     """
-    return TransformersDepth(*_load(name, "AutoModelForDepthEstimation", "depth"), output=output)
+    hub = {"revision": revision, "cache_dir": cache_dir}
+    model, processor = _load(name, "AutoModelForDepthEstimation", "depth", hub)
+    said = _own_word(model.config) if output is None else None
+    return TransformersDepth(model, processor, output=said[1] if said else output)
 
 
 def load_sky(name: str) -> TransformersSky:
@@ -148,7 +156,7 @@ def _own_word(config: Any) -> tuple[str, Output] | None:
     return ("relative", "disparity") if said == "relative" else None
 
 
-def _load(name: str, factory: str, what: str) -> tuple[nn.Module, dict[str, Any]]:
+def _load(name: str, factory: str, what: str, hub: Mapping[str, Any] | None = None) -> tuple[nn.Module, dict[str, Any]]:
     if (name.startswith((".", "/", "~")) or name.count("/") != 1) and not (Path(name).expanduser() / "config.json").is_file():
         raise CheckpointError(
             f"expected a {what} model of transformers at {name}: a folder with config.json, or a hub id such as "
@@ -157,8 +165,8 @@ def _load(name: str, factory: str, what: str) -> tuple[nn.Module, dict[str, Any]
     transformers = optional_import("transformers", "transformers")
     place = str(Path(name).expanduser()) if (Path(name).expanduser() / "config.json").is_file() else name
     try:
-        model, report = getattr(transformers, factory).from_pretrained(place, output_loading_info=True)
-        processor = _processor(place)
+        model, report = getattr(transformers, factory).from_pretrained(place, output_loading_info=True, **(hub or {}))
+        processor = _processor(place, hub or {})
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise CheckpointError(
             f"expected a {what} model of transformers at {name}; it cannot be had ({first_line(error)}). "
@@ -172,7 +180,7 @@ def _load(name: str, factory: str, what: str) -> tuple[nn.Module, dict[str, Any]
     return model, processor
 
 
-def _processor(place: str) -> dict[str, Any]:
+def _processor(place: str, hub: Mapping[str, Any]) -> dict[str, Any]:
     """What ``preprocessor_config.json`` says."""
     folder = Path(place)
     if folder.is_dir():
@@ -180,7 +188,7 @@ def _processor(place: str) -> dict[str, Any]:
     else:
         from huggingface_hub import hf_hub_download
 
-        file = Path(hf_hub_download(place, "preprocessor_config.json"))
+        file = Path(hf_hub_download(place, "preprocessor_config.json", **hub))
     if not file.is_file():
         raise OSError(f"{file.name} is missing, which says at what size and how normalised it wants images")
     return dict(json.loads(file.read_text()))

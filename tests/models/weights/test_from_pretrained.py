@@ -1,0 +1,358 @@
+"""Published files with random weights, in their authors' wrappings, by name: from a server, the hub's cache, a folder."""
+
+import hashlib
+import http.server
+import io
+import threading
+import zipfile
+from dataclasses import replace
+
+import huggingface_hub.constants
+import pytest
+import torch
+import transformers
+from torch.testing import assert_close
+
+import depthkit.models
+from depthkit.errors import CheckpointError
+from depthkit.models import (
+    PUBLISHED,
+    AffineDepth,
+    LatentDiffusionDepth,
+    dpt_dinov2_small,
+    dpt_timm,
+    from_pretrained,
+    latent_diffusion_tiny,
+    load_published,
+    lrn_efficientnet_b0,
+    midas_small,
+    midas_timm,
+    monodepth2_resnet18,
+    pose_from_pretrained,
+    pose_resnet18,
+    published,
+    read_checkpoint,
+    save_network,
+    zoedepth,
+)
+from depthkit.models.build import build
+from depthkit.models.weights import download, registry
+from depthkit.models.weights.download import fetch
+from depthkit.types import Ambiguity, Representation
+from tests.models.weights.test_convert import _midas_small
+from tests.models.weights.test_convert_gp2 import _b0_encoder, _decoder, _file
+from tests.models.weights.test_convert_monodepth2 import _depth_file, _encoder_file, _pose_file
+
+MONO = "monodepth2_mono_640x192"
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves ``files`` (path -> bytes) and counts what was asked for; a path in ``cut`` ends after half its bytes."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.cut, self.asked = {}, set(), []
+        self.address = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        content = self.server.files.get(self.path)
+        if content is None:
+            self.send_error(404, "Not Found")
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if self.path in self.server.cut else content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    found = Server()
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    yield found
+    found.shutdown()
+    found.server_close()
+
+
+@pytest.fixture
+def serve(server, monkeypatch):
+    """Put bytes where an entry of the registry fetches its file, with the checksum they have or another."""
+
+    def served(name, content, **changes):
+        entry = PUBLISHED[name]
+        file = entry.place.rpartition("/")[2]
+        server.files[f"/{file}"] = content
+        if entry.checksum:
+            kind = entry.checksum.partition(":")[0]
+            changes = {"checksum": f"{kind}:{hashlib.new(kind, content).hexdigest()}"} | changes
+        entries = {**registry.PUBLISHED, name: replace(entry, place=f"{server.address}/{file}", **changes)}
+        monkeypatch.setattr(registry, "PUBLISHED", entries)
+
+    return served
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Lay files out as ``huggingface_hub`` caches them, and forbid the network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    root = tmp_path / "hub"
+
+    def cached(repo, write):
+        store, commit = root / f"models--{repo.replace('/', '--')}", "0" * 40
+        (store / "refs").mkdir(parents=True)
+        (store / "refs" / "main").write_text(commit)
+        (store / "snapshots" / commit).mkdir(parents=True)
+        write(store / "snapshots" / commit)
+        return root
+
+    return cached
+
+
+def packed(content):
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def monodepth2_files():
+    encoder, pose_encoder = _encoder_file()[0] | {"height": 192, "width": 640, "use_stereo": False}, _encoder_file(2)[0]
+    return {"encoder": encoder, "depth": _depth_file(), "pose_encoder": pose_encoder, "pose": _pose_file(1, 2)}
+
+
+def zipped(files, folder=""):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"{folder}{name}.pth", packed(content))
+    return buffer.getvalue()
+
+
+def depth_anything_names(state):
+    """A DPT network's weights in the names of Depth Anything's authors, written from their layout."""
+    rules = {"encoder.backbone.": "pretrained."}
+    for k in range(4):
+        rules[f"decoder.reassemble.{k}.project."] = f"depth_head.projects.{k}."
+        rules[f"decoder.reassemble.{k}.resize."] = f"depth_head.resize_layers.{k}."
+        rules[f"decoder.lateral.{k}."] = f"depth_head.scratch.layer{k + 1}_rn."
+        rules[f"decoder.fusion.{k}.skip_unit."] = f"depth_head.scratch.refinenet{4 - k}.resConfUnit1."
+        rules[f"decoder.fusion.{k}.unit."] = f"depth_head.scratch.refinenet{4 - k}.resConfUnit2."
+        rules[f"decoder.fusion.{k}.out."] = f"depth_head.scratch.refinenet{4 - k}.out_conv."
+    rules |= {"head.reduce.": "depth_head.scratch.output_conv1.", "head.refine.": "depth_head.scratch.output_conv2.0."}
+    rules["head.output."] = "depth_head.scratch.output_conv2.2."
+    found = {}
+    for key, x in state.items():
+        for ours, theirs in rules.items():
+            if key.startswith(ours):
+                found[theirs + key.removeprefix(ours)] = x
+    return found
+
+
+def same(found, expected):
+    assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+    assert not found.training
+
+
+@pytest.mark.parametrize("name", [name for name, entry in PUBLISHED.items() if entry.builder])
+def test_every_entry_builds_what_it_says(name):
+    entry = PUBLISHED[name]
+    with torch.device("meta"):
+        model = build({"architecture": entry.builder, **entry.arguments})
+    assert model.representation == entry.representation
+    assert entry.name == name
+    assert entry.input_rule["multiple"] % model.size_multiple == 0
+
+
+def test_monodepth2_comes_by_name_from_its_zip_with_its_pose_network(serve, server, tmp_path, capsys):
+    files = monodepth2_files()
+    serve(MONO, zipped(files, "mono_640x192/"))
+    found = from_pretrained(MONO, cache_dir=tmp_path)
+    depth, pose = monodepth2_resnet18(pretrained=False), pose_resnet18(pretrained=False)
+    load_published(depth, {name: files[name] for name in ("encoder", "depth")}, source="monodepth2")
+    load_published(pose, {name: files[name] for name in ("pose_encoder", "pose")}, source="monodepth2")
+    same(found, depth)
+    assert found.ambiguity == Ambiguity.SCALE
+    same(pose_from_pretrained(MONO, cache_dir=tmp_path), pose.eval())
+    assert len(server.asked) == 1
+    from_pretrained(MONO, cache_dir=tmp_path)
+    assert capsys.readouterr().err.count("which forbids commercial use") == 1
+
+
+def test_a_stereo_network_of_monodepth2_gives_metres(serve, tmp_path):
+    files = {name: x for name, x in monodepth2_files().items() if "pose" not in name}
+    serve("monodepth2_stereo_640x192", zipped(files))
+    found = from_pretrained("monodepth2_stereo_640x192", cache_dir=tmp_path)
+    plain = monodepth2_resnet18(pretrained=False)
+    load_published(plain, files, source="monodepth2")
+    image = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        assert_close(1 / found(image), 5.4 / plain.eval()(image), rtol=1e-5, atol=0)
+    assert found.ambiguity == Ambiguity.METRIC
+    with pytest.raises(CheckpointError, match="expected a network of Monodepth2 trained on video"):
+        pose_from_pretrained("monodepth2_stereo_640x192")
+
+
+def test_gp2_comes_by_name(serve, tmp_path):
+    file = _file(_b0_encoder(), _decoder([32, 24, 40, 112, 320]))
+    serve("gp2_b0", packed(file))
+    expected = lrn_efficientnet_b0(pretrained=False, released_taps=True)
+    load_published(expected, file, source="gp2")
+    same(from_pretrained("gp2_b0", cache_dir=tmp_path), expected)
+
+
+def test_midas_comes_by_name(serve, tmp_path):
+    file = _midas_small().state_dict()
+    serve("midas_v21_small", packed(file))
+    expected = midas_small(pretrained=False)
+    load_published(expected, file, source="midas")
+    same(from_pretrained("midas_v21_small", cache_dir=tmp_path), expected)
+
+
+def test_depth_anything_v1_comes_by_name(serve, tmp_path):
+    theirs = dpt_dinov2_small(pretrained=False, hooks="v1").eval()
+    serve("depth_anything_v1_small", packed(depth_anything_names(theirs.state_dict())))
+    found = from_pretrained("depth_anything_v1_small", cache_dir=tmp_path)
+    same(found, theirs)
+    assert (found.encoder.hooks, found.encoder.position_interpolation) == (theirs.encoder.hooks, "dinov2")
+
+
+def test_a_metric_network_of_depth_anything_v2_comes_by_name(hub):
+    theirs = dpt_dinov2_small(pretrained=False, hooks="v2", max_depth=80.0).eval()
+    place = PUBLISHED["depth_anything_v2_metric_vkitti_small"].place.removeprefix("hub:").rpartition("/")
+    root = hub(place[0], lambda at: torch.save(depth_anything_names(theirs.state_dict()), at / place[2]))
+    found = from_pretrained("depth_anything_v2_metric_vkitti_small", cache_dir=root)
+    same(found, theirs)
+    assert (found.head.max_depth, found.ambiguity) == (80.0, Ambiguity.METRIC)
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"model": {f"module.{k}": v for k, v in x.items()}, "epoch": 3}])
+def test_depth_anything_comes_by_name_with_its_authors_positions(wrap, hub, tmp_path):
+    theirs = dpt_dinov2_small(pretrained=False, hooks="v2", position_interpolation="dinov2").eval()
+    file = wrap(depth_anything_names(theirs.state_dict()))
+    root = hub("depth-anything/Depth-Anything-V2-Small", lambda at: torch.save(file, at / "depth_anything_v2_vits.pth"))
+    found = from_pretrained("depth_anything_v2_small", cache_dir=root)
+    same(found, theirs)
+    image = torch.rand(1, 3, 98, 140)
+    with torch.inference_mode():
+        assert_close(found(image), theirs(image), rtol=0, atol=0)
+        save_network(found, tmp_path / "again.ckpt", ambiguity="shift_scale")
+        assert_close(read_checkpoint(tmp_path / "again.ckpt").model(image), theirs(image), rtol=0, atol=0)
+
+
+def test_zoedepth_remembers_its_authors_positions():
+    model = zoedepth(dpt_timm("test_vit", pretrained=False, features=16))
+    from depthkit.models.weights.convert import _remember_positions
+
+    _remember_positions(model.config, "dinov2")
+    assert build(model.config).encoder.position_interpolation == "dinov2"
+
+
+def test_marigold_comes_by_name(hub):
+    model = latent_diffusion_tiny(codec=AffineDepth()).eval()
+    root = hub("prs-eth/marigold-depth-v1-1", model.save_pretrained)
+    found = from_pretrained("marigold_v1_1", cache_dir=root)
+    assert isinstance(found, LatentDiffusionDepth)
+    assert_close(found.state_dict(), model.state_dict(), rtol=0, atol=0)
+    assert (found.ambiguity, found.representation) == (Ambiguity.SHIFT_SCALE, Representation.DEPTH)
+
+
+def test_midas_3_comes_by_name_through_transformers(hub):
+    config = transformers.DPTConfig(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=16,
+        backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8,
+    )  # fmt: skip
+    theirs = transformers.DPTForDepthEstimation(config).eval()
+
+    def write(at):
+        theirs.save_pretrained(at)
+        (at / "preprocessor_config.json").write_text('{"size": {"height": 32, "width": 32}, "image_mean": [0.5, 0.5, 0.5]}')
+
+    found = from_pretrained("dpt_large", cache_dir=hub("Intel/dpt-large", write))
+    image = torch.rand(1, 3, 32, 32)
+    with torch.inference_mode():
+        expected = theirs((image - 0.5) / torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)).predicted_depth
+        assert_close(found(image)[:, 0], expected)
+    assert (found.ambiguity, found.representation) == (Ambiguity.SHIFT_SCALE, Representation.DISPARITY)
+
+
+def test_a_network_is_a_folder_and_a_repository(hub, tmp_path):
+    model = midas_timm("mobilenetv2_035", features=8, pretrained=False).eval()
+    folder = model.save_pretrained(tmp_path / "mine", ambiguity="shift_scale", size=(64, 96), card="Trained on rooms.")
+    assert sorted(file.name for file in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert "Trained on rooms." in (folder / "README.md").read_text()
+    root = hub("me/mine", lambda at: model.save_pretrained(at, ambiguity="shift_scale"))
+    for name in (folder, "hf:me/mine", f"hf:me/mine@{'0' * 40}"):
+        found = from_pretrained(name, cache_dir=root)
+        same(found, model)
+        assert found.ambiguity == Ambiguity.SHIFT_SCALE
+    with pytest.raises(CheckpointError, match=r"expected me/other on the Hugging Face hub; it cannot be had"):
+        from_pretrained("hf:me/other", cache_dir=root)
+
+
+@pytest.mark.parametrize("trouble", ["checksum", "cut", "absent", "gone", "offline"])
+def test_a_download_that_fails_is_one_sentence_and_leaves_nothing(trouble, serve, server, tmp_path, monkeypatch):
+    serve(MONO, b"0" * 5000, **({"checksum": "md5:12"} if trouble == "checksum" else {}))
+    if trouble == "cut":
+        server.cut.add("/mono_640x192.zip")
+    elif trouble == "absent":
+        server.files.clear()
+    elif trouble == "gone":
+        server.shutdown()
+        server.server_close()
+    elif trouble == "offline":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    words = {"checksum": "its checksum is not md5:12", "cut": "2500 of 5000 bytes", "absent": "404"}
+    with pytest.raises(CheckpointError, match=words.get(trouble, "expected")) as error:
+        from_pretrained(MONO, cache_dir=tmp_path)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_download_is_recorded_and_checked_afterwards(server, tmp_path):
+    server.files["/a.pth"] = b"weights"
+    path = fetch(f"{server.address}/a.pth", cache_dir=tmp_path)
+    assert fetch(f"{server.address}/a.pth", cache_dir=tmp_path) == path
+    assert server.asked == ["/a.pth"]
+    path.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="it is another file, or damaged"):
+        fetch(f"{server.address}/a.pth", cache_dir=tmp_path)
+
+
+def test_a_full_disk_is_one_sentence(server, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    server.files["/a.pth"] = b"weights"
+    monkeypatch.setattr(download, "urlopen", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        fetch(f"{server.address}/a.pth", cache_dir=tmp_path)
+
+
+def test_an_unknown_name_gets_the_nearest_ones():
+    with pytest.raises(CheckpointError, match="Near it: depth_anything_v2_small"):
+        from_pretrained("depth_anything_v2_smal")
+
+
+def test_monodepth2s_files_in_a_folder_fill_a_network(tmp_path):
+    files = monodepth2_files()
+    for name, content in files.items():
+        torch.save(content, tmp_path / f"{name}.pth")
+    found = published(monodepth2_resnet18(pretrained=False), tmp_path / "encoder.pth", source="monodepth2")
+    expected = monodepth2_resnet18(pretrained=False)
+    load_published(expected, {name: files[name] for name in ("encoder", "depth")}, source="monodepth2")
+    assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+    (tmp_path / "depth.pth").unlink()
+    with pytest.raises(CheckpointError, match=r"expected encoder.pth and depth.pth in .*; depth.pth is missing"):
+        published(monodepth2_resnet18(pretrained=False), tmp_path / "encoder.pth", source="monodepth2")
+
+
+def test_a_backbone_with_channels_last_gives_channels_first():
+    encoder = depthkit.models.TimmEncoder("swin_tiny_patch4_window7_224", pretrained=False)
+    with torch.inference_mode():
+        maps = encoder(torch.rand(1, 3, 224, 224))
+    assert [x.shape[1] for x in maps] == list(encoder.channels)
