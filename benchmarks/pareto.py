@@ -14,16 +14,19 @@ import torch
 from torch import Tensor
 
 from depthkit.models import midas_timm
-from depthkit.paradigms import AffineInvariantModule
+from depthkit.paradigms import AffineInvariantModule, EqualWeights, MinNorm
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, Representation
 
 DATASETS = 5
 VARIANTS: dict[str, dict[str, Any]] = {
-    "equal weights": {"combine": "equal"},
-    "Pareto, all parameters, one forward per dataset (frozen)": {"combine": "pareto", "batch_norm": "frozen"},
-    "Pareto, all parameters, one forward per dataset (per_dataset)": {"combine": "pareto", "batch_norm": "per_dataset"},
-    "Pareto, all parameters, one mixed forward (mixed)": {"combine": "pareto", "batch_norm": "mixed"},
-    "Pareto, last shared layer (heuristic)": {"combine": "pareto", "gradient_scope": "last_shared_layer"},
+    "equal weights": {"combine": EqualWeights()},
+    "Pareto, all parameters, one forward per dataset (frozen)": {
+        "combine": MinNorm(forward="per_dataset"),
+        "freeze_batch_norm": True,
+    },
+    "Pareto, all parameters, one forward per dataset": {"combine": MinNorm(forward="per_dataset")},
+    "Pareto, all parameters, one mixed forward": {"combine": MinNorm()},
+    "Pareto, last shared layer (heuristic)": {"combine": MinNorm("last_shared_layer")},
 }
 
 
@@ -53,7 +56,7 @@ def seconds_per_step(module: AffineInvariantModule, batch: Batch, device: str) -
     _synchronise(device)
     start = time.perf_counter()
     optimizer.zero_grad()
-    module.training_step(batch, 0).backward()
+    module.combine(module, batch).total.backward()
     optimizer.step()
     _synchronise(device)
     return time.perf_counter() - start
@@ -81,7 +84,6 @@ def main() -> None:
         model = midas_timm(args.backbone, pretrained=False, features=args.features)
         modules[name] = AffineInvariantModule(model, **options).to(device)
         modules[name].dataset_names = tuple(f"set{k}" for k in range(DATASETS))
-        modules[name].log = lambda *_, **__: None  # type: ignore[method-assign]
         seconds_per_step(modules[name], batch, device)  # warm up
     times: dict[str, list[float]] = {name: [] for name in modules}
     for _ in range(args.repeat):

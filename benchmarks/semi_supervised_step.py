@@ -14,7 +14,6 @@ from collections import defaultdict
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from depthkit import models
@@ -71,10 +70,10 @@ def seconds(module: SemiSupervisedModule, batch: Batch, steps: int, *, bf16: boo
     """Of each step, forward, backward and optimizer, after one that is not counted."""
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5)
     found = []
-    for index in range(steps + 1):
+    for _ in range(steps + 1):
         began = clock(module.device)
         with torch.autocast(module.device.type, torch.bfloat16, enabled=bf16):
-            loss = module.training_step(batch, index)
+            loss = module.combine(module, batch).total
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -101,11 +100,9 @@ def main() -> None:
     networks = [getattr(models, f"dpt_dinov2_{name}")(pretrained=False) for name in (options.student, options.teacher)]
     module = SemiSupervisedModule(networks[0], teacher=Timed(networks[1], account, "teacher"))
     module.augment = Timed(module.augment, account, "augmentation")
-    module._outside = (module._outside[0], Timed(module._outside[1], account, "frozen encoder"))
-    module.trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)  # counts the steps
-    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    module.outside = module.outside._replace(frozen=Timed(module.outside.frozen, account, "frozen encoder"))
     module.to(device).train()
-    for part in module._outside:
+    for part in module.outside:
         part.to(device)
     whole = seconds(module, images(options.batch, options.batch // 3, options.size, device), options.steps, bf16=options.bf16)
     account = {name: spent / (options.steps + 1) for name, spent in account.items()}

@@ -1,7 +1,12 @@
-"""What every test shares: two threads unless OMP_NUM_THREADS says otherwise, a fixed seed, the place of the real samples."""
+"""What every test shares: one thread each, a fixed seed, the place of the real samples.
+
+One thread, here and in the processes that tests start, because the last digit of a sum depends on how many add it up.
+"""
 
 import os
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before torch
 
 import lightning.pytorch  # noqa: F401 - first imported inside a test, its log would go to that test's captured stream
 import pytest
@@ -16,7 +21,7 @@ SAMPLES = Path(os.environ.get("DEPTHKIT_SAMPLES", Path(__file__).parents[2] / "s
 
 @pytest.fixture(autouse=True, scope="session")
 def _threads() -> None:
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

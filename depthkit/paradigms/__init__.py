@@ -11,29 +11,36 @@ from depthkit.paradigms.optim.optimizers import LookaheadRAdam
 from depthkit.paradigms.optim.schedules import CosineDecay, ExponentialDecay, LinearDecay, Schedule, StepDecay
 from depthkit.paradigms.self_supervised_video import SelfSupervisedVideoModule
 from depthkit.paradigms.semi_supervised import SemiSupervisedModule
+from depthkit.paradigms.terms.combination import Combination, EqualWeights, MinNorm, SumOfTerms
 from depthkit.paradigms.terms.cutmix import CutMix
 from depthkit.paradigms.terms.multires_noise import MultiResolutionNoise
 from depthkit.paradigms.terms.pareto import pareto_weights
+from depthkit.paradigms.terms.term import Term
 from depthkit.paradigms.vae_decoder import VAEDecoderModule
 
 __all__ = [
     "AffineInvariantModule",
+    "Combination",
     "CosineDecay",
     "CutMix",
     "DepthModule",
     "DiffusionModule",
     "EndToEndDiffusionModule",
+    "EqualWeights",
     "ExponentialDecay",
     "GeometryPreservingModule",
     "LinearDecay",
     "LookaheadRAdam",
     "MetricModule",
+    "MinNorm",
     "MultiResolutionNoise",
     "OneCycle",
     "Schedule",
     "SelfSupervisedVideoModule",
     "SemiSupervisedModule",
     "StepDecay",
+    "SumOfTerms",
+    "Term",
     "VAEDecoderModule",
     "pareto_weights",
 ]

@@ -1,35 +1,37 @@
-"""What every paradigm shares: validation by protocols, prediction, optimizer groups, checkpoint facts. No training step."""
+"""What every paradigm shares: the training step over ``losses``, prediction, optimizer groups, checkpoint facts."""
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from copy import deepcopy
-from itertools import chain
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from depthkit.checks import first_line
-from depthkit.errors import CheckpointError, LabelError, RecipeError, TrainingError
-from depthkit.evaluation import PROTOCOLS, Protocol, ProtocolMetrics, find_protocol
+from depthkit.errors import CheckpointError, LabelError, RecipeError
+from depthkit.evaluation import find_protocol
 from depthkit.models import DepthNet
 from depthkit.models.weights.checkpoint import fresh_networks
 from depthkit.models.weights.facts import read_run, write_facts
 from depthkit.models.weights.files import misfit, named_as
+from depthkit.paradigms.guards import BrokenSamples, FiniteWeights, LookaheadWeights
 from depthkit.paradigms.optim.schedules import Schedule
-from depthkit.resize import input_rule_of, multiple_of, native_map, resize_space_of
-from depthkit.types import Ambiguity, Batch, LabelKind
+from depthkit.paradigms.scoring import ScoresProtocols
+from depthkit.paradigms.terms.combination import Combination, SumOfTerms
+from depthkit.paradigms.terms.rng import step_rng
+from depthkit.paradigms.terms.term import Term
+from depthkit.resize import input_rule_of, native_map
+from depthkit.types import Batch, LabelKind
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 """Builds an optimizer from parameter groups; in a recipe, ``{class_path: torch.optim.Adam, init_args: {lr: 1.0e-4}}``."""
-
-_LOOK_EVERY = 50
-"""Batches between two looks at the losses of a run that does not log."""
 
 
 def adam(parameters: Iterable[Any]) -> Optimizer:
@@ -37,8 +39,8 @@ def adam(parameters: Iterable[Any]) -> Optimizer:
     return torch.optim.Adam(parameters, lr=1e-4)
 
 
-class DepthModule(LightningModule):
-    """Base of the paradigms. Subclasses add ``training_step``, ``accepts`` and ``ambiguity``.
+class DepthModule(ScoresProtocols, ABC):
+    """Base of the paradigms. Subclasses add ``losses``, ``accepts`` and ``ambiguity``.
 
     Args:
         model: network to train; predicts in ``model.representation``.
@@ -49,6 +51,7 @@ class DepthModule(LightningModule):
         weights: checkpoint of an earlier run whose networks training starts from; they must be the same. To go on with an
             interrupted run, give the trainer its checkpoint instead.
         channels_last: keep the network's weights in the channels-last layout, faster on most hardware for convolutions.
+        combine: how the terms of a batch become one step; default their weighted sum.
 
     Raises:
         RecipeError: an unknown protocol, or a negative ``encoder_lr``.
@@ -64,6 +67,7 @@ class DepthModule(LightningModule):
         protocols: str | Mapping[str, str] = "synthetic_affine",
         weights: str | Path | None = None,
         channels_last: bool = False,
+        combine: Combination | None = None,
     ) -> None:
         super().__init__()
         if encoder_lr is not None and encoder_lr < 0:
@@ -74,8 +78,11 @@ class DepthModule(LightningModule):
         self.schedule = schedule or Schedule()
         self.protocols = protocols
         self.weights, self._loaded = weights, False
-        self._finite: Tensor | bool = True  # every loss since it was last looked at
+        self._drawn = 0  # batches drawn when the step began
+        self.combine = combine or SumOfTerms()
         self.scores = nn.ModuleDict()
+        self.input_size: tuple[int, int] | None = None
+        """(height, width) [px] at which the network sees images while it is trained; None if the data does not say."""
         self.dataset_names: tuple[str, ...] = ("data",)
         """Names of the training sets, in the order of ``Batch.dataset``; the datamodule's once training starts."""
         names = [protocols] if isinstance(protocols, str) else protocols.values()
@@ -83,19 +90,30 @@ class DepthModule(LightningModule):
             find_protocol(name)
 
     @property
+    @abstractmethod
     def accepts(self) -> frozenset[LabelKind]:
         """Label kinds that the paradigm can learn from; others raise a ``LabelError`` when training starts."""
-        raise NotImplementedError(f"{type(self).__name__} does not say which labels it accepts")
 
-    @property
-    def ambiguity(self) -> Ambiguity:
-        """What a trained model's prediction leaves undetermined."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its predictions leave undetermined")
+    @abstractmethod
+    def losses(self, batch: Batch) -> Mapping[str, Term]:
+        """Compute the terms of the objective, by name. Needs no trainer; override it to change a method."""
 
-    @property
-    def input_size(self) -> tuple[int, int] | None:
-        """(height, width) [px] at which the network sees images while it is trained; None if the data does not say."""
-        return getattr(getattr(self._trainer, "datamodule", None), "size", None)
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Combine the terms of a batch over all ranks, and log them."""
+        self._drawn = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        step = self.combine(self, batch)
+        self.log("train/loss", step.total.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
+        for name, value in step.logged.items():
+            self.log(name, value, sync_dist=True, batch_size=len(batch))
+        return step.total
+
+    def step_rng(self) -> AbstractContextManager[None]:
+        """Seed the random generators from the run's seed, the batch and the rank; see ``terms.rng.step_rng``."""
+        return step_rng(int(os.environ.get("PL_GLOBAL_SEED", 0)), self._drawn, self.global_rank, self.device)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Watch for weights that are not finite, count broken samples, and keep Lookahead's weights in step."""
+        return [FiniteWeights(), BrokenSamples(), LookaheadWeights()]
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict: RGB in [0, 1], ``(B, 3, H, W)``, to a map in ``model.representation``, ``(B, 1, H, W)``."""
@@ -103,7 +121,7 @@ class DepthModule(LightningModule):
         return prediction
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A copy with the same factory of optimizers: the command's holds the trainer and its processes, which have no copy."""
+        """Deep-copy everything but ``optimizer``, which the command binds to the trainer and which cannot be copied."""
         memo[id(self.optimizer)] = self.optimizer
         memo[id(self)] = copied = type(self).__new__(type(self))
         copied.__setstate__(deepcopy(self.__getstate__(), memo))
@@ -117,6 +135,8 @@ class DepthModule(LightningModule):
                 model leaves open.
         """
         data: Any = getattr(self.trainer, "datamodule", None)
+        self.input_size = getattr(data, "size", None)
+        self.combine.check(str(self.trainer.precision))
         if stage == "fit" and hasattr(data, "dataset_names"):
             self.dataset_names = tuple(data.dataset_names)
             for name, kinds in zip(self.dataset_names, data.label_kinds, strict=True):
@@ -126,13 +146,7 @@ class DepthModule(LightningModule):
                         f"dataset {name!r} holds {kind} labels; {type(self).__name__} as configured learns from {accepted}. "
                         "Leave the dataset out, convert its labels, or choose another paradigm or loss."
                     )
-        part = {"fit": "val", "validate": "val", "test": "test"}.get(stage)
-        if part is not None:
-            names = getattr(data, f"{part}_names", None)
-            protocols = [self._protocol(name) for name in (("data",) if names is None else names)]
-            for protocol in protocols if names else ():
-                protocol.check_prediction(self.model.representation, self.ambiguity)
-            self.scores[part] = nn.ModuleList(map(ProtocolMetrics, protocols))
+        self.set_up_scores(stage)
 
     def on_fit_start(self) -> None:
         """Start from ``weights``, unless a checkpoint has been loaded.
@@ -165,112 +179,9 @@ class DepthModule(LightningModule):
     def check_run(self, checkpoint: Mapping[str, Any]) -> None:
         """Raise a ``CheckpointError`` if an earlier run cannot be built upon for another reason than its weights."""
 
-    def _protocol(self, dataset: str) -> Protocol:
-        if isinstance(self.protocols, str):
-            return find_protocol(self.protocols)
-        if dataset not in self.protocols:
-            raise RecipeError(
-                f"no protocol for evaluation set {dataset!r}; model.init_args.protocols names {', '.join(self.protocols)}. "
-                f"Add `{dataset}: <protocol>`, one of {', '.join(PROTOCOLS)}."
-            )
-        return find_protocol(self.protocols[dataset])
-
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
-        """Score one batch under the set's protocol; returns the prediction at network resolution."""
-        return self._score(batch, self._metrics("val", dataloader_idx))
-
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
-        """As ``validation_step``."""
-        return self._score(batch, self._metrics("test", dataloader_idx))
-
-    def _metrics(self, part: str, index: int) -> ProtocolMetrics:
-        sets = cast(nn.ModuleList, self.scores[part])
-        if index >= len(sets):
-            raise RecipeError(
-                f"expected one {part} set, or a datamodule that names them in `{part}_names`; got loader number {index + 1}. "
-                "Use DepthDataModule."
-            )
-        return cast(ProtocolMetrics, sets[index])
-
-    def _score(self, batch: Batch, metrics: ProtocolMetrics) -> Tensor | None:
-        metrics.protocol.check_prediction(self.model.representation, self.ambiguity)
-        batch = batch.rows(batch.real)  # the other rows only keep ranks in step
-        if not len(batch):
-            return None
-        prediction = self(metrics.protocol.resize_input(batch.image, multiple_of(self.model)))
-        own, space = self.model.representation, resize_space_of(self.model)
-        metrics.update(prediction.float(), own, batch, resize_space=space)
-        return cast(Tensor, prediction)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log every protocol's numbers as ``val/<dataset>/<metric>``."""
-        self._log_scores("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log every protocol's numbers as ``test/<dataset>/<metric>``."""
-        self._log_scores("test")
-
-    def _log_scores(self, part: str) -> None:
-        names = getattr(getattr(self.trainer, "datamodule", None), f"{part}_names", ("data",))
-        for index, name in enumerate(names):
-            metrics = self._metrics(part, index)
-            for metric, value in metrics.compute().items():  # already reduced over ranks
-                self.log(f"{part}/{name}/{metric}", value, rank_zero_only=False)
-            metrics.reset()
-
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Predict at the size of the source, ``(B, 1, H, W)``, as ``DepthPredictor`` predicts with the run's checkpoint."""
         return native_map(self.model, batch.image, input_rule_of(self.model, self.input_size)).map
-
-    def on_validation_start(self) -> None:
-        """Validate with the weights that count; see ``LookaheadRAdam``."""
-        if not self.trainer.sanity_checking:
-            self._synchronise()
-
-    def on_train_epoch_end(self) -> None:
-        """End the epoch, and its checkpoint, with the weights that count; see ``LookaheadRAdam``."""
-        self._synchronise()
-
-    def _synchronise(self) -> None:
-        for optimizer in self.trainer.optimizers:
-            if hasattr(optimizer, "sync_lookahead"):
-                optimizer.sync_lookahead()
-
-    @contextlib.contextmanager
-    def repeatable_chance(self) -> Iterator[None]:
-        """Chance that depends on the seed, the batch and the rank alone, so that a resumed run draws what the whole one did."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        seed, drawn = int(os.environ.get("PL_GLOBAL_SEED", 0)), self.trainer.fit_loop.epoch_loop.total_batch_idx
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(hash((seed, drawn, self.global_rank)) % 2**63)
-            yield
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Count the samples that could not be read, and now and then see whether training broke down.
-
-        Raises:
-            TrainingError: the weights are not finite.
-        """
-        broken = float(len(getattr(batch, "broken", ())))
-        self.log("data/broken", broken, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True, batch_size=1)
-        if isinstance(outputs, Mapping):
-            self._finite = outputs["loss"].isfinite().all() & self._finite  # stays on the device: no step waits for it
-        every = self.trainer.log_every_n_steps or _LOOK_EVERY  # type: ignore[attr-defined]
-        if (self.trainer.fit_loop.total_batch_idx + 1) % every == 0:
-            finite, self._finite = self.trainer.strategy.reduce_boolean_decision(bool(self._finite)), True
-            if not finite:
-                self._check_weights()
-
-    def _check_weights(self) -> None:
-        """A loss that is not finite ends training once it has reached the weights; float16 steps over some of them."""
-        state = chain(self.named_parameters(), self.named_buffers())  # batch statistics, too, do not recover
-        broken = [name for name, values in state if not values.isfinite().all()]
-        if broken:
-            raise TrainingError(
-                f"expected finite weights; after {self.trainer.global_step} steps {len(broken)} of them, {broken[0]} for one, "
-                "are NaN or infinite, as was the loss. Go on from the last checkpoint, which is whole, with a lower learning "
-                "rate, trainer.gradient_clip_val, or bf16-mixed for float16; trainer.detect_anomaly names the operation."
-            )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer is given: the encoder's trainable weights, at ``encoder_lr``, and all others."""
@@ -294,12 +205,7 @@ class DepthModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store, as plain values, what a predictor needs to rebuild the network.
-
-        Raises:
-            TrainingError: the weights are not finite; no checkpoint is overwritten by such.
-        """
-        self._check_weights()
+        """Store, as plain values, what a predictor needs to rebuild the network."""
         write_facts(checkpoint, self.model, self.ambiguity, self.input_size, getattr(self, "pose_net", None))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

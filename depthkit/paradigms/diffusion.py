@@ -1,23 +1,38 @@
 """A latent diffusion model learns depth: MetricGold (Shah 2024), by the training of Marigold (Ke et al. 2024)."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from depthkit.checks import check_choice
 from depthkit.errors import CheckpointError, RecipeError
 from depthkit.models import LatentDiffusionDepth, valid_latents
 from depthkit.models.weights.facts import facts_in
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.terms.labels import has_label, labels, mean_over_pixels, readable
+from depthkit.paradigms.terms.labels import has_label, labels, readable
 from depthkit.paradigms.terms.multires_noise import MultiResolutionNoise
+from depthkit.paradigms.terms.term import Term
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
 _MEANING = frozenset({"codec", "d_min", "d_max", "low", "high", "prediction_type"})
 """What the numbers that a network learned stand for, among the settings of codec and scheduler."""
-Penalty = Literal["l2", "l1"]
-Trainable = Literal["all", "attention"]
+
+
+class Penalty(StrEnum):
+    """On the difference between output and target."""
+
+    L2 = "l2"
+    L1 = "l1"
+
+
+class Trainable(StrEnum):
+    """Which weights of the UNet are trained."""
+
+    ALL = "all"
+    ATTENTION = "attention"
 
 
 class DiffusionModule(DepthModule):
@@ -32,8 +47,8 @@ class DiffusionModule(DepthModule):
         noise: default ``MultiResolutionNoise()``, annealed; of strength 0 it is plain.
         penalty: on the difference between output and target.
         masked: leave out latent cells with a pixel that has no label or lies outside the codec's range.
-        tails: learn what lies outside the codec's range as its bound, instead of leaving it out; None for yes if the codec is
-            affine, whose range holds a share of each image by intent. The sky, which has no depth, is left out either way.
+        tails: train on out-of-range depth clipped to the codec's bounds instead of masking it. Default: only for affine codecs,
+            whose range holds a share of each image by intent. The sky, which has no depth, is masked either way.
         trainable: the whole UNet, or its attention and its first layer.
         checkpointing: recompute activations of the UNet in the backward pass: less memory, more time.
         kwargs: see ``DepthModule``.
@@ -49,24 +64,22 @@ class DiffusionModule(DepthModule):
         model: LatentDiffusionDepth,
         *,
         noise: MultiResolutionNoise | None = None,
-        penalty: Penalty = "l2",
+        penalty: Penalty = Penalty.L2,
         masked: bool = True,
         tails: bool | None = None,
-        trainable: Trainable = "all",
+        trainable: Trainable = Trainable.ALL,
         checkpointing: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(model, **kwargs)
-        for name, value, known in (("penalty", penalty, Penalty), ("trainable", trainable, Trainable)):
-            if value not in get_args(known):
-                raise RecipeError(f"expected {name} to be one of {', '.join(get_args(known))}; got {value!r}.")
         if self.encoder_lr is not None:
             raise RecipeError("expected no encoder_lr: the encoder is the VAE's, which is frozen. Set the optimizer's lr.")
         self.noise = noise or MultiResolutionNoise()
-        self.penalty, self.masked = penalty, masked
+        self.penalty, self.masked = check_choice("penalty", penalty, Penalty), masked
+        trainable = check_choice("trainable", trainable, Trainable)
         self.tails = model.ambiguity != Ambiguity.METRIC if tails is None else tails
         for name, weight in model.unet.named_parameters():
-            weight.requires_grad_(trainable == "all" or ".attentions." in name or name.startswith("conv_in."))
+            weight.requires_grad_(trainable == Trainable.ALL or ".attentions." in name or name.startswith("conv_in."))
         if checkpointing:
             model.unet.enable_gradient_checkpointing()
 
@@ -81,7 +94,7 @@ class DiffusionModule(DepthModule):
 
     @property
     def ambiguity(self) -> Ambiguity:
-        """None, or scale and shift with an affine codec."""
+        """Nothing, or scale and shift with an affine codec."""
         return self.model.ambiguity
 
     def check_run(self, checkpoint: Mapping[str, Any]) -> None:
@@ -106,28 +119,28 @@ class DiffusionModule(DepthModule):
         timestep = torch.randint(length, (len(latent),), device=latent.device)
         return timestep, self.noise(latent, timestep / length)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step on the mean over the learned latent cells of all ranks."""
+    def losses(self, batch: Batch) -> dict[str, Term]:
+        """Compare the UNet's output with its target on the learned latent cells."""
         schedule, (depth, valid, learned) = self.model.scheduler, self.depth(batch)
         with torch.no_grad():
             image, clean = self.model.encode_image(batch.image), self.model.encode_depth(depth, valid)
-        with self.repeatable_chance():
+        with self.step_rng():
             timestep, noise = self.draw(clean)
         output = self.model.predict(schedule.add_noise(clean, noise, timestep), image, timestep)
         difference = output - schedule.target(clean, noise, timestep)
-        error = difference.square() if self.penalty == "l2" else difference.abs()
+        error = difference.square() if self.penalty == Penalty.L2 else difference.abs()
         cells = valid_latents(learned, self.model.size_multiple)
-        loss, _ = mean_over_pixels(error.mean(1, keepdim=True), cells if self.masked else torch.ones_like(cells))
-        self.log_step(loss, valid, learned, cells)
-        return loss
+        denoising = Term(error.mean(1, keepdim=True), cells if self.masked else torch.ones_like(cells))
+        return {"denoising": denoising, **left_out(valid, learned, cells)}
 
-    def log_step(self, loss: Tensor, valid: Tensor, learned: Tensor, taught: Tensor) -> None:
-        """Log the loss, the share of labelled pixels outside the codec's range, and an epoch's images that teach nothing."""
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(valid))
-        outside, _ = mean_over_pixels((~learned).float(), valid)
-        self.log("train/outside", outside, sync_dist=True, batch_size=len(valid))
-        excluded = (~has_label(taught)).sum().float()
-        self.log("train/excluded", excluded, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True, batch_size=1)
+
+def left_out(valid: Tensor, learned: Tensor, taught: Tensor) -> dict[str, Term]:
+    """Make the logged terms: the share of labelled pixels outside the codec's range, and of images that teach nothing."""
+    nothing = (~has_label(taught)).float()
+    return {
+        "outside": Term((~learned).float(), valid, weight=0.0),
+        "excluded": Term(nothing, torch.ones_like(nothing, dtype=torch.bool), weight=0.0),
+    }
 
 
 def _said(facts: Mapping[str, Any], keys: list[str]) -> str:

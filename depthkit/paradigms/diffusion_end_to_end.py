@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from depthkit.errors import LabelError
 from depthkit.losses import PointwiseLoss, SSILoss
 from depthkit.models import LatentDiffusionDepth
-from depthkit.paradigms.diffusion import DiffusionModule
-from depthkit.paradigms.terms.labels import check_states, has_label, mean_over_images
+from depthkit.paradigms.diffusion import DiffusionModule, left_out
+from depthkit.paradigms.terms.labels import check_states, has_label
 from depthkit.paradigms.terms.multires_noise import MultiResolutionNoise
+from depthkit.paradigms.terms.term import Term
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Batch, Representation
 
@@ -65,19 +66,18 @@ class EndToEndDiffusionModule(DiffusionModule):
             latent = self.model.encode_image(image)
         noisy = torch.zeros_like(latent)
         if self.start is not None:
-            with self.repeatable_chance():
+            with self.step_rng():
                 noisy = self.start(latent, torch.ones(len(latent), device=latent.device))
         output = self.model.predict(noisy, latent, self.timestep)
         return self.model.codec.decode(self.model.decode_latent(self.model.clean(output, noisy, self.timestep)))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step on the mean over the labelled images of all ranks."""
+    def losses(self, batch: Batch) -> dict[str, Term]:
+        """Compare the depth of one call with the labels, pixel by pixel."""
         depth, valid, learned = self.depth(batch)
         if self.tails:  # as the model can predict it: clipped and, if affine, far images weighing no more than near ones
             depth = self.model.codec.decode(self.model.codec.encode(depth, valid))
         prediction = self.predict_once(batch.image)
         source = self.model.representation
         target = convert(depth.where(learned, 1), source, self.compared)
-        loss, _ = mean_over_images(self.loss(convert(prediction, source, self.compared), target, learned), has_label(learned))
-        self.log_step(loss, valid, learned, learned)
-        return loss
+        loss = self.loss(convert(prediction, source, self.compared), target, learned)
+        return {"pixels": Term(loss, has_label(learned)), **left_out(valid, learned, learned)}

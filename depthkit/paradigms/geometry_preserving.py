@@ -10,7 +10,8 @@ from depthkit.losses import PairwiseL1SILoss, PairwiseL1SSILoss
 from depthkit.masked import masked_range, per_image
 from depthkit.models import DepthNet
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.terms.labels import DENSE, check_affine, check_states, has_label, labels, mean_over_images, readable
+from depthkit.paradigms.terms.labels import DENSE, check_affine, check_states, has_label, labels, readable
+from depthkit.paradigms.terms.term import Term
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
@@ -34,7 +35,8 @@ class GeometryPreservingModule(DepthModule):
 
     Raises:
         RecipeError: both weights are 0, or one is negative.
-        LabelError: ``geometric_loss`` ignores a shift of disparity, ``affine_loss`` does not, or one says not what it reads.
+        LabelError: ``geometric_loss`` is shift-invariant, ``affine_loss`` is not, or either lacks ``representation`` or
+            ``accepts``.
     """
 
     def __init__(
@@ -75,22 +77,8 @@ class GeometryPreservingModule(DepthModule):
             return Ambiguity.SHIFT_SCALE
         return Ambiguity.SCALE if Ambiguity.SCALE in self.geometric else Ambiguity.METRIC
 
-    def geometric_losses(self, log_disparity: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """L_SI of each image, ``(B,)``, and which images have a label of known geometry, bool ``(B,)``."""
-        compared = self.geometric_loss.representation
-        target, valid = labels(batch, compared, self.geometric)
-        pred = convert(log_disparity, Representation.LOG_DISPARITY, compared)
-        return self.geometric_loss(pred, target, valid), has_label(valid)
-
-    def affine_losses(self, log_disparity: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """L_SSI of each image, ``(B,)``, and which images have a label, bool ``(B,)``."""
-        target, valid = labels(batch, Representation.DISPARITY, DENSE)
-        _, nearest = masked_range(log_disparity.detach(), valid)  # the loss is scale invariant, and exp shall not overflow
-        disparity = (log_disparity - per_image(nearest, log_disparity)).clamp_max(0).exp()
-        return self.affine_loss(disparity, target, valid), has_label(valid)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step on the mean over the labelled images of all ranks of eq. 3.
+    def losses(self, batch: Batch) -> dict[str, Term]:
+        """Compare log-disparity where the geometry is known and disparity everywhere, per labelled image (eq. 3).
 
         Raises:
             PredictionError: the network outputs disparity or depth, and not a positive one, which alone has a logarithm.
@@ -102,26 +90,39 @@ class GeometryPreservingModule(DepthModule):
                 f"{prediction.min():.3g}. Give its head output_activation: softplus, or let it output log_disparity."
             )
         log_disparity = convert(prediction, self.model.representation, Representation.LOG_DISPARITY)
-        loss, counted = log_disparity.sum((1, 2, 3)) * 0, torch.zeros_like(batch.real)
-        for name, weight, term in (
-            ("geometric", self.geometric_weight, self.geometric_losses),
-            ("affine", self.affine_weight, self.affine_losses),
-        ):
-            if weight:
-                part, read = term(log_disparity, batch)
-                loss, counted = loss + weight * part, counted | read
-                self._log_mean(name, part.detach(), read)
-        self.log("train/mean_output", prediction.detach().mean(), sync_dist=True, batch_size=len(batch))  # free to drift
-        return self._log_mean("loss", loss, counted, prog_bar=True)
+        terms = {}
+        labelled = self._labelled(batch)
+        if self.geometric_weight:
+            terms["geometric"] = Term(self._geometric(log_disparity, batch), labelled, self.geometric_weight)
+        if self.affine_weight:
+            terms["affine"] = Term(self._affine(log_disparity, batch), labelled, self.affine_weight)
+        mean_output = prediction.detach().mean((1, 2, 3))  # free to drift
+        return terms | {"mean_output": Term(mean_output, torch.ones_like(labelled), weight=0.0)}
 
-    def _log_mean(self, name: str, per_image_loss: Tensor, counted: Tensor, **options: Any) -> Tensor:
-        mean, some = mean_over_images(per_image_loss, counted)
-        self.log(f"train/{name}", mean.detach().where(some, torch.nan), sync_dist=True, batch_size=len(counted), **options)
-        return mean
+    def _labelled(self, batch: Batch) -> Tensor:
+        """Tell which images have a label that one of the losses reads, bool ``(B,)``: all that the mean of eq. 3 counts."""
+        read = DENSE if self.affine_weight else self.geometric
+        compared = Representation.DISPARITY if self.affine_weight else self.geometric_loss.representation
+        return has_label(labels(batch, compared, read)[1])
+
+    def _geometric(self, log_disparity: Tensor, batch: Batch) -> Tensor:
+        """Compute L_SI of each image, ``(B,)``; 0 where the geometry is not known."""
+        compared = self.geometric_loss.representation
+        target, valid = labels(batch, compared, self.geometric)
+        values: Tensor = self.geometric_loss(convert(log_disparity, Representation.LOG_DISPARITY, compared), target, valid)
+        return values
+
+    def _affine(self, log_disparity: Tensor, batch: Batch) -> Tensor:
+        """Compute L_SSI of each image, ``(B,)``."""
+        target, valid = labels(batch, Representation.DISPARITY, DENSE)
+        _, nearest = masked_range(log_disparity.detach(), valid)  # the loss is scale invariant, and exp shall not overflow
+        disparity = (log_disparity - per_image(nearest, log_disparity)).clamp_max(0).exp()
+        values: Tensor = self.affine_loss(disparity, target, valid)
+        return values
 
 
 def _check_losses(geometric: Any, affine: Any) -> None:
-    """The first tells a wrong shift of disparity, the second cannot."""
+    """Check that the first is sensitive to a shift of disparity and the second is not."""
     check_states("geometric_loss", geometric)
     check_states("affine_loss", affine)
     if Ambiguity.METRIC not in geometric.accepts or Ambiguity.SHIFT_SCALE in geometric.accepts:

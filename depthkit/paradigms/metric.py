@@ -10,7 +10,8 @@ from depthkit.losses import SILogLoss
 from depthkit.models import DepthNet, ZoeDepthNet
 from depthkit.models.weights.facts import facts_in
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.terms.labels import check_states, has_label, labels, mean_over_images, readable
+from depthkit.paradigms.terms.labels import check_states, has_label, labels, readable
+from depthkit.paradigms.terms.term import Term
 from depthkit.representation import convert
 from depthkit.resize import InputResize, OutputResize, multiple_of, network_map, resized_map
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
@@ -64,10 +65,10 @@ class MetricModule(DepthModule):
         self.base_lr = base_lr
         self.network_size = None if network_size is None else (int(network_size[0]), int(network_size[1]))
 
-    @property
-    def input_size(self) -> tuple[int, int] | None:
-        """As in ``DepthModule``; ``network_size`` if there is one."""
-        return self.network_size or super().input_size
+    def setup(self, stage: str) -> None:
+        """Set up as in ``DepthModule``; the network sees images at ``network_size`` if there is one."""
+        super().setup(stage)
+        self.input_size = self.network_size or self.input_size
 
     @property
     def accepts(self) -> frozenset[LabelKind]:
@@ -76,7 +77,7 @@ class MetricModule(DepthModule):
 
     @property
     def ambiguity(self) -> Ambiguity:
-        """None."""
+        """Nothing: depth is in metres."""
         return Ambiguity.METRIC
 
     def state_of(self, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -109,16 +110,10 @@ class MetricModule(DepthModule):
         found, size = network_map(self.model, shown).map, (image.shape[-2], image.shape[-1])
         return resized_map(found, size, self.model, OutputResize(align_corners=True))
 
-    def per_image_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of each image, ``(B,)``, and which images have a label in range, bool ``(B,)``."""
+    def losses(self, batch: Batch) -> dict[str, Term]:
+        """Compare depth in metres where the label lies within ``label_range``."""
         prediction = convert(self.predicted(batch.image), self.model.representation, self.loss.representation)
         depth, valid = labels(batch, Representation.DEPTH, {Ambiguity.METRIC})
         valid = valid & (depth >= self.label_range[0]) & (depth <= self.label_range[1])
         target = convert(depth.where(valid, 1), Representation.DEPTH, self.loss.representation)
-        return self.loss(prediction, target, valid), has_label(valid)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step on the mean over the labelled images of all ranks."""
-        loss, _ = mean_over_images(*self.per_image_loss(batch))
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
-        return loss
+        return {"metric": Term(self.loss(prediction, target, valid), has_label(valid))}

@@ -15,7 +15,7 @@ from depthkit.masked import masked_mean
 from depthkit.models import EgoMotion
 from depthkit.models.networks.monodepth2 import Monodepth2Net
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.terms.labels import mean_over_images
+from depthkit.paradigms.terms.term import Term
 from depthkit.types import AMBIGUITIES, Ambiguity, Batch, LabelKind, Representation
 
 STEREO = "stereo"
@@ -56,8 +56,8 @@ class SelfSupervisedVideoModule(DepthModule):
         reprojection: photometric loss over sources; default ``MinReprojectionLoss()``.
         smoothness: weight of the edge-aware smoothness at the finest scale.
         full_resolution: compare every scale at the input's resolution; else each at its own, as before Monodepth2.
-        augment: changes colours, ``(N, 3, H, W)`` to the same; views of a sample lie below each other in one image, so that
-            one draw changes all. Networks see the result, losses do not. Default: jitter of half of the samples.
+        augment: changes colours, ``(B, V, 3, H, W)`` to the same, all views of a sample alike. Networks see the result, losses
+            do not. Default: torchvision's jitter by 0.2 (hue 0.1) of half of the samples, each view about its own mean grey.
         mask_decoder: ``PredictiveMask``, the baseline that the automask replaced; needs a loss with ``automask=False``.
         camera: gives intrinsics for videos without: from ``Batch.dataset`` and the image's (height, width) to ``(B, 3, 3)``,
             such as ``depthkit.models.LearnedCamera``; None takes those of the batch.
@@ -107,7 +107,7 @@ class SelfSupervisedVideoModule(DepthModule):
         if motion_weight and pose_net is None:
             raise RecipeError("motion_weight supervises a pose_net; got none. Give one, or set motion_weight to 0.")
         self.smoothness, self.full_resolution, self.only_visible = smoothness, full_resolution, only_visible
-        self.augment: Any = _colour_jitter() if augment is None else augment
+        self.augment: Any = colour_jitter() if augment is None else augment
         self.mask_decoder: Any = mask_decoder
         self.camera: Any = camera
         self.motion_weight, self.stereo = motion_weight, stereo
@@ -125,18 +125,16 @@ class SelfSupervisedVideoModule(DepthModule):
         known = self.stereo or self.motion_weight or self.pose_net is None
         return Ambiguity.METRIC if known else Ambiguity.SCALE
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step on the mean over the images of all ranks."""
-        with self.repeatable_chance():
+    def losses(self, batch: Batch) -> dict[str, Term]:
+        """Compare what the sources show of the target with it, and keep disparity smooth (section 3)."""
+        with self.step_rng():
             found = self.reconstruct(batch)
-        loss = found.loss
+        every = torch.ones_like(batch.real)
+        learning = (found.selected >= 0).float()
+        terms = {"photometric": Term(found.loss, every), "unmasked": Term(learning, learning.isfinite(), weight=0.0)}
         if self.motion_weight:
-            loss = loss + self.motion_weight * self._motion_error(found.source_from_target, batch)
-        total, _ = mean_over_images(loss, torch.ones_like(batch.real))
-        self.log("train/loss", total.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
-        moving = (found.selected >= 0).float().mean()
-        self.log("train/unmasked", moving, sync_dist=True, batch_size=len(batch))
-        return total
+            terms["motion"] = Term(self._motion_error(found.source_from_target, batch), every, self.motion_weight)
+        return terms
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
         """Score labels as every paradigm does, or log the loss of a video of ``val_loss_sources`` as ``val/<dataset>/loss``."""
@@ -148,7 +146,7 @@ class SelfSupervisedVideoModule(DepthModule):
         if len(kept):
             if self.camera is not None:
                 kept = replace(kept, dataset=torch.full_like(kept.dataset, self._camera_of(name)))
-            with self.repeatable_chance():
+            with self.step_rng():
                 loss = self.reconstruct(kept).loss.mean()
         weight: Any = float(len(kept))  # Lightning averages the ranks' counts, and cuts off the fraction of integers
         self.log(f"val/{name}/loss", loss, batch_size=weight, sync_dist=True, add_dataloader_idx=False)
@@ -218,9 +216,8 @@ class SelfSupervisedVideoModule(DepthModule):
         views = torch.cat([batch.image[:, None], batch.frames], 1)
         if not self.training:
             return views
-        count = views.shape[1]
-        column = views.transpose(1, 2).flatten(2, 3)  # views below each other: one image, one draw
-        return self.augment(column).unflatten(2, (count, -1)).transpose(1, 2)
+        augmented: Tensor = self.augment(views)
+        return augmented
 
     def encoded(self, views: Tensor) -> tuple[list[Tensor], Tensor]:
         """Features of the targets, finest first, and what the pose network sees of all views, ``(B, 1 + S, ...)``."""
@@ -310,7 +307,8 @@ def _shrunk(x: Tensor, like: Tensor) -> Tensor:
     return small.unflatten(0, x.shape[:-3])
 
 
-def _colour_jitter() -> nn.Module:
-    from kornia.augmentation import ColorJiggle
+def colour_jitter() -> nn.Module:
+    """Build the paper's colour jitter (section 4): one draw for all views of a sample, each view about its own mean grey."""
+    from kornia.augmentation import ColorJitter, VideoSequential
 
-    return ColorJiggle(0.2, 0.2, 0.2, 0.1, p=0.5)
+    return VideoSequential(ColorJitter(0.2, 0.2, 0.2, 0.1, p=0.5), data_format="BTCHW", same_on_frame=True)

@@ -1,26 +1,49 @@
 """Depth Anything: a student learns from labels, a teacher's pseudo-labels and a frozen encoder (Yang et al. 2024)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from depthkit.checks import check_choice
 from depthkit.errors import LabelError, RecipeError
 from depthkit.losses import FeatureAlignmentLoss, SSILoss
 from depthkit.models import DepthNet, read_checkpoint
 from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.terms.cutmix import CutMix
-from depthkit.paradigms.terms.labels import DENSE, check_affine, has_label, labels, mean_over_images, readable
+from depthkit.paradigms.terms.labels import DENSE, check_affine, has_label, labels, readable
+from depthkit.paradigms.terms.term import Term
 from depthkit.representation import convert_rows
 from depthkit.resize import InputResize, multiple_of, native_map
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation
 
 
-class Challenge(NamedTuple):
-    """What the student is shown, and what it is asked.
+class FeatureImages(StrEnum):
+    """Which images' features are tied to the frozen encoder's."""
+
+    UNLABELLED = "unlabelled"
+    LABELLED = "labelled"
+    ALL = "all"
+
+
+class Outside(NamedTuple):
+    """Networks that teach and are not trained: no state, no optimizer, no DDP bucket holds them.
+
+    Attributes:
+        teacher: labels images without a label; None if there are none.
+        frozen: encoder whose features the student's are tied to; None if they are not, or after loading.
+    """
+
+    teacher: Any
+    frozen: Any
+
+
+class StrongView(NamedTuple):
+    """What the student sees: unlabelled images recoloured and mixed.
 
     Attributes:
         image: of every row, ``(B, 3, H, W)``: unlabelled ones recoloured and mixed, labelled ones as they are.
@@ -72,7 +95,7 @@ class SemiSupervisedModule(DepthModule):
         pseudo_labelled: Sequence[str] = (),
         loss: nn.Module | None = None,
         feature_loss: nn.Module | None = None,
-        feature_images: Literal["unlabelled", "labelled", "all"] = "unlabelled",
+        feature_images: FeatureImages = FeatureImages.UNLABELLED,
         augment: nn.Module | None = None,
         cutmix: CutMix | None = None,
         labelled_weight: float = 1.0,
@@ -88,14 +111,12 @@ class SemiSupervisedModule(DepthModule):
             raise RecipeError(
                 f"expected a model that outputs disparity; got {model.representation}. Give its head representation disparity."
             )
-        if feature_images not in ("unlabelled", "labelled", "all"):
-            raise RecipeError(f"expected feature_images to be unlabelled, labelled or all; got {feature_images!r}.")
         self.pseudo_labelled = tuple(pseudo_labelled)
         self.loss: Any = SSILoss(align="median", halved=False) if loss is None else loss
         check_affine("loss", self.loss)
         self.feature_loss: Any = feature_loss or FeatureAlignmentLoss()
-        self.feature_images = feature_images
-        self.augment: Any = _strong_colours() if augment is None else augment
+        self.feature_images = check_choice("feature_images", feature_images, FeatureImages)
+        self.augment: Any = strong_colours() if augment is None else augment
         self.cutmix = cutmix or CutMix()
         self.labelled_weight, self.unlabelled_weight, self.feature_weight = weights
         if isinstance(teacher, str | Path):
@@ -106,7 +127,7 @@ class SemiSupervisedModule(DepthModule):
                 "`representation: Representation`: disparity taken for depth would turn near and far around."
             )
         frozen = deepcopy(model.encoder) if feature_weight else None
-        self._outside: tuple[Any, Any] = (teacher, frozen)  # a tuple hides modules from state, optimizer and DDP
+        self.outside = Outside(teacher, frozen)  # a tuple hides modules from state, optimizer and DDP
         for part in (teacher, frozen):
             if part is not None:
                 part.eval().requires_grad_(False)
@@ -115,7 +136,7 @@ class SemiSupervisedModule(DepthModule):
     def accepts(self) -> frozenset[LabelKind]:
         """Dense labels, and none at all where a teacher gives them."""
         none = {LabelKind(Ambiguity.UNLABELLED, r) for r in Representation}
-        return readable(DENSE) | (none if self._outside[0] is not None or not self.unlabelled_weight else frozenset())
+        return readable(DENSE) | (none if self.outside.teacher is not None or not self.unlabelled_weight else frozenset())
 
     @property
     def ambiguity(self) -> Ambiguity:
@@ -140,7 +161,7 @@ class SemiSupervisedModule(DepthModule):
         """As in ``DepthModule``; without ``model`` it has no frozen encoder, which no checkpoint holds, and cannot train on."""
         module = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
         if "model" not in kwargs:  # the copy of an encoder with random weights
-            module._outside = (module._outside[0], None)
+            module.outside = module.outside._replace(frozen=None)
         return module
 
     def on_fit_start(self) -> None:
@@ -150,12 +171,12 @@ class SemiSupervisedModule(DepthModule):
             RecipeError: the frozen encoder is missing.
         """
         super().on_fit_start()
-        if self.feature_weight and self._outside[1] is None:
+        if self.feature_weight and self.outside.frozen is None:
             raise RecipeError(
                 "expected the frozen encoder; no checkpoint holds it. To go on with a run, repeat its recipe and give the "
                 "trainer its checkpoint; or pass model= with the weights that its encoder began with, or feature_weight=0."
             )
-        for part in self._outside:
+        for part in self.outside:
             if part is not None:
                 part.to(self.device)
 
@@ -167,7 +188,7 @@ class SemiSupervisedModule(DepthModule):
                 rows = rows | (batch.dataset == position)
         return rows
 
-    def challenge(self, batch: Batch, unlabelled: Tensor) -> Challenge:
+    def strongly_perturbed(self, batch: Batch, unlabelled: Tensor) -> StrongView:
         """Perturb the unlabelled rows, bool ``(B,)``: eqs 4 and 5. No image is mixed with itself."""
         image, rows = batch.image, unlabelled.nonzero()[:, 0]
         kept = torch.ones_like(image[:, :1], dtype=torch.bool)
@@ -179,7 +200,7 @@ class SemiSupervisedModule(DepthModule):
             circle = rows[torch.randperm(len(rows)).to(rows)]
             donor[circle] = circle.roll(1)
             kept[rows] = self.cutmix.masks(len(rows), (image.shape[-2], image.shape[-1])).to(kept.device)
-        return Challenge(torch.where(kept, image, image[donor]), kept, donor)
+        return StrongView(torch.where(kept, image, image[donor]), kept, donor)
 
     @torch.no_grad()
     def pseudo_labels(self, batch: Batch, unlabelled: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +213,7 @@ class SemiSupervisedModule(DepthModule):
         rows = (unlabelled & (batch.ambiguity == AMBIGUITIES.index(Ambiguity.UNLABELLED))).nonzero()[:, 0]
         if not len(rows):
             return target, valid
-        teacher = self._outside[0]
+        teacher = self.outside.teacher
         if teacher is None:
             raise LabelError(
                 f"sample {batch.keys[int(rows[0])]!r} has no label and there is no teacher. "
@@ -205,7 +226,7 @@ class SemiSupervisedModule(DepthModule):
         target[rows], valid[rows] = found, exists
         return target, valid
 
-    def regional_losses(self, prediction: Tensor, target: Tensor, valid: Tensor, seen: Challenge) -> Tensor:
+    def regional_losses(self, prediction: Tensor, target: Tensor, valid: Tensor, seen: StrongView) -> Tensor:
         """Eqs 6 to 8 per image, ``(B,)``: each region against its own image's label, aligned alone, weighted by its area."""
         own = seen.kept.flatten(1).float().mean(1)
         inside = self.loss(prediction, target, valid & seen.kept)
@@ -219,37 +240,36 @@ class SemiSupervisedModule(DepthModule):
         if not len(chosen):
             return losses
         with torch.no_grad():
-            frozen = self._outside[1]((image[chosen] - self.model.mean) / self.model.std)[-1]
+            frozen = self.outside.frozen((image[chosen] - self.model.mean) / self.model.std)[-1]
         return losses.index_add(0, chosen, self.feature_loss(last[chosen], frozen).to(losses.dtype))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step on the means over the labelled, unlabelled and feature-aligned images of all ranks."""
-        unlabelled = self.unlabelled(batch) & bool(self.unlabelled_weight or self.feature_weight)
-        with self.repeatable_chance():
-            seen = self.challenge(batch, unlabelled)
+    def losses(self, batch: Batch) -> dict[str, Term]:
+        """Compare with labels, with pseudo-labels of each region, and with the features of the frozen encoder (section 3)."""
+        unlabelled = self.unlabelled(batch)
+        perturbed = unlabelled & bool(self.unlabelled_weight or self.feature_weight)
+        with self.step_rng():
+            seen = self.strongly_perturbed(batch, perturbed)
         features = self.model.encode(seen.image)
         prediction = self.model.decode(features).float()
         target, valid = self.pseudo_labels(batch, unlabelled & bool(self.unlabelled_weight))
-        terms: list[tuple[str, float, Callable[[], Tensor], Tensor]] = [
-            ("labelled", self.labelled_weight, lambda: self.loss(prediction, target, valid), ~unlabelled & has_label(valid)),
-            ("unlabelled", self.unlabelled_weight, lambda: self.regional_losses(prediction, target, valid, seen), unlabelled),
-        ]
-        rows = {"unlabelled": unlabelled, "labelled": ~unlabelled, "all": torch.ones_like(unlabelled)}[self.feature_images]
-        terms.append(("feature", self.feature_weight, lambda: self.feature_losses(features, seen.image, rows), rows))
-        total = 0 * prediction.sum()
-        for name, weight, losses, counted in terms:
-            if weight:
-                mean, some = mean_over_images(losses(), counted)
-                self.log(f"train/{name}", mean.detach().where(some, torch.nan), sync_dist=True, batch_size=len(batch))
-                total = total + weight / len(terms) * mean
-        self.log("train/loss", total.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
-        return total
+        terms, third = {}, 1 / 3
+        if self.labelled_weight:
+            counted = ~unlabelled & has_label(valid)
+            terms["labelled"] = Term(self.loss(prediction, target, valid), counted, self.labelled_weight * third)
+        if self.unlabelled_weight:
+            losses = self.regional_losses(prediction, target, valid, seen)
+            terms["unlabelled"] = Term(losses, unlabelled, self.unlabelled_weight * third)
+        if self.feature_weight:
+            every = torch.ones_like(unlabelled)
+            rows = {"unlabelled": unlabelled, "labelled": ~unlabelled, "all": every}[self.feature_images]
+            terms["feature"] = Term(self.feature_losses(features, seen.image, rows), rows, self.feature_weight * third)
+        return terms
 
 
-def _strong_colours() -> nn.Module:
-    """Colour jitter and blur as strong as UniMatch's, by the same authors; Depth Anything states no magnitudes."""
-    from kornia.augmentation import AugmentationSequential, ColorJiggle, RandomGaussianBlur
+def strong_colours() -> nn.Module:
+    """Build colour jitter and blur as strong as UniMatch's, by the same authors; Depth Anything states no magnitudes."""
+    from kornia.augmentation import AugmentationSequential, ColorJitter, RandomGaussianBlur
 
     return AugmentationSequential(
-        ColorJiggle(0.5, 0.5, 0.5, 0.25, p=0.8), RandomGaussianBlur((13, 13), (0.1, 2.0), p=0.5), data_keys=["input"]
+        ColorJitter(0.5, 0.5, 0.5, 0.25, p=0.8), RandomGaussianBlur((13, 13), (0.1, 2.0), p=0.5), data_keys=["input"]
     )

@@ -9,7 +9,8 @@ from depthkit.errors import LabelError
 from depthkit.evaluation import ProtocolMetrics
 from depthkit.models import LatentDiffusionDepth
 from depthkit.paradigms.base import DepthModule
-from depthkit.paradigms.terms.labels import labels, mean_over_pixels, readable
+from depthkit.paradigms.terms.labels import labels, readable
+from depthkit.paradigms.terms.term import Term
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
 
@@ -46,18 +47,16 @@ class VAEDecoderModule(DepthModule):
 
     @property
     def ambiguity(self) -> Ambiguity:
-        """None."""
+        """Nothing: depth is in metres."""
         return Ambiguity.METRIC
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step on the mean over valid pixels, within the codec's range, of all images of all ranks."""
+    def losses(self, batch: Batch) -> dict[str, Term]:
+        """Compare the decoded latents of true depth with it, where it lies within the codec's range."""
         depth, valid = labels(batch, Representation.DEPTH, {Ambiguity.METRIC})
         with torch.no_grad():
             latent = self.model.encode_depth(depth, valid)
         difference = self.model.decode_latent(latent) - self.model.codec.encode(depth, valid)
-        loss, _ = mean_over_pixels(difference.abs(), self.model.codec.within(depth, valid))
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
-        return loss
+        return {"roundtrip": Term(difference.abs(), self.model.codec.within(depth, valid))}
 
     def _score(self, batch: Batch, metrics: ProtocolMetrics) -> Tensor | None:
         batch = batch.rows(batch.real)

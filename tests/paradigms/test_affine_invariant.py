@@ -10,26 +10,31 @@ from torch.testing import assert_close
 from depthkit.data import DepthDataModule, ShardSource
 from depthkit.errors import LabelError, RecipeError
 from depthkit.losses import GradientMatchingLoss, PairwiseL1SILoss
-from depthkit.paradigms import AffineInvariantModule, CosineDecay, pareto_weights
-from depthkit.types import Ambiguity, LabelKind, Representation
+from depthkit.paradigms import AffineInvariantModule, CosineDecay, EqualWeights, MinNorm, pareto_weights
+from depthkit.paradigms.terms.term import means_per_group
+from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 from tests.contracts.paradigm import FILM, METRIC_DEPTH, Memory, TinyNet, batch, sgd, trainer, weights_after
 from tests.contracts.ranks import on_ranks
 
 KINDS = (METRIC_DEPTH, FILM, METRIC_DEPTH)
 ROWS = [(0, METRIC_DEPTH), (0, METRIC_DEPTH), (1, FILM), (0, METRIC_DEPTH), (2, METRIC_DEPTH), (1, FILM)]
 VARIANTS = [
-    {"combine": "equal"},
-    {"combine": "pareto", "batch_norm": "mixed"},
-    {"combine": "pareto", "batch_norm": "frozen"},
-    {"combine": "pareto", "batch_norm": "per_dataset"},
-    {"combine": "pareto", "gradient_scope": "last_shared_layer"},
-    {"combine": "pareto", "normalisation": "loss+"},
+    {"combine": EqualWeights()},
+    {"combine": MinNorm()},
+    {"combine": MinNorm(forward="per_dataset"), "freeze_batch_norm": True},
+    {"combine": MinNorm(forward="per_dataset")},
+    {"combine": MinNorm("last_shared_layer")},
+    {"combine": MinNorm(normalisation="loss+")},
 ]
 
 
 def module(seed: int = 0, norm: bool = False, **options: Any) -> AffineInvariantModule:
     torch.manual_seed(seed)
     return AffineInvariantModule(TinyNet(norm=norm), **{"optimizer": sgd, **options})
+
+
+def dataset_losses(m: AffineInvariantModule, b: Batch) -> torch.Tensor:
+    return means_per_group(m.losses(b)["affine"], b.dataset, len(m.dataset_names))[0]
 
 
 def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -62,7 +67,7 @@ def test_a_pareto_step_goes_along_the_min_norm_combination(scope: str, tmp_path:
     parameters = list(probe.model.parameters())
     gradients = [
         torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters, retain_graph=True)])
-        for loss in probe.dataset_losses(probe(b.image), b)[0]
+        for loss in dataset_losses(probe, b)
     ]
     rows = torch.stack(gradients)
     shared = rows
@@ -75,18 +80,18 @@ def test_a_pareto_step_goes_along_the_min_norm_combination(scope: str, tmp_path:
         )
         shared = rows[:, sizes.bool()]
     expected = pareto_weights(shared @ shared.T).float() @ rows
-    after = weights_after(module(combine="pareto", gradient_scope=scope), Memory([b], KINDS), tmp_path)
+    after = weights_after(module(combine=MinNorm(scope)), Memory([b], KINDS), tmp_path)
     change = torch.cat([(p - after[name]).flatten() for name, p in module().model.named_parameters()])
     assert_close(change, expected, rtol=1e-3, atol=1e-4 * expected.norm().item())
 
 
 def test_frozen_statistics_make_one_forward_per_dataset_equal_to_one_for_all(tmp_path: Path) -> None:
     data = Memory([batch(ROWS)], KINDS)
-    frozen = module(norm=True, combine="pareto", batch_norm="frozen")
+    frozen = module(norm=True, combine=MinNorm(forward="per_dataset"), freeze_batch_norm=True)
     separate = weights_after(frozen, data, tmp_path)
     statistics = frozen.model.encoder[1].running_mean
     assert_close(statistics, torch.zeros_like(statistics))
-    mixed = module(norm=True, combine="pareto", batch_norm="mixed")
+    mixed = module(norm=True, combine=MinNorm())
     mixed.model.eval()  # the same statistics
     for name, weight in weights_after(mixed, data, tmp_path).items():
         assert_close(weight, separate[name], rtol=1e-4, atol=1e-5)
@@ -122,7 +127,7 @@ def test_it_learns_a_mixture(options: dict, tmp_path: Path) -> None:
 
     def total(m: AffineInvariantModule) -> float:
         m.dataset_names = ("a", "b", "c")
-        return sum(float(m.dataset_losses(m(b.image), b)[0].sum()) for b in batches)
+        return sum(float(dataset_losses(m, b).sum()) for b in batches)
 
     learner = module(**{**options, "optimizer": partial(torch.optim.Adam, lr=1e-2)})
     before = total(learner)
@@ -151,14 +156,16 @@ def test_pareto_in_float16_is_refused(tmp_path: Path) -> None:
     fitting = trainer(tmp_path)
     fitting.strategy.precision_plugin.precision = "16-mixed"  # what a GPU run with that precision says
     with pytest.raises(RecipeError, match="bf16-mixed"):
-        fitting.fit(module(combine="pareto"), datamodule=Memory([batch(ROWS)], KINDS))
+        fitting.fit(module(combine=MinNorm()), datamodule=Memory([batch(ROWS)], KINDS))
 
 
 def test_contradicting_settings_are_refused() -> None:
     with pytest.raises(RecipeError, match="outputs disparity; got log_depth"):
         AffineInvariantModule(TinyNet(Representation.LOG_DEPTH))
-    with pytest.raises(RecipeError, match="per_dataset"):
-        module(batch_norm="per_dataset", combine="equal")
+    with pytest.raises(RecipeError, match="forward='mixed' with scope='last_shared_layer'"):
+        MinNorm("last_shared_layer", forward="per_dataset")
+    with pytest.raises(RecipeError, match="expected normalisation to be one of none, l2, loss, loss\\+; got 'l3'"):
+        MinNorm(normalisation="l3")
     with pytest.raises(RecipeError, match="unknown protocol 'nyu'; expected one of"):
         module(protocols="nyu")
 

@@ -49,8 +49,7 @@ def with_labels(b: Batch, kind: LabelKind, target: Tensor) -> Batch:
 
 
 def loss_of(m: GeometryPreservingModule, b: Batch) -> Tensor:
-    m.log = lambda *_, **__: None  # type: ignore[method-assign]
-    return m.training_step(b, 0)
+    return m.combine(m, b).total
 
 
 def test_the_loss_is_equation_3() -> None:

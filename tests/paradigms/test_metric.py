@@ -25,7 +25,7 @@ def module(**options: Any) -> MetricModule:
 
 def test_the_loss_is_zoedepths_on_labels_in_range() -> None:
     m, b = module(label_range=(2.0, 5.0)), batch(ROWS)
-    losses, counted = m.per_image_loss(b)
+    losses, counted, _ = m.losses(b)["metric"]
     prediction = m(b.image).detach()
     for row, loss in enumerate(losses):
         depth, known = b.target[row], b.valid[row]
@@ -47,7 +47,7 @@ def test_what_the_network_outputs_does_not_matter(representation: Representation
 
     torch.manual_seed(0)
     other.model = Converted(representation)
-    assert_close(other.per_image_loss(b)[0], depth_net.per_image_loss(b)[0])
+    assert_close(other.losses(b)["metric"].values, depth_net.losses(b)["metric"].values)
 
 
 def ranks_agree(_: int, root: Path, ranks: int) -> list[dict[str, Tensor]]:
@@ -110,7 +110,7 @@ def test_depth_of_another_size_is_compared_at_the_labels_own(tmp_path: Path) -> 
     shown: list[Tensor] = []
     m, b = module(network_size=(10, 20)), batch(ROWS)
     m.model.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
-    losses, _ = m.per_image_loss(b)
+    losses = m.losses(b)["metric"].values
     assert shown[0].shape == (6, 3, 10, 20)
     assert_close(shown[0], torch.nn.functional.interpolate(b.image, (10, 20), mode="bilinear"))
     depth = torch.nn.functional.interpolate(m.model(shown[0]), b.target.shape[-2:], mode="bilinear", align_corners=True)
@@ -120,7 +120,7 @@ def test_depth_of_another_size_is_compared_at_the_labels_own(tmp_path: Path) -> 
     run.save_checkpoint(tmp_path / "last.ckpt")
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["depthkit"]["size"] == [10, 20]
     own = module(network_size=tuple(b.image.shape[-2:]))
-    assert_close(own.per_image_loss(b)[0], module().per_image_loss(b)[0], rtol=0, atol=0)
+    assert_close(own.losses(b)["metric"].values, module().losses(b)["metric"].values, rtol=0, atol=0)
 
 
 def test_it_learns(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_it_learns(tmp_path: Path) -> None:
     learner = module(optimizer=partial(torch.optim.Adam, lr=1e-2))
 
     def total() -> float:
-        return sum(float(learner.per_image_loss(b)[0].detach().sum()) for b in batches)
+        return sum(float(learner.losses(b)["metric"].values.detach().sum()) for b in batches)
 
     before = total()
     trainer(tmp_path, max_steps=80, max_epochs=-1).fit(learner, datamodule=Memory(batches, (METRIC_DEPTH,)))

@@ -73,18 +73,14 @@ def mixed(rows: list = ROWS, **options: Any) -> Batch:
 
 def step(m: SemiSupervisedModule, b: Batch) -> dict[str, Tensor]:
     """What one training step logs."""
-    seen: dict[str, Tensor] = {}
-    m.log = lambda name, value, **_: seen.update({name: value})  # type: ignore[method-assign, assignment]
-    m._trainer = type("Run", (), {"fit_loop": None})()  # type: ignore[assignment]
-    m.repeatable_chance = torch.enable_grad  # type: ignore[method-assign, assignment]
-    seen["total"] = m.training_step(b, 0)
-    return seen
+    made = m.combine(m, b)
+    return {**made.logged, "total": made.total}
 
 
 def test_a_mask_of_everything_is_the_plain_loss() -> None:
     m, b = module(**PLAIN), mixed()
     rows = m.unlabelled(b)
-    seen = m.challenge(b, rows)
+    seen = m.strongly_perturbed(b, rows)
     target, valid = m.pseudo_labels(b, rows)
     prediction = m(b.image)
     assert seen.kept.all()
@@ -94,7 +90,7 @@ def test_a_mask_of_everything_is_the_plain_loss() -> None:
 def test_each_region_is_aligned_by_itself_and_weighted_by_its_area() -> None:
     m, b = module(augment=nn.Identity(), cutmix=CutMix(1.0, area=(0.2, 0.3))), mixed()
     rows = m.unlabelled(b)
-    seen = m.challenge(b, rows)
+    seen = m.strongly_perturbed(b, rows)
     target, valid = m.pseudo_labels(b, rows)
     assert not seen.kept[rows].all()
     other = target[seen.donor]
@@ -107,9 +103,9 @@ def test_each_region_is_aligned_by_itself_and_weighted_by_its_area() -> None:
     assert_close(half[rows], ((1 - seen.kept.flatten(1).float().mean(1)) * outside)[rows], atol=1e-5, rtol=1e-4)
 
 
-def test_the_student_sees_the_donors_pixels_outside_its_own() -> None:
+def test_the_student_sees_the_donors_pixelsoutside_its_own() -> None:
     m, b = module(augment=nn.Identity(), cutmix=CutMix(1.0)), mixed()
-    seen = m.challenge(b, m.unlabelled(b))
+    seen = m.strongly_perturbed(b, m.unlabelled(b))
     assert_close(seen.image, torch.where(seen.kept, b.image, b.image[seen.donor]))
     assert_close(seen.image[[0, 3]], b.image[[0, 3]])
     assert set(seen.donor[[1, 2, 4, 5]].tolist()) == {1, 2, 4, 5}
@@ -119,7 +115,7 @@ def test_the_student_sees_the_donors_pixels_outside_its_own() -> None:
 def test_no_image_is_mixed_with_itself(count: int) -> None:
     m, b = module(augment=nn.Identity(), cutmix=CutMix(1.0)), mixed([(0, METRIC_DEPTH)] + [(1, NOTHING)] * count)
     for _ in range(8):
-        seen = m.challenge(b, m.unlabelled(b))
+        seen = m.strongly_perturbed(b, m.unlabelled(b))
         rows = torch.arange(1, count + 1)
         assert sorted(seen.donor.tolist()) == list(range(count + 1))
         if count == 1:
@@ -137,7 +133,7 @@ def test_the_teacher_sees_the_clean_image_and_the_student_does_not() -> None:
     rows = m.unlabelled(b)
     m.pseudo_labels(b, rows)
     assert_close(shown[0], b.image[rows])
-    seen = m.challenge(b, rows)
+    seen = m.strongly_perturbed(b, rows)
     assert (seen.image[rows] - b.image[rows]).abs().mean() > 0.01
     assert_close(seen.image[~rows], b.image[~rows])
 
@@ -179,7 +175,7 @@ def test_teacher_and_frozen_encoder_are_neither_trained_nor_kept(tmp_path: Path)
     assert len(list(m.parameters())) == len(list(network().parameters()))
     trainer(tmp_path, max_steps=2, max_epochs=-1).fit(m, datamodule=Memory([mixed()], KINDS))
     for was, name in ((network(1).state_dict(), "teacher"), (network().encoder.state_dict(), "frozen")):
-        held = dict(zip(("teacher", "frozen"), m._outside, strict=True))[name].state_dict()
+        held = getattr(m.outside, name).state_dict()
         for key, value in was.items():
             assert_close(held[key], value, rtol=0, atol=0)
     assert not torch.equal(m.model.encoder.conv.weight, network().encoder.conv.weight)
@@ -221,7 +217,7 @@ def test_a_teacher_with_another_grid_is_asked_at_the_nearest_size() -> None:
 
 def test_encoders_that_differ_cannot_be_tied() -> None:
     m = module(**PLAIN)
-    m._outside = (m._outside[0], midas_timm("mobilenetv2_035", pretrained=False, features=8).encoder)
+    m.outside = m.outside._replace(frozen=midas_timm("mobilenetv2_035", pretrained=False, features=8).encoder)
     with pytest.raises(ShapeError, match="Freeze an encoder of the same architecture"):
         step(m, mixed(size=(32, 32)))
 

@@ -39,9 +39,24 @@ class LookaheadRAdam(Lookahead):
         super().__init__(torch.optim.RAdam(params, lr=lr, betas=(betas[0], betas[1]), eps=eps, **decay), alpha=alpha, k=k)
 
     @torch.no_grad()
-    def update_slow(self, group: dict[str, Any]) -> None:
-        """As timm's, but also between steps, when there are no gradients."""
-        for parameter in group["params"]:
+    def step(self, closure: Any = None) -> Any:
+        """Step the fast weights; every ``k`` steps move the slow ones, which start where training does, towards them."""
+        fresh = [group for group in self.param_groups if not group["lookahead_step"]]
+        start = {parameter: parameter.detach().clone() for group in fresh for parameter in group["params"]}
+        loss = self._base_optimizer.step(closure)
+        for parameter, weights in start.items():
             if state := self._base_optimizer.state.get(parameter):  # it has been stepped
+                state["lookahead_slow_buff"] = weights
+        for group in self.param_groups:
+            group["lookahead_step"] += 1
+            if group["lookahead_step"] % group["lookahead_k"] == 0:
+                self.update_slow(group)
+        return loss
+
+    @torch.no_grad()
+    def update_slow(self, group: dict[str, Any]) -> None:
+        """Move the slow weights towards the fast ones, and these to them; also between steps, when there are no gradients."""
+        for parameter in group["params"]:
+            if state := self._base_optimizer.state.get(parameter):
                 slow = state.setdefault("lookahead_slow_buff", parameter.detach().clone())
                 parameter.copy_(slow.lerp_(parameter, group["lookahead_alpha"]))

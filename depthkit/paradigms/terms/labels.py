@@ -17,14 +17,14 @@ DENSE = frozenset({Ambiguity.METRIC, Ambiguity.SCALE, Ambiguity.SHIFT_SCALE})
 
 
 def readable(ambiguities: Collection[Ambiguity]) -> frozenset[LabelKind]:
-    """Label kinds that ``labels`` can read: of a disparity up to shift and scale, only disparity."""
+    """List the label kinds that ``labels`` can read: labels up to shift and scale only as disparity."""
     anything = {LabelKind(a, r) for a in ambiguities if a != Ambiguity.SHIFT_SCALE for r in Representation}
-    film = {LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY)} if Ambiguity.SHIFT_SCALE in ambiguities else set()
-    return frozenset(anything | film)
+    affine = {LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY)} if Ambiguity.SHIFT_SCALE in ambiguities else set()
+    return frozenset(anything | affine)
 
 
 def labels(batch: Batch, representation: Representation, ambiguities: Collection[Ambiguity] = DENSE) -> tuple[Tensor, Tensor]:
-    """Targets in one representation, whatever each row was stored in.
+    """Convert the targets of a batch to one representation, whatever each row was stored in.
 
     Args:
         batch: rows of any kind.
@@ -44,7 +44,7 @@ def labels(batch: Batch, representation: Representation, ambiguities: Collection
 
 
 def unit_range(target: Tensor, valid: Tensor) -> Tensor:
-    """A label moved and scaled to [0, 1] per image, as MiDaS does with ground-truth disparity (section 5).
+    """Move and scale labels to [0, 1] per image, as MiDaS does with ground-truth disparity (section 5).
 
     It changes nothing for a robustly aligned loss and gives every image and dataset the same weight in a least-squares
     one. A constant label becomes 0.
@@ -59,48 +59,33 @@ def unit_range(target: Tensor, valid: Tensor) -> Tensor:
 
 
 def has_label(valid: Tensor) -> Tensor:
-    """Images with at least one valid pixel, bool ``(B,)``."""
+    """Tell which images have a valid pixel, bool ``(B,)``."""
     return masked_count(valid) > 0
 
 
 @in_float32
-def mean_per_group(per_image_loss: Tensor, counted: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean loss of each group over the counted images of all ranks.
-
-    Args:
-        per_image_loss: ``(B,)``.
-        counted: bool ``(B,)``: images that take part.
-        group: int64 ``(B,)`` in ``[0, groups)``, for example ``Batch.dataset``.
-        groups: number of groups ``K``.
-
-    Returns:
-        Means ``(K,)``, 0 for an absent group, and whether the group has an image on any rank, bool ``(K,)``. On several
-        ranks the returned means differ, and the average over ranks, which DDP takes of their gradients, is the mean over
-        all images: the same gradient as one process with the whole batch, however labels are spread over ranks.
-    """
-    member = torch.nn.functional.one_hot(group, groups).to(per_image_loss.dtype) * counted[:, None]
-    count = mean_over_ranks(member.sum(0))
-    return per_image_loss.where(counted, 0) @ member / count.where(count > 0, 1), count > 0
-
-
 def mean_over_images(per_image_loss: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of ``(B,)`` over the counted images of all ranks, as ``mean_per_group``, and whether there is one: ``()`` each."""
-    mean, some = mean_per_group(per_image_loss, counted, torch.zeros_like(counted, dtype=torch.int64), 1)
-    return mean[0], some[0]
+    """Average ``(B,)`` over the counted images of all ranks; return the mean and whether there is one, ``()`` each.
+
+    On several ranks the returned means differ, and the average over ranks, which DDP takes of their gradients, is the mean
+    over all images: the same gradient as one process with the whole batch, however labels are spread over ranks.
+    """
+    count = mean_over_ranks(counted.to(per_image_loss.dtype).sum())
+    return per_image_loss.where(counted, 0) @ counted.to(per_image_loss.dtype) / count.where(count > 0, 1), count > 0
 
 
 @in_float32
 def mean_over_pixels(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of ``(B, 1, H, W)`` over the valid pixels of all images of all ranks, and whether there is one: ``()`` each.
+    """Average ``(B, 1, H, W)`` over the valid pixels of all images of all ranks; return it and whether there is one.
 
-    On several ranks the returned means differ, and their average is the mean over all pixels, as in ``mean_per_group``.
+    On several ranks the returned means differ, and their average is the mean over all pixels, as in ``mean_over_images``.
     """
     count = mean_over_ranks(masked_count(valid).sum().to(x.dtype))
     return masked_sum(x, valid).sum() / count.where(count > 0, 1), count > 0
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
-    """The average of a tensor without gradient over all ranks, on every rank; itself on one."""
+    """Average a tensor without gradient over all ranks; on one process return it as it is."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return x
     total = x.clone()
@@ -109,7 +94,7 @@ def mean_over_ranks(x: Tensor) -> Tensor:
 
 
 def check_states(name: str, loss: Any) -> None:
-    """A loss whose input the module chooses by what the loss says it reads, says so."""
+    """Check that ``loss`` declares ``representation`` and ``accepts``."""
     if not (hasattr(loss, "representation") and hasattr(loss, "accepts")):
         raise LabelError(
             f"expected {name} to say what it reads; {type(loss).__name__} does not. Give it the attributes "
@@ -118,7 +103,7 @@ def check_states(name: str, loss: Any) -> None:
 
 
 def check_affine(name: str, loss: Any) -> None:
-    """A loss given disparity up to shift and scale can use it, if it says what it reads."""
+    """Check that ``loss``, if it declares what it reads, can use disparity up to shift and scale."""
     reads, accepted = getattr(loss, "representation", Representation.DISPARITY), getattr(loss, "accepts", frozenset(DENSE))
     if reads != Representation.DISPARITY or not accepted >= frozenset(DENSE):
         raise LabelError(

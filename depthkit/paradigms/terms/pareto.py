@@ -1,7 +1,9 @@
 """Multi-objective descent: the min-norm point of several gradients (MGDA; Sener & Koltun 2018, Desideri 2012)."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from enum import StrEnum
+from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,27 +13,34 @@ from depthkit.masked import per_image
 from depthkit.paradigms.terms.labels import mean_over_ranks
 from depthkit.precision import in_float32
 
-Normalisation = Literal["none", "l2", "loss", "loss+"]
+
+class Normalisation(StrEnum):
+    """What each gradient is divided by before the min-norm point is found: its norm, its loss, or both."""
+
+    NONE = "none"
+    L2 = "l2"
+    LOSS = "loss"
+    LOSS_PLUS = "loss+"
 
 
 def pareto_weights(gram: Tensor, *, tolerance: float = 1e-6, max_iterations: int = 10_000) -> Tensor:
-    """Weights ``a`` on the simplex that minimise ``|sum_k a_k g_k|^2`` (Sener & Koltun, eq. 3).
+    """Find the weights ``a`` on the simplex that minimise ``|sum_k a_k g_k|^2`` (Sener & Koltun, eq. 3).
 
-    Frank-Wolfe with pairwise steps: each iteration moves weight from the objective whose gradient agrees most with the
-    current combination to the one that agrees least, exactly as far as helps. Two objectives take one step, the closed form
-    ``a_1 = clip((g_2 - g_1) . g_2 / |g_1 - g_2|^2, 0, 1)``.
+    For up to eight objectives every face of the simplex is solved, which is exact however the gradients conflict. For more,
+    Frank-Wolfe with pairwise steps moves weight from the objective whose gradient agrees most with the current combination
+    to the one that agrees least; should it not reach ``tolerance``, its last point, the best so far, is returned.
 
     Args:
         gram: inner products ``g_i . g_j`` of the gradients, ``(K, K)``, symmetric positive semi-definite.
-        tolerance: stop when the objective is within this fraction of the largest ``|g_k|^2`` of its minimum; inner products
-            in float32 carry no more.
-        max_iterations: give up after so many steps.
+        tolerance: stop Frank-Wolfe within this fraction of the largest ``|g_k|^2`` of the minimum; inner products in float32
+            carry no more.
+        max_iterations: of Frank-Wolfe.
 
     Returns:
         Weights in float64 on the device of ``gram``, ``(K,)``, non-negative with sum 1.
 
     Raises:
-        DepthKitError: ``gram`` is not square, not finite, or the iteration does not converge.
+        DepthKitError: ``gram`` is not square, or not finite.
 
     Example:
         >>> pareto_weights(torch.tensor([[1.0, 0.0], [0.0, 100.0]]))  # min-norm favours the small gradient
@@ -43,23 +52,52 @@ def pareto_weights(gram: Tensor, *, tolerance: float = 1e-6, max_iterations: int
         raise DepthKitError("expected finite inner products of gradients; got NaN or infinity. Leave such objectives out.")
     values, vectors = torch.linalg.eigh(gram.detach().to("cpu", torch.float64))
     matrix = vectors * values.clamp_min(0) @ vectors.T  # inner products in float32 may be negative where they should be zero
+    solved = _by_faces(matrix) if len(matrix) <= _FACES else _frank_wolfe(matrix, tolerance, max_iterations)
+    return solved.to(gram.device)
+
+
+_FACES = 8
+"""Objectives up to which all 2^K - 1 faces of the simplex are solved."""
+
+
+def _by_faces(matrix: Tensor) -> Tensor:
+    """Solve every face of the simplex at once and return the best of the feasible points."""
+    count, scale = len(matrix), matrix.diagonal().max()
+    if not scale > 0:
+        return torch.full((count,), 1 / count, dtype=torch.float64)
+    faces = torch.tensor(list(product((False, True), repeat=count))[1:])  # (F, K)
+    inside = faces[:, :, None] & faces[:, None, :]
+    system = torch.zeros(len(faces), count + 1, count + 1, dtype=torch.float64)  # stationarity and sum 1 on each face
+    system[:, :count, :count] = torch.where(inside, matrix / scale, torch.diag_embed((~faces).double()))
+    system[:, :count, count] = system[:, count, :count] = faces.double()
+    right = torch.zeros(len(faces), count + 1, 1, dtype=torch.float64)
+    right[:, count] = 1
+    points = (torch.linalg.pinv(system, hermitian=True) @ right)[:, :count, 0].where(faces, 0)
+    feasible = (points >= -1e-9).all(1) & ((points.sum(1) - 1).abs() < 1e-6)
+    points = points.clamp_min(0)
+    points = points / points.sum(1, keepdim=True).clamp_min(1e-12)
+    norms = torch.einsum("fi,ij,fj->f", points, matrix / scale, points).where(feasible, torch.inf)
+    return points[norms.argmin()]
+
+
+def _frank_wolfe(matrix: Tensor, tolerance: float, max_iterations: int) -> Tensor:
     largest = matrix.diagonal().max()
     weights = torch.full((len(matrix),), 1 / len(matrix), dtype=torch.float64)
     for _ in range(max_iterations):
         slope = matrix @ weights
         into = int(slope.argmin())
         if weights @ slope - slope[into] <= tolerance * largest:
-            return weights.to(gram.device)
+            break
         out = int(slope.where(weights > 0, -torch.inf).argmax())
         curvature = matrix[into, into] + matrix[out, out] - 2 * matrix[into, out]
         step = min(weights[out], (slope[out] - slope[into]) / curvature) if curvature > 0 else weights[out]
         weights[into] += step
         weights[out] -= step
-    raise DepthKitError(f"the min-norm point of {len(gram)} gradients was not found in {max_iterations} steps.")
+    return weights
 
 
 def flat_gradient(loss: Tensor, parameters: Sequence[nn.Parameter], *, retain_graph: bool = False) -> Tensor:
-    """Gradient of one objective with respect to all parameters, in float32 and one row ``(P,)``, averaged over ranks.
+    """Return the gradient of one objective with respect to all parameters, averaged over ranks, float32 ``(P,)``.
 
     It bypasses DDP's hooks, so ranks average here: the Gram matrix must be that of the averaged gradients.
     """
@@ -69,9 +107,9 @@ def flat_gradient(loss: Tensor, parameters: Sequence[nn.Parameter], *, retain_gr
 
 @in_float32
 def min_norm_combination(
-    gradients: Tensor, losses: Tensor, present: Tensor, normalisation: Normalisation = "none"
+    gradients: Tensor, losses: Tensor, present: Tensor, normalisation: Normalisation = Normalisation.NONE
 ) -> tuple[Tensor, Tensor]:
-    """Min-norm weights of the present objectives.
+    """Find the min-norm weights of the present objectives.
 
     Args:
         gradients: one row per objective, ``(K, P)``.
@@ -100,7 +138,7 @@ def min_norm_combination(
 
 @in_float32
 def combine(weights: Tensor, values: Tensor) -> Tensor:
-    """``sum_k weights_k values_k`` over the first axis; what has weight 0 takes no part, be it NaN or infinite.
+    """Sum ``weights_k values_k`` over the first axis; what has weight 0 takes no part, be it NaN or infinite.
 
     Args:
         weights: ``(K,)``.
@@ -121,7 +159,7 @@ class _Carry(torch.autograd.Function):
 
 
 def carry_gradient(value: Tensor, flat: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
-    """A scalar that equals ``value`` and whose gradient with respect to ``parameters`` is ``flat`` ``(P,)``.
+    """Return a scalar that equals ``value`` and has the gradient ``flat``, ``(P,)``, with respect to ``parameters``.
 
     Returned from ``training_step`` it hands an already computed gradient to Lightning's automatic optimisation, so that
     accumulation, clipping, loss scaling and DDP work as for any other loss.

@@ -2,7 +2,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from depthkit.paradigms.terms.labels import has_label, labels, mean_over_pixels, mean_per_group, unit_range
+from depthkit.paradigms.terms.labels import has_label, labels, mean_over_pixels, unit_range
+from depthkit.paradigms.terms.term import Term, means_per_group
 from depthkit.types import Ambiguity, LabelKind, Representation
 from tests.contracts.paradigm import FILM, METRIC_DEPTH, batch
 from tests.contracts.ranks import on_ranks
@@ -51,8 +52,8 @@ def test_unit_range_maps_the_valid_extremes_to_zero_and_one() -> None:
 
 
 def test_an_absent_group_is_said_to_be_absent() -> None:
-    means, present = mean_per_group(
-        torch.tensor([1.0, 3.0, 9.0]), torch.tensor([True, True, False]), torch.tensor([0, 0, 2]), 3
+    means, present = means_per_group(
+        Term(torch.tensor([1.0, 3.0, 9.0]), torch.tensor([True, True, False])), torch.tensor([0, 0, 2]), 3
     )
     assert_close(means, torch.tensor([2.0, 0.0, 0.0]))
     assert present.tolist() == [True, False, False]
@@ -61,19 +62,19 @@ def test_an_absent_group_is_said_to_be_absent() -> None:
 def test_the_mean_loss_is_taken_in_full_precision_under_autocast() -> None:
     loss, counted, group = torch.tensor([1.2345678, 2.3456789]), torch.tensor([True, True]), torch.tensor([0, 1])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert_close(mean_per_group(loss, counted, group, 2)[0], loss, rtol=0, atol=0)
+        assert_close(means_per_group(Term(loss, counted), group, 2)[0], loss, rtol=0, atol=0)
 
 
 def rows_of(rank: int, loss: Tensor, counted: Tensor, group: Tensor) -> Tensor:
     rows = slice(0, 1) if rank == 0 else slice(1, None)
-    return mean_per_group(loss[rows], counted[rows], group[rows], 3)[0]
+    return means_per_group(Term(loss[rows], counted[rows]), group[rows], 3)[0]
 
 
 def test_the_average_over_ranks_is_the_mean_over_all_images_however_they_are_spread() -> None:
     loss = torch.rand(6)
     counted, group = torch.tensor([True, True, False, True, True, True]), torch.tensor([0, 1, 1, 1, 0, 2])
     first, second = on_ranks(2, rows_of, loss, counted, group)
-    assert_close((first + second) / 2, mean_per_group(loss, counted, group, 3)[0])
+    assert_close((first + second) / 2, means_per_group(Term(loss, counted), group, 3)[0])
 
 
 def test_a_mean_over_pixels_weighs_images_by_their_valid_pixels() -> None:

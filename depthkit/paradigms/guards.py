@@ -1,0 +1,86 @@
+"""What watches every training run: finite weights, unreadable samples, and Lookahead's two sets of weights."""
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from depthkit.errors import TrainingError
+
+_LOOK_EVERY = 50
+"""Batches between two looks at the losses of a run that does not log."""
+
+
+class FiniteWeights(Callback):
+    """Stop a run whose loss and weights are no longer finite, and let no checkpoint hold such weights."""
+
+    def __init__(self) -> None:
+        self._finite: Tensor | bool = True  # every loss since it was last looked at
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the losses where the trainer logs, so that no other step waits for the device.
+
+        Raises:
+            TrainingError: the weights are not finite.
+        """
+        if isinstance(outputs, Mapping):
+            self._finite = outputs["loss"].isfinite().all() & self._finite
+        every = trainer.log_every_n_steps or _LOOK_EVERY  # type: ignore[attr-defined]
+        if (trainer.fit_loop.total_batch_idx + 1) % every == 0:
+            finite, self._finite = trainer.strategy.reduce_boolean_decision(bool(self._finite)), True
+            if not finite:
+                self.check(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Check the weights before they overwrite others.
+
+        Raises:
+            TrainingError: they are not finite.
+        """
+        self.check(trainer, pl_module)
+
+    @staticmethod
+    def check(trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise a ``TrainingError`` if weights or batch statistics, which do not recover, are not finite."""
+        state = chain(pl_module.named_parameters(), pl_module.named_buffers())
+        broken = [name for name, values in state if not values.isfinite().all()]
+        if broken:
+            raise TrainingError(
+                f"expected finite weights; after {trainer.global_step} steps {len(broken)} of them, {broken[0]} for one, are "
+                "NaN or infinite, as was the loss. Go on from the last checkpoint, which is whole, with a lower learning "
+                "rate, trainer.gradient_clip_val, or bf16-mixed for float16; trainer.detect_anomaly names the operation."
+            )
+
+
+class BrokenSamples(Callback):
+    """Log ``data/broken``, the number of samples of the epoch that could not be read."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count those of one batch."""
+        broken = float(len(getattr(batch, "broken", ())))
+        pl_module.log("data/broken", broken, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True, batch_size=1)
+
+
+class LookaheadWeights(Callback):
+    """Validate, and end epochs and their checkpoints, with the weights that count; see ``LookaheadRAdam``."""
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring the fast weights to the slow ones."""
+        if not trainer.sanity_checking:
+            self._synchronise(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring the fast weights to the slow ones."""
+        self._synchronise(trainer)
+
+    @staticmethod
+    def _synchronise(trainer: Trainer) -> None:
+        for optimizer in trainer.optimizers:
+            if hasattr(optimizer, "sync_lookahead"):
+                optimizer.sync_lookahead()
