@@ -1,21 +1,18 @@
 """The numbers of a protocol over a stream of batches, exact on any number of processes."""
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import Module
-from torchmetrics import Metric
 
 from depthkit.errors import ShapeError
 from depthkit.evaluation.protocol import Comparison, Protocol
+from depthkit.metrics.exact import ExactSums
 from depthkit.types import Batch, Representation
 
 COUNTS = ("images", "left_out", "degenerate")
 
 
-class ProtocolMetrics(Metric):
+class ProtocolMetrics(ExactSums):
     """All metrics of one protocol: the one way from predictions to numbers, in validation, tests and reports.
 
     Args:
@@ -49,10 +46,10 @@ class ProtocolMetrics(Metric):
         self.protocol, self.prefix, self.scale = protocol, prefix, scale
         for name, formula in protocol.metrics.items():
             width = 1 if protocol.reduction == "image" else formula.n_sums
-            self.add_state(f"sum_{name}", torch.zeros(width, dtype=torch.float64), dist_reduce_fx="sum")
-            self.add_state(f"count_{name}", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+            self.add_sum(f"sum_{name}", width)
+            self.add_count(f"count_{name}")
         for count in COUNTS:
-            self.add_state(count, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+            self.add_count(count)
 
     def update(
         self, pred: Tensor, representation: Representation, batch: Batch, *, resize_space: Representation | None = None
@@ -80,12 +77,12 @@ class ProtocolMetrics(Metric):
             self.last_values[name] = formula.value(sums, count)
             if self.protocol.reduction == "image":
                 sums, count = self.last_values[name].where(scored, 0)[:, None], scored
-            self._add(f"sum_{name}", sums.sum(0))
-            self._add(f"count_{name}", count.sum())
+            self.accumulate(f"sum_{name}", sums.sum(0))
+            self.accumulate(f"count_{name}", count.sum())
         self.last_left_out = ~scored  # every metric counts the same images
-        self._add("images", scored.sum())
-        self._add("left_out", self.last_left_out.sum())
-        self._add("degenerate", self.last.degenerate.sum())
+        self.accumulate("images", scored.sum())
+        self.accumulate("left_out", self.last_left_out.sum())
+        self.accumulate("degenerate", self.last.degenerate.sum())
 
     def compute(self) -> dict[str, Tensor]:
         """Every metric over everything seen, NaN if no image was scored, and how many images were scored, left out
@@ -97,10 +94,3 @@ class ProtocolMetrics(Metric):
             values[name] = total[0] / count if self.protocol.reduction == "image" else formula.value(total, count)
         counts = {name: getattr(self, name).double() for name in COUNTS}
         return {self.prefix + name: value for name, value in (values | counts).items()}
-
-    def _add(self, state: str, value: Tensor) -> None:
-        setattr(self, state, getattr(self, state) + value)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> Module:
-        # A cast of the whole module moves the states to its device, in their own precision.
-        return super()._apply(lambda state: state.to(fn(state.new_empty(0)).device), exclude_state)

@@ -1,22 +1,19 @@
 """The accumulating half of every metric."""
 
 import re
-from collections.abc import Callable
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
-from torch.nn import Module
-from torchmetrics import Metric
 
 from depthkit.errors import RecipeError
 from depthkit.metrics.alignment import Alignment
+from depthkit.metrics.exact import ExactSums
 from depthkit.metrics.formula import Formula
 
 Reduction = Literal["image", "pixel"]
 
 
-class FormulaMetric(Metric):
+class FormulaMetric(ExactSums):
     """A formula summed over a stream of images; a metric is a subclass that names its formula.
 
     ``reduction="image"`` is the mean over images of the per-image value, the convention of the field.
@@ -45,33 +42,34 @@ class FormulaMetric(Metric):
             raise RecipeError(
                 f"{type(self).__name__}: expected reduction 'image' (mean over images) or 'pixel' (pooled); got {reduction!r}."
             )
+        if alignment is not None and not isinstance(alignment, Alignment):
+            raise RecipeError(
+                f"{type(self).__name__}: expected alignment as a depthkit.metrics.Alignment or None; got {alignment!r}. "
+                "Name the fit as in Alignment('scale_shift', method='least_squares')."
+            )
         self.formula, self.reduction, self.alignment = formula, reduction, alignment
         # MetricCollection lets metrics share one state for good if names and values of their states agree after the first
         # batch, and values agree by chance (no valid pixel; delta_1 = delta_2 = 1). So the name says what is summed.
         self._total = re.sub(r"\W+", "_", f"total of {formula!r} per {reduction} after {alignment!r}")
         width = 1 if reduction == "image" else formula.n_sums
-        self.add_state(self._total, torch.zeros(width, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_sum(self._total, width)
         for count in ("n_images", "n_left_out", "n_pixels"):
-            self.add_state(count, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+            self.add_count(count)
 
     def add(self, sums: Tensor, count: Tensor) -> None:
         """Accumulate what ``Formula.sums`` returned for a batch."""
         scored = count > 0
         if self.reduction == "image":
             sums = self.formula.value(sums, count).where(scored, 0)[:, None]
-        setattr(self, self._total, getattr(self, self._total) + sums.detach().sum(0))
-        self.n_images = self.n_images + scored.sum()
-        self.n_left_out = self.n_left_out + (~scored).sum()
-        self.n_pixels = self.n_pixels + count.sum()
+        self.accumulate(self._total, sums.sum(0))
+        self.accumulate("n_images", scored.sum())
+        self.accumulate("n_left_out", (~scored).sum())
+        self.accumulate("n_pixels", count.sum())
 
     def compute(self) -> Tensor:
         """The metric over everything seen, float64 scalar."""
         total = getattr(self, self._total)
         return total[0] / self.n_images if self.reduction == "image" else self.formula.value(total, self.n_pixels)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> Module:
-        # A cast of the whole module (`.to(torch.bfloat16)`) moves the states to its device, in their own precision.
-        return super()._apply(lambda state: state.to(fn(state.new_empty(0)).device), exclude_state)
 
 
 class DepthMetric(FormulaMetric):

@@ -4,10 +4,10 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.geometry import chain_poses, invert_pose
+from depthkit.metrics.exact import ExactSums
 from depthkit.precision import in_float32
 
 Chaining = Literal["published", "camera"]
@@ -72,7 +72,7 @@ def trajectory_error(
     return (residual**2).sum((-2, -1)).sqrt() / (1 + inside.sum(-1))
 
 
-class TrajectoryError(Metric):
+class TrajectoryError(ExactSums):
     """Mean and standard deviation over snippets of ``trajectory_error``, in the unit of the true motions.
 
     Args:
@@ -99,26 +99,22 @@ class TrajectoryError(Metric):
         _check_options(frames, chaining)
         self.frames, self.chaining, self.partial = frames, chaining, partial
         for name in ("total", "total_of_squares"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("n_snippets", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+            self.add_sum(name)
+        self.add_count("n_snippets")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add one sequence, or several of one length; arguments and errors as in ``trajectory_error``."""
         options: dict[str, Any] = {"frames": self.frames, "chaining": self.chaining, "partial": self.partial}
         errors = trajectory_error(preds, target, **options)
-        self.total = self.total + errors.sum()
-        self.total_of_squares = self.total_of_squares + (errors**2).sum()
-        self.n_snippets = self.n_snippets + errors.numel()
+        self.accumulate("total", errors.sum())
+        self.accumulate("total_of_squares", (errors**2).sum())
+        self.accumulate("n_snippets", errors.numel())
 
     def compute(self) -> dict[str, Tensor]:
         """Mean and standard deviation over everything seen."""
         mean = self.total / self.n_snippets
         variance = self.total_of_squares / self.n_snippets - mean**2
         return {"trajectory_error": mean, "trajectory_error_std": variance.clamp_min(0).sqrt()}
-
-    def _apply(self, fn: Any, exclude_state: Any = "") -> torch.nn.Module:
-        # A cast of the whole module moves the states to its device, in their own precision.
-        return super()._apply(lambda state: state.to(fn(state.new_empty(0)).device), exclude_state)
 
 
 def _check(pred: Tensor, target: Tensor, frames: int, chaining: str, partial: bool) -> None:
