@@ -1,0 +1,24 @@
+"""What the KITTI recipes of Monodepth2 say of their paper's data and batch."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+RECIPES = Path(__file__).parents[1] / "recipes" / "self_supervised_video"
+
+
+@pytest.mark.parametrize("size", ["640x192", "1024x320"])
+@pytest.mark.parametrize("views", ["mono", "stereo", "mono_stereo"])
+def test_split_batch_and_start_are_the_papers(views: str, size: str) -> None:
+    text = (RECIPES / f"kitti_{views}_{size}.yaml").read_text()
+    recipe = yaml.safe_load(text)
+    assert recipe["trainer"]["devices"] == 1
+    assert recipe["data"]["init_args"]["batch_size"] == {"640x192": 12, "1024x320": 4}[size]
+    assert ("eigen_full/train_files.txt" in text) == (views == "stereo")
+    assert ("eigen_zhou/train_files.txt" in text) == (views != "stereo")
+    if size == "640x192":
+        assert f"--trainer.default_root_dir runs/kitti_{views}_640x192" in text
+        assert ("45,200 images" if views == "stereo" else "39,810 images") in text
+    else:
+        assert f"runs/kitti_{views}_640x192/lightning_logs/version_0/checkpoints/epoch=9.ckpt" in text
