@@ -2,14 +2,15 @@
 
 Files belong together by their stem. Depth and disparity are 16-bit PNGs in which 0 means "no value". ``intrinsics.json``
 holds ``fx fy cx cy width height`` (or ``K``, or a ``P_rect``), for all frames or by stem under ``per_frame``, and for stereo
-``baseline_m`` and ``doffs`` (the disparity [px] that points at infinity have less than 0). ``poses.txt`` holds one line
-per image in order, camera to world, 3 x 4 row by row, metres, x right, y down, z forward. Images are in the order of the
+``baseline_m`` and ``doffs`` (the disparity [px] that points at infinity have less than 0), and ``depth_scale`` (metres per
+integer, or if greater than 1 integers per metre); other keys, and lenses that distort, are refused. ``poses.txt`` holds one
+line per image in order, camera to world, 3 x 4 row by row, metres, x right, y down, z forward. Images are in the order of the
 numbers in their names.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -39,6 +40,11 @@ DEPTH_SCALE = 0.001
 """Metres per integer of a depth PNG."""
 DISPARITY_SCALE = 1 / 256
 """Pixels per integer of a disparity PNG."""
+_FACTS = re.compile(
+    "fx|fy|cx|cy|width|height|K|per_frame|baseline_m|baseline_units|doffs|depth_scale|metric|pose_scale|depth_unit|"
+    "disparity_unit|camera|name|model|registered_here|P_rect.*|R_rect.*|Tr_.*"
+)
+_DISTORTION = re.compile("k[1-6]|p[12]|D|dist.*", re.IGNORECASE)
 
 
 class Label(StrEnum):
@@ -63,7 +69,7 @@ def frames(
     holdout: float = 0.2,
     label: Label | str = Label.AUTO,
     depth_folder: str = "depth",
-    depth_scale: float = DEPTH_SCALE,
+    depth_scale: float | None = None,
     ambiguity: Ambiguity | str | None = None,
     intrinsics: Sequence[float] | None = None,
     views: Views | str = Views.SINGLE,
@@ -85,7 +91,7 @@ def frames(
         holdout: fraction of the frames, at the end, that are for testing.
         label: which label to read.
         depth_folder: name of the folder of depth PNGs.
-        depth_scale: metres per integer of a depth PNG.
+        depth_scale: metres per integer of a depth PNG; by default what intrinsics.json says, or 1/1000.
         ambiguity: what labels leave undetermined, if it is not as said above.
         intrinsics: fx, fy, cx, cy [px] of all images, instead of what intrinsics.json says.
         views: further views to read: the frames before and after (with poses, if there are any), the right image of a pair.
@@ -109,6 +115,8 @@ def frames(
     poses = _poses(root, images, cameras[next(iter(images))])
     stems = list(images)[first:stop]
     found_label, files = _labels(root, wanted, depth_folder, stems)
+    if wanted == Label.AUTO and found_label == Label.NONE:
+        _check_nothing_to_pair(root, {depth_folder, "disparity"}, images.keys())
     stereo, partners = views in (Views.STEREO, Views.VIDEO_STEREO), _files(root, "right")
     paired = [stem for stem in stems if (stem in files or found_label == Label.NONE) and (stem in partners or not stereo)]
     if not paired:
@@ -118,7 +126,7 @@ def frames(
     found = {}
     for stem in stems:
         frame = Frame(key_of(root.resolve().name, stem), images[stem], files.get(stem), world_from_camera=poses.get(stem))
-        frame = _scaled(_calibrated(frame, cameras[stem], root), kind, cameras[stem], depth_scale)
+        frame = _scaled(_calibrated(frame, cameras[stem], root), kind, cameras[stem], _depth_scale(depth_scale, cameras[stem]))
         found[stem] = _with_partner(frame, partners[stem]) if stereo and stem in partners else frame
     lacking = "it has no label" if not stereo else "it has no label or no right image"
     rejects = [Reject(found[stem].key, lacking) for stem in stems if stem not in set(paired)]
@@ -158,6 +166,46 @@ def _labels(root: Path, label: Label, depth_folder: str, stems: list[str]) -> tu
     return (best, found[best]) if counts[best] else (Label.NONE, {})
 
 
+def _check_nothing_to_pair(root: Path, names: Set[str], stems: Set[str]) -> None:
+    """Refuse folders of labels none of which belongs to an image: their images would be stored without labels."""
+    known = {name.lower() for name in names}
+    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and entry.name.lower() in known):
+        files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+        paired = folder.name in names and not stems.isdisjoint(_files(root, folder.name))
+        if files and not paired:
+            raise LabelError(
+                f"expected 16-bit PNGs with the stems of the images in a folder named {' or '.join(sorted(names))}; got "
+                f"{len(files)} files in {folder} that belong to no image, such as {files[0].name}. Rename or convert them, "
+                "or give label none to leave them out."
+            )
+
+
+def _check_facts(facts: Mapping[str, Any], file: Path) -> None:
+    """Refuse distortion, and keys that would be ignored."""
+    for key, value in facts.items():
+        if _FACTS.fullmatch(key) and not (key == "model" and value not in ("PINHOLE", "SIMPLE_PINHOLE")):
+            continue
+        if not _DISTORTION.fullmatch(key):
+            raise GeometryError(
+                f"expected keys such as fx, K, baseline_m or depth_scale in {file}; got {key}: {value!r}. Remove it, or say it "
+                "by one of these."
+            )
+        if np.any(np.asarray(value, np.float64)):
+            raise GeometryError(
+                f"expected a pinhole camera in {file}; got distortion {key}: {value}. Undistort the images first."
+            )
+
+
+def _depth_scale(given: float | None, facts: Mapping[str, Any]) -> float:
+    """Metres per integer of a depth PNG: what is given, else what intrinsics.json says."""
+    if given is not None or facts.get("depth_scale") is None:
+        return DEPTH_SCALE if given is None else given
+    scale = float(facts["depth_scale"])
+    if not np.isfinite(scale) or scale <= 0:
+        raise GeometryError(f"expected depth_scale in intrinsics.json to be greater than 0; got {scale}. Correct it.")
+    return scale if scale <= 1 else 1 / scale
+
+
 def _cameras(root: Path, stems: list[str], intrinsics: Sequence[float] | None) -> dict[str, Mapping[str, Any]]:
     """What is known of each image's camera: intrinsics that are given, else what intrinsics.json says."""
     given: dict[str, Any] = {}
@@ -168,7 +216,11 @@ def _cameras(root: Path, stems: list[str], intrinsics: Sequence[float] | None) -
     try:
         facts = json.loads(file.read_bytes()) if file.exists() else {}
         per_frame = facts.get("per_frame", {})
+        for group in (facts, *per_frame.values()):
+            _check_facts(group, file)
         return {stem: {**facts, **per_frame.get(stem, {}), **given} for stem in stems}
+    except GeometryError:
+        raise
     except (ValueError, AttributeError, TypeError, OSError) as error:
         raise GeometryError(
             f"expected {file} to be JSON with fx, fy, cx, cy; it does not read ({error}). Correct it."
@@ -232,12 +284,18 @@ def _calibrated(frame: Frame, camera: Mapping[str, Any], root: Path) -> Frame:
             numbers = [float(camera[name]) for name in ("fx", "fy", "cx", "cy")]
         elif "K" in camera or rectified:
             matrix = np.array(camera.get("K", rectified[0] if rectified else None), np.float64)[:3, :3].reshape(3, 3)
+            if "K" in camera and not np.allclose(matrix[2], (0, 0, 1)):
+                raise GeometryError(
+                    f"expected the last row of K in {where} to be 0, 0, 1; got {matrix[2].tolist()}. Transpose it."
+                )
             numbers = [matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]]
         else:
             return frame
         size = (int(camera["height"]), int(camera["width"])) if camera.get("height") and camera.get("width") else None
         baseline = float(camera["baseline_m"]) if "baseline_m" in camera else None
-    except (KeyError, TypeError, ValueError) as error:
+    except GeometryError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise GeometryError(f"expected numbers fx, fy, cx, cy in {where}; got {error!r}. Correct it.") from error
     return replace(frame, intrinsics=camera_matrix(numbers, where), size=size, stereo_baseline=baseline)
 

@@ -283,3 +283,51 @@ def test_an_archive_is_to_be_unpacked(tmp_path):
     (tmp_path / "frames").mkdir()
     with pytest.raises(DepthKitError, match=r"under .*; found drive.zip, frames/. Give the folder that holds it"):
         folder.frames(tmp_path)
+
+
+@pytest.mark.parametrize("renamed", ["depth/{}.npy", "depth/depth_{}.png", "Depth/x{}.png"])
+def test_depth_files_that_belong_to_no_image_are_an_error(root, renamed):
+    files = sorted((root / "depth").iterdir())
+    for file in files:
+        target = root / renamed.format(file.stem)
+        target.parent.mkdir(exist_ok=True)
+        file.rename(target)
+    with pytest.raises(LabelError, match=r"10 files in .* belong to no image"):
+        folder.frames(root)
+    assert len(folder.frames(root, label="none")) == 10
+
+
+@pytest.mark.parametrize("said", [5000, 1 / 5000])
+def test_the_depth_scale_of_the_file_is_used_unless_one_is_given(root, said):
+    change(root, depth_scale=said)
+    first = folder.frames(root)[0]
+    assert np.allclose(first.label[first.valid], 0.2)
+    first = folder.frames(root, depth_scale=0.001)[0]
+    assert np.allclose(first.label[first.valid], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"depth_unit_m": 0.001}, "got depth_unit_m"),
+        ({"k1": 0.1}, "Undistort"),
+        ({"distortion": [0, 0.2]}, "Undistort"),
+        ({"model": "OPENCV"}, "got model"),
+        ({"depth_scale": 0}, "greater than 0"),
+    ],
+)
+def test_facts_that_would_be_ignored_are_refused_by_name(root, facts, says):
+    change(root, **facts)
+    with pytest.raises(GeometryError, match=says):
+        folder.frames(root)
+
+
+def test_a_lens_without_distortion_is_a_pinhole(root):
+    change(root, k1=0, p2=0.0, model="PINHOLE")
+    assert len(folder.frames(root)) == 10
+
+
+def test_a_transposed_matrix_is_refused(root):
+    (root / "intrinsics.json").write_text(json.dumps({"K": [[60, 0, 0], [0, 60, 0], [31.5, 23.5, 1]]}))
+    with pytest.raises(GeometryError, match="Transpose"):
+        folder.frames(root)
