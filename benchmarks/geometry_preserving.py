@@ -36,8 +36,7 @@ from torch.nn.functional import max_pool2d
 
 from depthkit.alignment import fit_scale_shift
 from depthkit.data import DepthDataModule, ShardIndex, ShardSource
-from depthkit.data.degrade import DegradeLabel
-from depthkit.data.transforms import Compose, HorizontalFlip, RandomResizedCrop
+from depthkit.data.transforms import Compose, HorizontalFlip, RandomResizedCrop, WeakenLabel
 from depthkit.evaluation import PROTOCOLS
 from depthkit.losses import PairwiseL2SILoss, PointwiseLoss
 from depthkit.masked import masked_median
@@ -106,9 +105,9 @@ class Part(Sequence[Sample]):
         return self.scenes[self.indices[i]]
 
 
-def degrade(share: int) -> DegradeLabel:
+def degrade(share: int) -> WeakenLabel:
     """Labels that keep their geometry in p % of the scenes, the same scenes for every run."""
-    return DegradeLabel(share / 100)
+    return WeakenLabel(share / 100)
 
 
 def prepare(out: Path, scenes: int, shares: Sequence[int], jobs: int) -> None:

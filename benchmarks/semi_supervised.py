@@ -30,7 +30,7 @@ from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor, nn
 
 from depthkit.data import DepthDataModule, LabelledUnlabelled, ShardIndex, ShardSource
-from depthkit.data.degrade import WithoutLabel
+from depthkit.data.transforms import WithoutLabel
 from depthkit.evaluation import PROTOCOLS, RowBaseline
 from depthkit.models import DepthNet, dpt_timm
 from depthkit.paradigms import CosineDecay, CutMix, SemiSupervisedModule

@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from depthkit.data.datamodule import DepthDataModule, ShardSource
     from depthkit.data.datamodule_video import VideoDataModule
-    from depthkit.data.stream.mixing import EqualParts, LabelledUnlabelled, OneDatasetPerBatch, Proportional, Weighted
+    from depthkit.data.stream.mixing import EqualParts, LabelledUnlabelled, Mixing, OneDatasetPerBatch, Proportional, Weighted
+    from depthkit.data.transforms import Transform
     from depthkit.shards import ShardIndex, ShardWriter, verify
 
 __all__ = [
     "DepthDataModule",
     "EqualParts",
     "LabelledUnlabelled",
+    "Mixing",
     "OneDatasetPerBatch",
     "Proportional",
     "ShardIndex",
     "ShardSource",
     "ShardWriter",
+    "Transform",
     "VideoDataModule",
     "Weighted",
     "verify",
@@ -29,7 +32,15 @@ __all__ = [
 _MODULES = {
     "depthkit.data.datamodule": ("DepthDataModule", "ShardSource"),
     "depthkit.data.datamodule_video": ("VideoDataModule",),
-    "depthkit.data.stream.mixing": ("EqualParts", "LabelledUnlabelled", "OneDatasetPerBatch", "Proportional", "Weighted"),
+    "depthkit.data.stream.mixing": (
+        "EqualParts",
+        "LabelledUnlabelled",
+        "Mixing",
+        "OneDatasetPerBatch",
+        "Proportional",
+        "Weighted",
+    ),
+    "depthkit.data.transforms": ("Transform",),
     "depthkit.shards": ("ShardIndex", "ShardWriter", "verify"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

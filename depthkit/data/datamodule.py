@@ -10,10 +10,11 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from depthkit.data.stream.collate import collate, finished
-from depthkit.data.stream.loader import Dataset, Loader, Stream
-from depthkit.data.stream.mixing import EqualParts, Mixing
+from depthkit.data.stream.collate import collate, to_float
+from depthkit.data.stream.loader import Loader
+from depthkit.data.stream.mixing import EqualParts, Mixing, checked_composition
 from depthkit.data.stream.plan import Plan, check_shards, evaluation_rows, training_rows
+from depthkit.data.stream.stream import Dataset, Stream
 from depthkit.data.transforms import Compose, HorizontalFlip, RandomResizedCrop, Transform
 from depthkit.errors import DepthKitError, RecipeError
 from depthkit.images import image_files, read_image
@@ -149,7 +150,7 @@ class DepthDataModule(LightningDataModule):
             epoch_size=self.epoch_size,
         )
         labelled = [any(kind.ambiguity is not Ambiguity.UNLABELLED for kind in kinds) for kinds in self.label_kinds]
-        composition = self.mixing.composition(rows, sizes, labelled)
+        composition = checked_composition(self.mixing, rows, sizes, labelled)
         if len({d.size for d in datasets}) > 1 and ((composition > 0).sum(-1) > 1).any():
             raise RecipeError(
                 f"expected images of one size in a batch; {self.mixing} mixes sources of sizes "
@@ -242,9 +243,9 @@ class ImageFiles(TorchDataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         key = str(self.files[index])
         try:
-            return finished(collate([Sample(key=key, image=read_image(key))], [0]))
+            return to_float(collate([Sample(key=key, image=read_image(key))], [0]))
         except DepthKitError as error:  # a row that is not real stands for it, so that ranks stay in step
-            batch = finished(collate([Sample(key=key, image=np.zeros((32, 32, 3), np.uint8))], [0]))
+            batch = to_float(collate([Sample(key=key, image=np.zeros((32, 32, 3), np.uint8))], [0]))
             return replace(batch, real=torch.zeros_like(batch.real), broken=(str(error),))
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from depthkit.data.datamodule import DepthDataModule, ShardSource, unique_names
-from depthkit.data.stream.loader import Dataset, Loader
+from depthkit.data.stream.loader import Loader
+from depthkit.data.stream.stream import Dataset
 from depthkit.data.transforms import Compose, HorizontalFlip, Resize, Transform
 from depthkit.errors import RecipeError
 from depthkit.shards import ShardIndex

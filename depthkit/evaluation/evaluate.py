@@ -11,7 +11,7 @@ import torch.distributed as dist
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from depthkit.data.stream.collate import collate, finished
+from depthkit.data.stream.collate import collate, to_float
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.evaluation.protocol import Protocol
 from depthkit.evaluation.render import colourise, shown
@@ -147,7 +147,7 @@ def batches(samples: Iterable[Sample | Batch], *, coarse_labels: bool = False) -
                 "Repeat a grey one: np.repeat(image[..., None], 3, 2)."
             )
         if coarse_labels and item.label is not None and item.valid is not None:
-            batch = finished(collate([item.replace(label=None, valid=None, sky=None)], [0]))
+            batch = to_float(collate([item.replace(label=None, valid=None, sky=None)], [0]))
             target, valid = (torch.from_numpy(np.ascontiguousarray(x))[None, None] for x in (item.label, item.valid))
             yield replace(batch, target=target, valid=valid, sky=torch.zeros_like(valid))
             continue
@@ -156,7 +156,7 @@ def batches(samples: Iterable[Sample | Batch], *, coarse_labels: bool = False) -
                 f"{item.key}: expected image and label of one size; got {item.size} and {item.label.shape}. "
                 "Scale the image to the label, never the label."
             )
-        yield finished(collate([item], [0]))
+        yield to_float(collate([item], [0]))
 
 
 def _device_of(predict: Predict) -> torch.device:

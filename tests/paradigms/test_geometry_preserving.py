@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from depthkit.data import DepthDataModule, ShardSource
-from depthkit.data.degrade import DegradeLabel
+from depthkit.data.transforms import WeakenLabel
 from depthkit.errors import LabelError, PredictionError, RecipeError
 from depthkit.inference import DepthPredictor
 from depthkit.losses import PairwiseL1SILoss, PairwiseL2SILoss, PointwiseLoss, SILogLoss, SSILoss
@@ -139,7 +139,7 @@ def test_labels_no_loss_reads_stop_the_run_before_it_starts(tmp_path: Path, scen
     absolute = {"geometric_loss": PointwiseLoss(), "affine_weight": 0.0}
     with pytest.raises(LabelError, match=r"'set2' holds scale depth labels; .* learns from metric"):
         trainer(tmp_path).fit(module(**absolute), datamodule=Memory([batch(ROWS)], (METRIC_DEPTH, METRIC_DEPTH, UTS)))
-    degraded = DepthDataModule([ShardSource(str(scenes), transform=DegradeLabel(0.5))], size=(32, 32), batch_size=2)
+    degraded = DepthDataModule([ShardSource(str(scenes), transform=WeakenLabel(0.5))], size=(32, 32), batch_size=2)
     with pytest.raises(LabelError, match="'room' holds shift_scale disparity labels"):
         trainer(tmp_path).fit(module(affine_weight=0.0), datamodule=degraded)
 
@@ -248,7 +248,7 @@ def test_validated_and_saved_weights_are_lookaheads_slow_ones(scenes: Path, tmp_
 
 def test_a_run_resumed_mid_epoch_ends_in_the_same_weights_bit_for_bit(scenes: Path, tmp_path: Path) -> None:
     def run(**start: Any) -> dict[str, Tensor]:
-        source = ShardSource(str(scenes), transform=DegradeLabel(0.5))
+        source = ShardSource(str(scenes), transform=WeakenLabel(0.5))
         data = DepthDataModule([source], size=(32, 48), batch_size=4, seed=3, epoch_size=12)
         m = module(optimizer=partial(LookaheadRAdam, lr=1e-2, k=3), schedule=CosineDecay(flat=0.5))
         keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1)

@@ -13,8 +13,8 @@ from depthkit.errors import ShapeError
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Batch, Sample, Views
 
 
-class Maps(NamedTuple):
-    """The large parts of a batch on their way from a worker to the main process: those of ``Batch``, images in 8 bits."""
+class Pixels(NamedTuple):
+    """Hold what a batch has for every pixel, on its way from a worker to the main process: images still in 8 bits."""
 
     image: Tensor
     frames: Tensor
@@ -24,14 +24,14 @@ class Maps(NamedTuple):
 
     @classmethod
     def blank(cls, rows: int, height: int, width: int, views: int = 0) -> Self:
-        """Room for so many rows with so many further views each."""
+        """Return zeros for ``rows`` rows with ``views`` further views each."""
         masks = (torch.zeros(rows, 1, height, width, dtype=torch.bool) for _ in range(2))
         image = torch.zeros(rows, 3, height, width, dtype=torch.uint8)
         frames = torch.zeros(rows, views, 3, height, width, dtype=torch.uint8)
         return cls(image, frames, torch.zeros(rows, 1, height, width), *masks)
 
     def rows(self, number: int) -> Self:
-        """The first ones."""
+        """Return the first ``number`` rows."""
         return type(self)(*(part[:number] for part in self))
 
 
@@ -41,16 +41,16 @@ def collate(
     *,
     real: Sequence[bool] | None = None,
     broken: Sequence[str] = (),
-    room: Maps | None = None,
+    buffer: Pixels | None = None,
 ) -> Batch:
-    """Stack samples of one size, with images still in 8 bits; ``finished`` makes it what a ``Batch`` promises.
+    """Stack samples of one size, with images still in 8 bits; ``to_float`` makes it what a ``Batch`` promises.
 
     Args:
         samples: at least one.
         datasets: position of each sample's source.
         real: False where a row only pads; None where all are real.
         broken: what could not be read on the way to this batch, one sentence each.
-        room: memory to write to, for at least so many rows of this size and views; None to ask for some.
+        buffer: memory to write to, for at least as many rows of this size and these views; None to ask for some.
 
     Raises:
         ShapeError: the samples differ in size or in the names of their further views.
@@ -69,17 +69,17 @@ def collate(
                 f"{_listed(frame_names(sample))} ({sample.key}). Read only the views that all samples hold."
             )
     rows = len(samples)
-    maps = (room or Maps.blank(rows, height, width, len(names))).rows(rows)
+    pixels = (buffer or Pixels.blank(rows, height, width, len(names))).rows(rows)
     intrinsics = torch.full((rows, 3, 3), torch.nan)
     poses = torch.full((rows, len(names), 4, 4), torch.nan)
     pairs = torch.full((rows, max((len(s.pairs) for s in samples if s.pairs is not None), default=0), 5), -1)
     for row, sample in enumerate(samples):
-        _write(maps.image[row], sample.image)
+        _write(pixels.image[row], sample.image)
         for view, name in enumerate(names):
-            _write(maps.frames[row, view], sample.frames[name])
+            _write(pixels.frames[row, view], sample.frames[name])
             if name in sample.frames_from_camera:
                 poses[row, view] = torch.from_numpy(sample.frames_from_camera[name])
-        for part, array in ((maps.target, sample.label), (maps.valid, sample.valid), (maps.sky, sample.sky)):
+        for part, array in ((pixels.target, sample.label), (pixels.valid, sample.valid), (pixels.sky, sample.sky)):
             if array is None:
                 part[row] = 0
             else:
@@ -89,7 +89,7 @@ def collate(
         if sample.pairs is not None:
             pairs[row, : len(sample.pairs)] = torch.from_numpy(sample.pairs)
     return Batch(
-        **maps._asdict(),
+        **pixels._asdict(),
         ambiguity=torch.tensor([AMBIGUITIES.index(s.ambiguity) for s in samples]),
         representation=torch.tensor([REPRESENTATIONS.index(s.representation) for s in samples]),
         dataset=torch.tensor(list(datasets)),
@@ -104,7 +104,7 @@ def collate(
 
 
 def frame_names(sample: Sample) -> tuple[str, ...]:
-    """Names of the sample's further views in the order of ``Batch.frames``: prev, next, stereo, others by name."""
+    """Return the names of the sample's further views in the order of ``Batch.frames``: prev, next, stereo, others by name."""
     first = Views.VIDEO_STEREO.frames
     return tuple(name for name in first if name in sample.frames) + tuple(sorted(sample.frames.keys() - set(first)))
 
@@ -119,22 +119,24 @@ def _write(planes: Tensor, image: np.ndarray) -> None:
         plane.copy_(torch.from_numpy(values))
 
 
-def finished(batch: Batch, maps: Maps | None = None, *, pin_memory: bool = False) -> Batch:
-    """The batch with its images in float32, in [0, 1].
+def to_float(batch: Batch, pixels: Pixels | None = None, *, pin_memory: bool = False) -> Batch:
+    """Return the batch with its images in float32, in [0, 1].
 
     Args:
         batch: from ``collate``.
-        maps: its large parts, if it came without them; they are copied, so that their memory may be used again.
+        pixels: its large parts, if it came without them; they are copied, so that their memory may be used again.
         pin_memory: whether what is made here lies in page-locked memory.
     """
-    if maps is not None:
-        target, valid, sky = (torch.empty(part.shape, dtype=part.dtype, pin_memory=pin_memory).copy_(part) for part in maps[2:])
-        batch = replace(batch, image=maps.image, frames=maps.frames, target=target, valid=valid, sky=sky)
+    if pixels is not None:
+        target, valid, sky = (
+            torch.empty(part.shape, dtype=part.dtype, pin_memory=pin_memory).copy_(part) for part in pixels[2:]
+        )
+        batch = replace(batch, image=pixels.image, frames=pixels.frames, target=target, valid=valid, sky=sky)
     image, frames = (torch.div(x, 255, out=torch.empty(x.shape, pin_memory=pin_memory)) for x in (batch.image, batch.frames))
     return replace(batch, image=image, frames=frames)
 
 
 def padding(sample: Sample) -> Sample:
-    """A row that only pads: the sample's size and views, nothing to learn or score."""
+    """Return a row that only pads: the sample's size and views, nothing to learn or score."""
     black = np.zeros_like(sample.image)
     return Sample(key=sample.key, image=black, frames=dict.fromkeys(sample.frames, black))

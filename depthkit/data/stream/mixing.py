@@ -167,3 +167,27 @@ class OneDatasetPerBatch(Mixing):
         weights = np.asarray(samples if self.weights is None else self.weights, dtype=np.float64)
         _one_per_dataset(weights, len(samples), "OneDatasetPerBatch")
         return rows[:, :, None] * apportion(np.ones(len(rows), dtype=np.int64), weights)[:, None]
+
+
+def checked_composition(mixing: Mixing, rows: np.ndarray, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
+    """Return what a mixing answers, if it is what ``Mixing.composition`` promises.
+
+    Raises:
+        RecipeError: it is no array of integers ``(steps, world, L)``, at least 0, that sums to ``rows``.
+    """
+    name, shape = type(mixing).__name__, (*rows.shape, len(samples))
+    got = mixing.composition(rows, samples, labelled)
+    where = f"expected {name}.composition to return integers of shape {shape} (steps, ranks, datasets)"
+    if not isinstance(got, np.ndarray) or not np.issubdtype(got.dtype, np.integer):
+        raise RecipeError(f"{where}; got {getattr(got, 'dtype', type(got).__name__)}. Return an int64 array.")
+    if got.shape != shape:
+        raise RecipeError(f"{where}; got shape {got.shape}. Return one number per step, rank and dataset.")
+    if (got < 0).any():
+        raise RecipeError(f"{where}, none below 0; got {int(got.min())}. Return 0 where a dataset gives no sample.")
+    if (wrong := np.argwhere(got.sum(-1) != rows)).size:
+        step, rank = wrong[0].tolist()
+        raise RecipeError(
+            f"{where} that sum to the batch size; got {int(got[step, rank].sum())} instead of {int(rows[step, rank])} at step "
+            f"{step} on rank {rank}. Fill every place of a batch from one dataset."
+        )
+    return got

@@ -7,8 +7,10 @@ Dataset d is an endless sequence S_d: pass after pass over its shards, each pass
 that range at any step follow from the composition alone.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -90,7 +92,7 @@ class Plan:
     """The reading of one training or evaluation, epoch after epoch.
 
     Attributes:
-        composition: samples by step, rank and dataset, int64 ``(steps, world, L)``.
+        composition: samples by step, rank and dataset, ``(steps, world, L)`` integers; kept in the narrowest type that holds them.
         counts: samples in each shard of each dataset.
         workers: worker processes per rank, at least 1.
         seed: of every order.
@@ -117,9 +119,27 @@ class Plan:
         """Number of ranks."""
         return self.composition.shape[1]
 
+    def __post_init__(self) -> None:
+        kind = np.min_scalar_type(int(self.composition.max(initial=0)))
+        object.__setattr__(self, "composition", self.composition.astype(kind, copy=False))
+
+    @cached_property
+    def demand(self) -> np.ndarray:
+        """Samples in an epoch by rank, worker and dataset, int64 ``(world, workers, L)``; summed once."""
+        return np.stack([self.composition[w :: self.workers].sum(0, dtype=np.int64) for w in range(self.workers)], 1)
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells one composition from another."""
+        return hashlib.sha256(np.ascontiguousarray(self.composition)).hexdigest()[:16]
+
+    def largest(self, rank: int) -> int:
+        """Return the rows of a rank's largest batch."""
+        return int(self.composition[:, rank].sum(-1, dtype=np.int64).max(initial=0))
+
     def range(self, epoch: int, dataset: int, rank: int, worker: int) -> tuple[int, int]:
         """First and last (exclusive) position in S_d that a worker reads in an epoch."""
-        demand = np.stack([self.composition[w :: self.workers, :, dataset].sum(0) for w in range(self.workers)], 1)
+        demand = self.demand[:, :, dataset]
         before = int(demand.reshape(-1)[: rank * self.workers + worker].sum())
         total, size = int(demand.sum()), sum(self.counts[dataset])
         base = epoch * (total if self.continuing else -(-total // size) * size)
@@ -127,7 +147,7 @@ class Plan:
 
     def consumed(self, dataset: int, rank: int, worker: int, steps: int) -> int:
         """Samples that a worker has handed out once the rank has made ``steps`` batches of the epoch."""
-        return int(self.composition[worker : steps : self.workers, rank, dataset].sum())
+        return int(self.composition[worker : steps : self.workers, rank, dataset].sum(dtype=np.int64))
 
     def spans(self, dataset: int, start: int, stop: int) -> Iterator[Span]:
         """Where the samples ``S_d[start:stop]`` lie."""

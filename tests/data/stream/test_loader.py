@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from depthkit.data import DepthDataModule, ShardIndex, ShardSource, ShardWriter
-from depthkit.data.stream.loader import Dataset, Loader, Stream
+from depthkit.data.stream.loader import Loader
 from depthkit.data.stream.plan import Plan, evaluation_rows, training_rows
+from depthkit.data.stream.stream import Dataset, Stream
 from depthkit.data.transforms import Compose, HorizontalFlip, RandomResizedCrop
 from depthkit.errors import DepthKitError, ShapeError, ShardError
 from depthkit.shards import decode_sample, encode_sample

@@ -1,17 +1,17 @@
-"""Labels of less: what experiments on incomplete supervision train on."""
+"""Weaken labels for ablations: experiments that train on less than a dataset's labels say."""
 
 import hashlib
 
 import numpy as np
 
-from depthkit.data.transforms import Transform
+from depthkit.data.transforms.base import Transform
 from depthkit.errors import LabelError, RecipeError
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 _WHOLE = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 
 
-class DegradeLabel(Transform):
+class WeakenLabel(Transform):
     """A metric label without its scale, or without scale and shift (Romanov et al. 2020, section 5, proof of concept).
 
     Which of the two a sample becomes, and its factor and offset, are drawn from ``seed`` and the sample's key alone: the same
@@ -44,7 +44,7 @@ class DegradeLabel(Transform):
             LabelError: the label is not metric depth.
         """
         if kind != _WHOLE:
-            raise LabelError(f"expected {_WHOLE} labels to degrade; got {kind}. Leave DegradeLabel out for this source.")
+            raise LabelError(f"expected {_WHOLE} labels to weaken; got {kind}. Leave WeakenLabel out for this source.")
         kept, lost = LabelKind(Ambiguity.SCALE, kind.representation), LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY)
         return frozenset({kept} if self.scale_only == 1 else {lost} if self.scale_only == 0 else {kept, lost})
 
@@ -59,7 +59,7 @@ class DegradeLabel(Transform):
             LabelError: the label is not metric depth.
         """
         if sample.label is None or sample.valid is None or sample.kind != _WHOLE:
-            raise LabelError(f"sample {sample.key}: expected a metric depth label to degrade; got {sample.kind}.")
+            raise LabelError(f"sample {sample.key}: expected a metric depth label to weaken; got {sample.kind}.")
         draws = self._draws(sample.key)
         keeps_geometry = draws.random() < self.scale_only
         factor = np.exp(draws.uniform(*np.log(self.factor)))

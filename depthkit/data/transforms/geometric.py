@@ -1,55 +1,19 @@
-"""Joint transforms of a sample: image, label, masks, further views, point pairs, intrinsics and poses move together.
+"""Geometric transforms of a sample: image, label, masks, further views, point pairs, intrinsics and poses move together.
 
-A transform is ``transform(sample, rng) -> Sample``; all chance comes from the generator it is given, so the same sample at
-the same place of the same epoch is always changed in the same way. Images are resized by area averaging where they shrink
+Images are resized by area averaging where they shrink
 and by a cubic where they grow; labels and masks take the nearest pixel, so no value is invented across an edge.
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 
+from depthkit.data.transforms.base import Transform
 from depthkit.errors import GeometryError, RecipeError, ShapeError
 from depthkit.geometry import crop_intrinsics, flip_intrinsics, flip_pose, scale_intrinsics
-from depthkit.types import LabelKind, Sample
-
-
-class Transform(ABC):
-    """A change of one sample."""
-
-    @abstractmethod
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The changed sample; the given one is left as it is."""
-
-    def label_kinds(self, kind: LabelKind) -> frozenset[LabelKind]:
-        """Every kind that a label of this kind may become; itself, unless the transform changes labels."""
-        return frozenset({kind})
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
-
-
-class Compose(Transform):
-    """One transform after the other."""
-
-    def __init__(self, transforms: Sequence[Transform]) -> None:
-        self.transforms = list(transforms)
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The sample after all of them."""
-        for transform in self.transforms:
-            sample = transform(sample, rng)
-        return sample
-
-    def label_kinds(self, kind: LabelKind) -> frozenset[LabelKind]:
-        """See ``Transform.label_kinds``."""
-        kinds = frozenset({kind})
-        for transform in self.transforms:
-            kinds = frozenset(after for before in kinds for after in transform.label_kinds(before))
-        return kinds
+from depthkit.types import Sample
 
 
 class Resize(Transform):
@@ -153,36 +117,6 @@ class RandomRotation(Transform):
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """The rotated sample."""
         return rotate(sample, float(np.deg2rad(rng.uniform(-self.degrees, self.degrees))))
-
-
-class Photometric(Transform):
-    """Colour changes from albumentations; further views of a sample change in the same way.
-
-    Args:
-        transforms: albumentations transforms that move no pixel, applied in turn: ``ColorJitter``, ``RandomGamma``, ...
-        p: probability that they are applied at all; each has its own as well.
-    """
-
-    def __init__(self, transforms: Sequence[object], *, p: float = 1.0) -> None:
-        import albumentations
-
-        for transform in transforms:
-            if not isinstance(transform, albumentations.ImageOnlyTransform):
-                raise RecipeError(
-                    f"expected transforms that leave pixels where they are; got {type(transform).__name__}. "
-                    "Labels and intrinsics would not follow it; use depthkit.data.transforms for geometry."
-                )
-        self._compose = albumentations.Compose(list(transforms), p=p)
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The sample in other colours."""
-        seed = int(rng.integers(2**31))  # albumentations' own seeding repeats itself in every worker and epoch
-
-        def recolour(image: np.ndarray) -> np.ndarray:
-            self._compose.set_random_seed(seed)
-            return self._compose(image=image)["image"]
-
-        return sample.replace(image=recolour(sample.image), frames={n: recolour(f) for n, f in sample.frames.items()})
 
 
 def resize(sample: Sample, height: int, width: int) -> Sample:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from depthkit.data import DepthDataModule, ShardSource
-from depthkit.data.degrade import DegradeLabel, WithoutLabel
-from depthkit.data.transforms import Compose, HorizontalFlip
+from depthkit.data.transforms import Compose, HorizontalFlip, WeakenLabel, WithoutLabel
 from depthkit.errors import LabelError, RecipeError
 from depthkit.synthetic import SyntheticScenes
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
@@ -29,7 +28,7 @@ def street() -> Sample:
 
 
 def test_a_label_up_to_scale_is_depth_times_one_factor(street: Sample) -> None:
-    lesser = DegradeLabel(1.0, factor=(0.5, 2.0))(street, RNG)
+    lesser = WeakenLabel(1.0, factor=(0.5, 2.0))(street, RNG)
     assert lesser.kind == UTS
     valid = street.valid & np.isfinite(street.label)
     ratio = lesser.label[valid] / street.label[valid]
@@ -39,7 +38,7 @@ def test_a_label_up_to_scale_is_depth_times_one_factor(street: Sample) -> None:
 
 
 def test_a_label_up_to_shift_and_scale_is_disparity_times_a_factor_plus_an_offset(street: Sample) -> None:
-    lesser = DegradeLabel(0.0, offset=0.5)(street, RNG)
+    lesser = WeakenLabel(0.0, offset=0.5)(street, RNG)
     assert lesser.kind == UTSS
     disparity = 1 / street.label[street.valid].astype(np.float64)
     scale, shift = np.polyfit(disparity, lesser.label[street.valid], 1)
@@ -51,7 +50,7 @@ def test_a_label_up_to_shift_and_scale_is_disparity_times_a_factor_plus_an_offse
 
 
 def test_what_a_sample_becomes_depends_on_its_key_and_the_seed_alone(street: Sample) -> None:
-    degrade = DegradeLabel(0.3, seed=1)
+    degrade = WeakenLabel(0.3, seed=1)
     keys = [f"scene-{i}" for i in range(400)]
     shares = [degrade.ambiguity(key) == Ambiguity.SCALE for key in keys]
     assert 0.22 < np.mean(shares) < 0.38
@@ -59,39 +58,39 @@ def test_what_a_sample_becomes_depends_on_its_key_and_the_seed_alone(street: Sam
         first, again = (degrade(street.replace(key=key), np.random.default_rng(i)) for i in range(2))
         assert first.ambiguity == degrade.ambiguity(key)
         np.testing.assert_array_equal(first.label, again.label)
-    assert shares != [DegradeLabel(0.3, seed=2).ambiguity(key) == Ambiguity.SCALE for key in keys]
+    assert shares != [WeakenLabel(0.3, seed=2).ambiguity(key) == Ambiguity.SCALE for key in keys]
 
 
 def test_more_labels_with_geometry_are_those_of_the_smaller_share_and_others() -> None:
     keys = [f"scene-{i}" for i in range(200)]
-    few, many = ({k for k in keys if DegradeLabel(p).ambiguity(k) == Ambiguity.SCALE} for p in (0.1, 0.5))
+    few, many = ({k for k in keys if WeakenLabel(p).ambiguity(k) == Ambiguity.SCALE} for p in (0.1, 0.5))
     assert few < many
 
 
 def test_the_datamodule_says_what_labels_may_become(scenes) -> None:
     for share, kinds in ((1.0, {UTS}), (0.0, {UTSS}), (0.5, {UTS, UTSS})):
-        source = ShardSource(str(scenes), transform=Compose([DegradeLabel(share), HorizontalFlip()]))
+        source = ShardSource(str(scenes), transform=Compose([WeakenLabel(share), HorizontalFlip()]))
         assert DepthDataModule([source]).label_kinds == (frozenset(kinds),)
 
 
 def test_what_cannot_be_degraded_is_refused(street: Sample) -> None:
     film = street.replace(ambiguity=Ambiguity.SHIFT_SCALE, representation=Representation.DISPARITY)
-    with pytest.raises(LabelError, match="expected a metric depth label to degrade; got shift_scale disparity"):
-        DegradeLabel(0.5)(film, RNG)
+    with pytest.raises(LabelError, match="expected a metric depth label to weaken; got shift_scale disparity"):
+        WeakenLabel(0.5)(film, RNG)
     with pytest.raises(LabelError, match="metric depth label"):
-        DegradeLabel(0.5)(Sample("a", street.image), RNG)
-    with pytest.raises(LabelError, match="expected metric depth labels to degrade; got shift_scale disparity"):
-        DegradeLabel(0.5).label_kinds(UTSS)
+        WeakenLabel(0.5)(Sample("a", street.image), RNG)
+    with pytest.raises(LabelError, match="expected metric depth labels to weaken; got shift_scale disparity"):
+        WeakenLabel(0.5).label_kinds(UTSS)
     with pytest.raises(RecipeError, match="scale_only between 0 and 1"):
-        DegradeLabel(10)
+        WeakenLabel(10)
     with pytest.raises(RecipeError, match="0 < low <= high"):
-        DegradeLabel(0.5, factor=(0, 1))
+        WeakenLabel(0.5, factor=(0, 1))
 
 
 def test_an_image_without_a_valid_pixel_stays_one(street: Sample) -> None:
     blind = street.replace(valid=np.zeros_like(street.valid))
     for share in (0.0, 1.0):
-        lesser = DegradeLabel(share)(blind, RNG)
+        lesser = WeakenLabel(share)(blind, RNG)
         assert not lesser.valid.any()
         assert np.isfinite(lesser.label).all()
 
