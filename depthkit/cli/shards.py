@@ -17,7 +17,8 @@ from depthkit.shards import DepthFormat, Part, ShardIndex, SplitInfo, WriteRepor
 from depthkit.shards import verify as verify_shards
 from depthkit.shards.build import check_source
 from depthkit.shards.images import ImageFormat
-from depthkit.shards.writer import stored_keys
+from depthkit.shards.manifest import agree, manifest_file
+from depthkit.shards.writer import split_manifest, stored_keys
 from depthkit.synthetic import SceneKind, SyntheticScenes
 from depthkit.types import Views
 
@@ -155,20 +156,27 @@ def write(
         source: Any = known.open(root, half, given) if known else _scenes(given)
         source = WithSky(source, finder) if finder and not asks else source
         target = half or split
-        if target in complete and len(complete) < len(halves):  # what was interrupted is the other one
-            check_source(source, stored_keys(Path(out), present[target]), f"split '{target}' of {out}")
-            Console().print(f"{out}: split '{target}' is complete.", soft_wrap=True)
-            continue
-        how: dict[str, Any] = {
-            "split": target,
+        stored: dict[str, Any] = {
             "dataset": name or (dataset if published else _name(Path(root if known else out))),
             "licence": licence or (known.licence if known else ""),
             "depth_format": depth_format or (known.depth_format if known else DepthFormat.PNG_LOG16),
             "image_format": image_format or (known.image_format if known else ImageFormat.JPG),
             "samples_per_shard": samples_per_shard or max(1, min(_LARGEST, -(-len(source) // _SPREAD))),
+        }
+        shaping = {option: value for option, value in given.items() if option != "sky"} | {"sky": model}
+        manifest = {"converter": dataset, "source": str(Path(root).resolve()) if known else root, **shaping}
+        if target in complete:
+            agree(manifest_file(Path(out), target), split_manifest(manifest, **stored, bytes_per_shard=2**30), begun=True)
+            check_source(source, stored_keys(Path(out), present[target]), f"split '{target}' of {out}")
+            Console().print(f"{out}: split '{target}' is complete.", soft_wrap=True)
+            continue
+        how: dict[str, Any] = {
+            "split": target,
+            "manifest": manifest,
             "originals": getattr(source, "root", root) if known else None,
             "workers": workers,
             "progress": True,
+            **stored,
         }
         if part:
             report = write_part(source, out, part=Part.parse(part), **how)

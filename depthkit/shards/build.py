@@ -3,10 +3,9 @@
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set, Sized
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from depthkit.errors import DepthKitError, LabelError, ShardError
 from depthkit.shards.files import check_room, writing
 from depthkit.shards.index import ShardInfo
+from depthkit.shards.workers import stops_at_sigterm, worker_pool
 from depthkit.shards.writer import Encoded, Encoder, ShardWriter
 from depthkit.types import Sample
 
@@ -89,7 +89,7 @@ def write_shards(
         workers: processes that make and encode samples; 0 for none but this one. The bytes do not depend on it. They are
             started afresh, so a script that asks for them needs its ``if __name__ == "__main__"``.
         progress: whether to show a progress bar.
-        **options: of ``ShardWriter``.
+        **options: of ``ShardWriter``; ``manifest`` names what shapes the samples, and a run with another is refused.
 
     Raises:
         ShardError: no sample could be stored, what a resumed split holds is not of these samples, the disk will not have
@@ -97,7 +97,7 @@ def write_shards(
     """
     stored, skipped, size, rejects = 0, 0, 0, list(getattr(samples, "rejects", ()))
     count = len(samples) if isinstance(samples, Sized) else None
-    with ShardWriter(root, split=split, dataset=dataset, **options) as writer, _bar(progress) as bar:
+    with stops_at_sigterm(), ShardWriter(root, split=split, dataset=dataset, **options) as writer, _bar(progress) as bar:
         task = bar.add_task(f"{dataset} {split}", total=count)
         present = frozenset(writer.keys)
         check_source(samples, present, f"split '{split}' of {root}")
@@ -154,7 +154,7 @@ class _Unsuitable:
 
 
 def check_source(samples: object, present: Set[str], where: str) -> None:
-    """Samples that are there already are of this source, as far as it tells its keys without making its samples.
+    """Check that samples that are there already are of this source, as far as it tells its keys without making its samples.
 
     Raises:
         ShardError: one is not: a split would hold two sources, or what is held out.
@@ -191,16 +191,13 @@ def _encoded(samples: Sequence[Sample] | Iterable[Sample], encode: Encoder, work
         yield from map(make, jobs)
         return
     waiting: deque[Future[Made]] = deque()
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_install, initargs=(make,)) as pool:
-        try:
-            for job in jobs:
-                waiting.append(pool.submit(_call, job))
-                if len(waiting) >= _AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
+    with worker_pool(workers, _install, make) as pool:
+        for job in jobs:
+            waiting.append(pool.submit(_call, job))
+            if len(waiting) >= _AHEAD * workers:
                 yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while waiting:
+            yield waiting.popleft().result()
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Turn what the disk says inside the block into a ShardError with the remedy."""
+    """Turn an OSError inside the block into a ShardError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -41,7 +41,7 @@ def writing(root: Path) -> Iterator[None]:
 
 
 def check_room(root: Path, size: float) -> None:
-    """Nothing, if the disk of ``root`` has room for so many bytes.
+    """Check that the disk of ``root`` has room for ``size`` bytes.
 
     Raises:
         ShardError: it has not.
@@ -49,9 +49,21 @@ def check_room(root: Path, size: float) -> None:
     free = shutil.disk_usage(root).free
     if size > free:
         raise ShardError(
-            f"expected about {size / 2**30:.1f} GiB of free space for {root}, judging by the first samples; "
-            f"the disk has {free / 2**30:.1f} GiB. Free space, or choose a folder on another disk."
+            f"expected about {size_text(size)} of free space for {root}, judging by the first samples; "
+            f"the disk has {size_text(free)}. Free space, or choose a folder on another disk."
         )
+
+
+def size_text(size: float) -> str:
+    """Write a number of bytes in the largest unit of which there is at least one.
+
+    >>> size_text(300), size_text(5 * 2**20), size_text(1.5 * 2**40)
+    ('300 bytes', '5.0 MiB', '1536.0 GiB')
+    """
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size:.0f} bytes"
 
 
 def sync_folder(folder: Path) -> None:
@@ -80,23 +92,46 @@ def replace_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def alone(path: Path, busy: str | None = None) -> Iterator[None]:
-    """Hold a lock by the name of ``path``; the system frees it when the process ends, however it ends.
+def alone(path: Path, busy: str | None = None, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock named ``path`` inside the block; the system frees it when the process ends, however it ends.
+
+    The file is removed afterwards, so whoever waited may hold a file that has lost its name: the lock counts only if the
+    path still leads to the locked file.
 
     Args:
-        path: the lock file; created, and removed afterwards.
+        path: the lock file.
         busy: if given, raise ShardError with this sentence rather than wait for another holder.
+        shared: whether other holders with ``shared`` may be inside as well.
     """
-    with path.open("a") as file:
+    mode = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if busy else 0)
+    while True:
+        file = path.open("a")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+            fcntl.flock(file, mode)
+            if _leads_to(path, file.fileno()):
+                break
         except BlockingIOError as error:
+            file.close()
             raise ShardError(f"{busy}") from error
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+    with file:
         try:
             yield
         finally:
             with suppress(OSError):
-                path.unlink()
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the last of those that share it removes it
+                if _leads_to(path, file.fileno()):
+                    path.unlink()
+
+
+def _leads_to(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 class PartialTar:
@@ -113,7 +148,7 @@ class PartialTar:
         self._tar = TarWriter(self, user="", group="", mode=0o644, encoder=False, mtime=0, compress=False)
 
     def write(self, data: bytes) -> int:
-        """Where the tar's own bytes go. TarWriter calls this."""
+        """Take bytes of the tar; TarWriter calls this."""
         if not self._discarding:
             self._file.write(data)
             self._hash.update(data)
@@ -121,12 +156,12 @@ class PartialTar:
         return len(data)
 
     def size_with(self, members: dict[str, bytes]) -> int:
-        """Bytes of the finished file if these members came next and last: whole blocks, an end, whole records."""
+        """Compute the bytes of the file if it were finished after these members: whole blocks, an end, whole records."""
         content = self._content + sum(BLOCKSIZE + -(-len(data) // BLOCKSIZE) * BLOCKSIZE for data in members.values())
         return -(-(content + 2 * BLOCKSIZE) // RECORDSIZE) * RECORDSIZE
 
     def add(self, key: str, members: dict[str, bytes]) -> None:
-        """One more sample."""
+        """Add a sample."""
         self._tar.write({"__key__": key, **members})
         self._content = self._tar.tarstream.offset
         self.samples += 1
@@ -142,7 +177,7 @@ class PartialTar:
         return self._hash.hexdigest()
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Remove the unfinished file."""
         self._discarding = True
         self._tar.close()
         with suppress(OSError):  # a full disk refuses the last buffer once more

@@ -8,19 +8,20 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from depthkit.errors import RecipeError, ShardError
-from depthkit.shards.build import NothingStored, Reject, WriteReport, write_shards
+from depthkit.shards.build import NothingStored, Reject, WriteReport, check_source, write_shards
 from depthkit.shards.files import alone, replace_text, writing
 from depthkit.shards.index import INDEX, ShardIndex, ShardInfo, SplitInfo, shared_views
-from depthkit.shards.writer import publish
+from depthkit.shards.manifest import MANIFEST, agree, manifest_file
+from depthkit.shards.writer import ShardWriter, publish, split_manifest, stored_keys
 from depthkit.types import Sample
-
-_PLAN = "plan.json"
 
 
 class OnDemand(Protocol):
@@ -73,7 +74,7 @@ def write_part(samples: OnDemand, root: str | Path, *, split: str, dataset: str,
         **options: of ``write_shards``, without ``overwrite`` and ``resume``.
 
     Raises:
-        ShardError: the split is there already, or other parts are of other samples or another number of parts.
+        ShardError: other parts, or a split that is there, are of other samples, options or number of parts.
         RecipeError: there are fewer samples than parts.
     """
     root, here = Path(root), part.of(len(samples))
@@ -83,9 +84,18 @@ def write_part(samples: OnDemand, root: str | Path, *, split: str, dataset: str,
     with writing(root):
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder.parent / ".plan.lock"):
-            if (root / INDEX).exists() and split in ShardIndex.load(root).splits:
-                raise ShardError(f"expected no split '{split}' in {root}; it is there. Choose another split or folder.")
-            _agree(folder.parent / _PLAN, part.count, samples)
+            facts = _facts(dataset, options)
+            joined = ShardIndex.load(root).splits.get(split) if (root / INDEX).exists() else None
+            if joined:
+                agree(manifest_file(root, split), facts)
+                check_source(samples, stored_keys(root, joined), f"split '{split}' of {root}")
+            else:
+                agree(folder.parent / MANIFEST, {"parts": part.count, **_source(samples), **facts})
+    if joined:
+        with suppress(OSError):  # other jobs or splits are at work in them
+            for empty in (folder, folder.parent, folder.parent.parent):
+                empty.rmdir()
+        return WriteReport(0, sum(shard.samples for shard in joined.shards), (), joined.shards)
     rejects = tuple(getattr(samples, "rejects", ())) if part.number == 1 else ()
     ended = _ended(folder, split)
     if ended is not None:
@@ -110,13 +120,16 @@ def join_parts(root: str | Path, *, split: str) -> tuple[int, int]:
     root, folder = Path(root), _folder(Path(root), split, 1).parent
     with writing(root), alone(root / f".{split}.parts.lock"):
         try:
-            count = int(json.loads((folder / _PLAN).read_bytes())["parts"])
+            plan = json.loads((folder / MANIFEST).read_bytes())
+            count = int(plan["parts"])
         except FileNotFoundError:  # another job has joined them
             return 1, 1
         folders = [_folder(root, split, number) for number in range(1, count + 1)]
         complete = [_ended(part, split) is not None for part in folders]
         if all(complete):
             _join(root, split, folders)
+            manifest = {name: fact for name, fact in plan.items() if name not in ("parts", "samples", "keys")}
+            replace_text(manifest_file(root, split), json.dumps(manifest, indent=1) + "\n")
             shutil.rmtree(folder)
             if not any(folder.parent.iterdir()):
                 folder.parent.rmdir()
@@ -171,22 +184,22 @@ def _ended(folder: Path, split: str) -> tuple[ShardInfo, ...] | None:
     return splits[split].shards if splits[split].complete else None
 
 
-def _agree(file: Path, count: int, samples: OnDemand) -> None:
-    """All parts are of the same samples, or one could be lost or be there twice."""
+def _source(samples: OnDemand) -> dict[str, Any]:
+    """Identify the samples: parts of others would lose one, or hold it twice."""
     key = getattr(samples, "key", str)
     digest = hashlib.sha256()
     for position in range(len(samples)):
         digest.update(f"{key(position)}\n".encode())
-    plan = {"parts": count, "samples": len(samples), "keys": digest.hexdigest()}
-    if not file.exists():
-        replace_text(file, json.dumps(plan) + "\n")
-    elif (other := json.loads(file.read_bytes())) != plan:
-        differs = next(name for name in plan if plan[name] != other[name])
-        got = "others" if differs == "keys" else plan[differs]
-        raise ShardError(
-            f"expected {'the same' if differs == 'keys' else other[differs]} {differs}, as other parts of {file.parent} have; "
-            f"got {got}. Give every part the same command and source, or remove that folder to begin again."
-        )
+    return {"samples": len(samples), "keys": digest.hexdigest()}
+
+
+def _facts(dataset: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect what all parts must have in common, defaults included."""
+    known = signature(ShardWriter).parameters
+    names = ("licence", "depth_format", "image_format", "samples_per_shard", "bytes_per_shard")
+    return split_manifest(
+        options.get("manifest") or {}, dataset=dataset, **{name: options.get(name, known[name].default) for name in names}
+    )
 
 
 @dataclass(frozen=True)

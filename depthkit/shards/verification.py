@@ -2,11 +2,9 @@
 
 import hashlib
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +16,7 @@ from depthkit.shards.codec import decode_sample
 from depthkit.shards.files import AGAIN, PARTIAL
 from depthkit.shards.index import SHARD, ShardIndex, ShardInfo, SplitInfo, shared_views, views_in
 from depthkit.shards.reading import Raw, read_shard
+from depthkit.shards.workers import worker_pool
 
 _CHUNK = 2**20
 
@@ -88,7 +87,7 @@ def verify(root: str | Path, *, decode: bool = True, workers: int = 0, progress:
     check = partial(_check_shard, index=index, decode=decode)
     found: Iterable[tuple[list[Problem], list[str]]]
     if workers:
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        with worker_pool(workers) as pool:
             found = list(track(pool.map(check, jobs), "verify", len(jobs), disable=not progress))
     else:
         found = list(track(map(check, jobs), "verify", len(jobs), disable=not progress))

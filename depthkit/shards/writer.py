@@ -6,14 +6,16 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
+from depthkit import __version__
 from depthkit.errors import ShardError
 from depthkit.shards.codec import VIEW, encode_sample
 from depthkit.shards.files import PARTIAL, PartialTar, alone, replace_text, writing
 from depthkit.shards.images import ImageFormat
-from depthkit.shards.index import INDEX, SPLIT, ShardIndex, ShardInfo, SplitInfo, shared_views, views_in
+from depthkit.shards.index import INDEX, SCHEMA, SPLIT, ShardIndex, ShardInfo, SplitInfo, shared_views, views_in
 from depthkit.shards.label import DepthFormat
+from depthkit.shards.manifest import agree, manifest_file
 from depthkit.shards.reading import read_named, read_shard
 from depthkit.types import LabelKind, Sample, Views
 
@@ -87,6 +89,8 @@ class ShardWriter:
         image_format: ``jpg`` or ``png``, for images without a JPEG or WebP file of their own; see ``ImageFormat``.
         originals: folder to which the file names in ``Sample.source`` are relative; JPEG and WebP files of exactly the
             sample's pixels found there are stored unchanged.
+        manifest: whatever else shapes the samples, such as a converter and its options; with the formats and the licence it
+            is kept beside the shards, and nothing made otherwise is added to them.
         overwrite: replace what the split holds.
         resume: continue a split that was cut short; ``keys`` names the samples that it has.
 
@@ -112,6 +116,7 @@ class ShardWriter:
         depth_format: DepthFormat | str = DepthFormat.PNG_LOG16,
         image_format: ImageFormat | str = ImageFormat.JPG,
         originals: str | Path | None = None,
+        manifest: Mapping[str, Any] | None = None,
         overwrite: bool = False,
         resume: bool = False,
     ) -> None:
@@ -129,6 +134,10 @@ class ShardWriter:
             known = ", ".join([*DepthFormat, *ImageFormat])
             raise ShardError(f"expected depth_format and image_format among {known}; {error}. Choose from these.") from error
         self.encode = Encoder(*formats, None if originals is None else Path(originals))
+        self.manifest = split_manifest(
+            manifest or {}, dataset=dataset, licence=licence, depth_format=formats[0], image_format=formats[1],
+            samples_per_shard=samples_per_shard, bytes_per_shard=bytes_per_shard,
+        )  # fmt: skip
         self.keys: set[str] = set()
         self._info: SplitInfo | None = None
         self._tar: PartialTar | None = None
@@ -146,6 +155,7 @@ class ShardWriter:
                     f"Give {go_on}overwrite=True to replace it, or choose another split or folder."
                 )
             if resume and present:
+                agree(manifest_file(self.root, split), self.manifest, begun=bool(present.shards))
                 self._info = replace(present, complete=False)
                 self.keys = stored_keys(self.root, present)
             self._held = self._held.pop_all()
@@ -202,6 +212,7 @@ class ShardWriter:
             self._finish_shard()
         if self._tar is None:
             self._clear()
+            agree(manifest_file(self.root, self.split), self.manifest)
             self._tar = PartialTar(self.root / f"{self.split}-{len(self.shards):06d}.tar")
         self._tar.add(sample.key, sample.members)
 
@@ -253,11 +264,17 @@ class ShardWriter:
             publish(self.root, self.dataset, self.licence, self.split, None)
             for file in self._files():
                 file.unlink()
+            manifest_file(self.root, self.split).unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
         """Whatever bears the name of a shard of this split, finished or not."""
         pattern = re.compile(rf"{re.escape(self.split)}-\d{{6}}\.tar({re.escape(PARTIAL)})?")
         return sorted(file for file in self.root.iterdir() if pattern.fullmatch(file.name))
+
+
+def split_manifest(options: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+    """Collect what shapes the samples of a split: the options they are made with, and how they are stored."""
+    return {"options": dict(options), **facts, "format": SCHEMA, "depthkit": __version__}
 
 
 def stored_keys(root: Path, split: SplitInfo) -> set[str]:

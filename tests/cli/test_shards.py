@@ -63,15 +63,18 @@ def test_samples_left_out_are_shown_with_their_reason(recording, tmp_path, capsy
 
 def test_a_run_that_was_cut_short_is_continued_by_the_same_command_and_a_finished_one_is_kept(recording, tmp_path, capsys):
     out = str(tmp_path / "out")
-    shards.write("folder", str(recording), out, stop=4, samples_per_shard=2)
+    shards.write("folder", str(recording), out, samples_per_shard=2)
     index = json.loads((tmp_path / "out/index.json").read_text())
     index["splits"]["train"]["complete"] = False
+    del index["splits"]["train"]["shards"][2:]
     (tmp_path / "out/index.json").write_text(json.dumps(index))
     shards.write("folder", str(recording), out, samples_per_shard=2)
     assert "4 samples were there already" in said(capsys)
     assert ShardIndex.load(out).samples("train") == 10
-    with pytest.raises(ShardError, match="it has 10 samples"):
-        shards.write("folder", str(recording), out)
+    shards.write("folder", str(recording), out, samples_per_shard=2)
+    assert "split 'train' is complete" in said(capsys)
+    with pytest.raises(ShardError, match="their stop was None and is 3 now"):
+        shards.write("folder", str(recording), out, stop=3, samples_per_shard=2)
     shards.write("folder", str(recording), out, stop=3, overwrite=True)
     assert ShardIndex.load(out).samples("train") == 3
 
@@ -94,14 +97,14 @@ def test_a_run_that_was_cut_short_between_train_and_test_is_continued_by_the_sam
     assert "split 'train' is complete" in said(capsys)
     assert (tmp_path / "out/train-000000.tar").read_bytes() == train
     assert ShardIndex.load(out).samples("test") == 2
-    with pytest.raises(ShardError, match=r"it has 8 samples\. Give overwrite=True to replace it, or choose another"):
-        write()
+    write()
+    assert "split 'test' is complete" in said(capsys)
 
 
 def test_a_training_split_that_holds_what_is_to_be_held_out_is_not_kept(recording, tmp_path):
     out = str(tmp_path / "out")
     shards.write("folder", str(recording), out)
-    with pytest.raises(ShardError, match=r"expected split 'train' of .* to hold samples of this source; it has 'room/008'"):
+    with pytest.raises(ShardError, match=r"their holdout was None and is 0\.2 now"):
         shards.write("folder", str(recording), out, holdout=0.2)
     assert not list((tmp_path / "out").glob("test-*"))
 

@@ -61,7 +61,11 @@ def test_what_is_written_is_read_in_order_and_indexed(tmp_path):
     for shard in index.shards("train"):
         data = Path(index.url(shard)).read_bytes()
         assert (shard.bytes, shard.sha256) == (len(data), hashlib.sha256(data).hexdigest())
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["index.json", *(s.name for s in index.shards("train"))]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "index.json",
+        *(s.name for s in index.shards("train")),
+        "train.manifest.json",
+    ]
     assert verify(tmp_path).ok
 
 
@@ -190,7 +194,8 @@ def test_a_second_writer_of_the_same_split_is_sent_away(tmp_path):
 
 def assert_only_finished_shards(root, count):
     """Every tar is whole and indexed, nothing partial is left, and the split is known to be cut short."""
-    assert sorted(file.name for file in root.glob("*")) == ["index.json", *(f"train-{n:06d}.tar" for n in range(count))]
+    names = [*(f"train-{n:06d}.tar" for n in range(count)), "train.manifest.json"]
+    assert sorted(file.name for file in root.glob("*")) == ["index.json", *names]
     report = verify(root)
     assert [(p.shard, p.key) for p in report.problems] == [("split train", "")]
     with pytest.raises(
@@ -213,7 +218,7 @@ def test_an_exception_leaves_finished_shards_and_resume_gives_the_bytes_of_an_un
 def run(code, root, **options):
     """Run code after the definitions of this file in a process of its own."""
     script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    script += "from test_shards_writer import *\nroot = Path(sys.argv[1])\n" + textwrap.dedent(code)
+    script += "from test_writer import *\nroot = Path(sys.argv[1])\n" + textwrap.dedent(code)
     return subprocess.run([sys.executable, "-c", script, str(root)], capture_output=True, text=True, timeout=120, **options)
 
 
@@ -273,7 +278,7 @@ def test_a_refusal_while_a_shard_is_finished_leaves_nothing_of_it(tmp_path, monk
 
     def refuse(*arguments):
         calls.append(arguments)
-        if len(calls) > (4 if call == "fsync" else 2):  # a shard and an index: 4 fsyncs, 2 renames
+        if len(calls) > (6 if call == "fsync" else 3):  # a manifest, a shard and an index: 6 fsyncs, 3 renames
             raise OSError(number, os.strerror(number))
         return genuine(*arguments)
 

@@ -17,9 +17,9 @@ from depthkit.shards.files import PartialTar, alone, replace_text, writing
 from depthkit.shards.images import encode_pixels
 from depthkit.shards.index import INDEX, ShardIndex, ShardInfo, SplitInfo
 from depthkit.shards.label import DepthFormat, encode_label
+from depthkit.shards.manifest import MANIFEST, agree, plain
 from depthkit.types import LabelKind
 
-MANIFEST = "manifest.json"
 RECORDS = "records"
 _NAMED = 1000  # broken images named in the manifest; the records name all
 
@@ -68,7 +68,7 @@ class LabelFolder:
         self.depth_format = DepthFormat(depth_format)
         about = {"dataset": pool.name, "split": pool.split, "images": pool.count, "digest": pool.digest}
         label = {"ambiguity": str(kind.ambiguity), "representation": str(kind.representation)}
-        self.manifest = {**json.loads(json.dumps(facts)), "label": label | {"format": str(self.depth_format)}, "pool": about}
+        self.manifest = {**plain(facts), "label": label | {"format": str(self.depth_format)}, "pool": about}
         with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             with alone(self.root / ".manifest.lock"):
@@ -83,22 +83,7 @@ class LabelFolder:
                     f"{MANIFEST}. Choose another folder."
                 )
             (self.root / RECORDS).mkdir()
-            replace_text(file, json.dumps(self.manifest, indent=1) + "\n")
-            return
-        try:
-            found = dict(json.loads(file.read_bytes()))
-        except (ValueError, TypeError) as error:
-            raise ShardError(f"expected {file} to be the manifest of labels; it does not read ({error}).") from error
-        for part, wanted in self.manifest.items():
-            if part != "depthkit" and found.get(part) != wanted:
-                was, name = found.get(part), part
-                if isinstance(was, Mapping) and isinstance(wanted, Mapping):
-                    key = next(key for key in {**wanted, **was} if wanted.get(key) != was.get(key))
-                    name, was, wanted = f"{part} {key}", was.get(key), wanted.get(key)
-                raise ShardError(
-                    f"expected {self.root} to hold labels made in the same way; their {name} was {was!r} and is "
-                    f"{wanted!r} now. Go on with the settings of manifest.json, or choose another folder."
-                )
+        agree(file, self.manifest, ignore=("counts",))
 
     def remaining(self, pieces: tuple[Piece, ...]) -> list[Piece]:
         """Those that are not finished."""
