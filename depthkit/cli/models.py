@@ -32,8 +32,8 @@ def models(name: str = "") -> None:
         "checksum": entry.checksum or "recorded at the first download",
         "licence": f"{entry.licence} (weights), {entry.licence_code} (code)",
         "built by": f"{entry.builder or entry.place.partition(':')[0]} {dict(entry.arguments) or ''}".strip(),
-        "input rule": dict(entry.input_rule) or "as its own processor says",
-        "output rule": dict(entry.output_rule) or "bilinear",
+        "input rule": entry.input_rule or "as its own processor says",
+        "output rule": entry.output_rule or "bilinear",
         "protocols": f"{entry.protocols}*",
     }
     for fact, value in facts.items():

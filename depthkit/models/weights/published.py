@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from depthkit.resize import InputResize, OutputResize
 from depthkit.types import Ambiguity, Representation
 
 _MIDAS = "https://github.com/isl-org/MiDaS/releases/download"
@@ -30,8 +31,8 @@ class PublishedNetwork:
         licence_code: of the authors' code.
         representation: what the output's numbers are.
         ambiguity: what the output leaves undetermined.
-        input_rule: arguments of ``InputResize`` at which its authors show it images; empty where its own processor says.
-        output_rule: arguments of ``OutputResize`` by which they bring its map to the image's size.
+        input_rule: how its authors resize an image for it; None where its own processor or ``processing_size`` says.
+        output_rule: how they bring its map to the image's size; None where they do not say.
         protocols: beginning of the names of the protocols that print its paper's figures.
         paper: authors, venue and year.
     """
@@ -47,8 +48,8 @@ class PublishedNetwork:
     paper: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     checksum: str = ""
-    input_rule: Mapping[str, Any] = field(default_factory=dict)
-    output_rule: Mapping[str, Any] = field(default_factory=dict)
+    input_rule: InputResize | None = None
+    output_rule: OutputResize | None = None
     protocols: str = ""
 
     @property
@@ -63,8 +64,8 @@ class PublishedNetwork:
         return f"The weights of {self.name} have the licence {self.licence!r}, which {said}."
 
 
-def _rule(side: Any, rule: str, multiple: int, interpolation: str = "bicubic", **more: Any) -> dict[str, Any]:
-    return {"side": side, "rule": rule, "multiple": multiple, "interpolation": interpolation, **more}
+def _rule(side: Any, rule: str, multiple: int, interpolation: str = "bicubic", *, antialias: bool = False) -> InputResize:
+    return InputResize(side, rule, multiple, interpolation, antialias)
 
 
 def _midas() -> list[PublishedNetwork]:
@@ -73,7 +74,7 @@ def _midas() -> list[PublishedNetwork]:
         "licence_code": "MIT",
         "representation": Representation.DISPARITY,
         "ambiguity": Ambiguity.SHIFT_SCALE,
-        "output_rule": {"mode": "bicubic"},
+        "output_rule": OutputResize(mode="bicubic"),
     }
     first = {**shared, "source": "midas", "protocols": "midas_10", "paper": "Ranftl et al., TPAMI 2020"}
     large, small = _rule(384, "upper_bound", 32), _rule(256, "upper_bound", 32)
@@ -121,7 +122,7 @@ def _gp2() -> list[PublishedNetwork]:
             "Romanov et al., 2020",
             arguments,
             input_rule=_rule(384, "lower_bound", 32, "bilinear"),
-            output_rule={"mode": "bilinear"},
+            output_rule=OutputResize(),
             protocols="gp2_uts",
         )
         for name, (file, builder, arguments) in builders.items()
@@ -166,7 +167,7 @@ def _monodepth2() -> list[PublishedNetwork]:
                 {"min_depth": 0.54, "max_depth": 540.0} if stereo else {},
                 checksum=f"md5:{md5}" if md5 else "",
                 input_rule=_rule((height, width), "stretch", 32, antialias=True),
-                output_rule={"mode": "bilinear"},
+                output_rule=OutputResize(),
                 protocols="monodepth2_",
             )
         )
@@ -180,9 +181,9 @@ def _depth_anything() -> list[PublishedNetwork]:
     metric: dict[str, Any] = {"representation": Representation.DEPTH, "ambiguity": Ambiguity.METRIC}
     space = "https://huggingface.co/spaces/LiheYoung/Depth-Anything/resolve/main"
     first: dict[str, Any] = {"licence": "Apache-2.0", "licence_code": "Apache-2.0", "paper": "Yang et al., CVPR 2024"}
-    first["output_rule"] = {"mode": "bilinear"}
+    first["output_rule"] = OutputResize()
     second: dict[str, Any] = {"source": "depth_anything", "licence_code": "Apache-2.0", "paper": "Yang et al., NeurIPS 2024"}
-    second |= {"input_rule": rule, "output_rule": {"mode": "bilinear", "align_corners": True}}
+    second |= {"input_rule": rule, "output_rule": OutputResize(align_corners=True)}
     for size, vit, hub in sizes:
         builder, licence = f"dpt_dinov2_{size}", "Apache-2.0" if size == "small" else "CC BY-NC 4.0"
         found.append(

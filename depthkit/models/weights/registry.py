@@ -41,7 +41,8 @@ def from_pretrained(model: str | Path, *, revision: str | None = None, cache_dir
         cache_dir: where downloads are kept; default those of huggingface_hub and ``torch.hub``. ``HF_HUB_OFFLINE`` is obeyed.
 
     Returns:
-        The network with ``representation`` and ``ambiguity``.
+        The network with ``representation`` and ``ambiguity``, and of a published one its authors' ``input_rule`` and
+        ``output_rule``, which predictors follow.
 
     Raises:
         CheckpointError: there is no such network, or it cannot be had or read.
@@ -139,6 +140,10 @@ def _published(entry: PublishedNetwork, hub: dict[str, Any]) -> Any:
             path = fetch(entry.place, entry.checksum, hub["cache_dir"])
             state = _unzipped(path, _DEPTH_FILES) if path.suffix == ".zip" else read_weights(path)
         load_published(network, state, source=entry.source)
+    if entry.input_rule is not None:
+        network.input_rule = entry.input_rule
+    if entry.output_rule is not None:
+        network.output_rule = entry.output_rule
     return _told(network, entry.ambiguity)
 
 

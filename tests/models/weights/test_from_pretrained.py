@@ -11,10 +11,12 @@ import huggingface_hub.constants
 import pytest
 import torch
 import transformers
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 import depthkit.models
 from depthkit.errors import CheckpointError
+from depthkit.inference import DepthPredictor
 from depthkit.models import (
     PUBLISHED,
     AffineDepth,
@@ -165,7 +167,7 @@ def test_every_entry_builds_what_it_says(name):
         model = build({"architecture": entry.builder, **entry.arguments})
     assert model.representation == entry.representation
     assert entry.name == name
-    assert entry.input_rule["multiple"] % model.size_multiple == 0
+    assert entry.input_rule.multiple % model.size_multiple == 0
 
 
 def test_monodepth2_comes_by_name_from_its_zip_with_its_pose_network(serve, server, tmp_path, capsys):
@@ -210,7 +212,14 @@ def test_midas_comes_by_name(serve, tmp_path):
     serve("midas_v21_small", packed(file))
     expected = midas_small(pretrained=False)
     load_published(expected, file, source="midas")
-    same(from_pretrained("midas_v21_small", cache_dir=tmp_path), expected)
+    found = from_pretrained("midas_v21_small", cache_dir=tmp_path)
+    same(found, expected)
+    image = torch.rand(3, 120, 160)
+    with torch.inference_mode():
+        small = F.interpolate(image[None], (192, 256), mode="bicubic")
+        theirs = F.interpolate(expected.eval()(small), (120, 160), mode="bicubic")[0, 0]
+    ours = torch.from_numpy(DepthPredictor(found, ambiguity=found.ambiguity)(image).map)
+    assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.std()))
 
 
 def test_depth_anything_v1_comes_by_name(serve, tmp_path):
@@ -237,6 +246,7 @@ def test_depth_anything_comes_by_name_with_its_authors_positions(wrap, hub, tmp_
     root = hub("depth-anything/Depth-Anything-V2-Small", lambda at: torch.save(file, at / "depth_anything_v2_vits.pth"))
     found = from_pretrained("depth_anything_v2_small", cache_dir=root)
     same(found, theirs)
+    assert (found.input_rule.size(480, 640), found.output_rule.align_corners) == ((518, 686), True)
     image = torch.rand(1, 3, 98, 140)
     with torch.inference_mode():
         assert_close(found(image), theirs(image), rtol=0, atol=0)
