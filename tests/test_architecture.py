@@ -7,6 +7,7 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -39,14 +40,16 @@ ALLOWED = {
 }
 MAX_LINES, MAX_STEP_LINES = 400, 60
 MAX_FILES = 14
-CROWDED = {"convert": "one file per dataset, all alike, so that `depthkit.convert.<dataset>` is where it is looked for"}
+CROWDED = {
+    "convert": "one file per dataset, all alike, so that `depthkit.convert.<dataset>` is where it is looked for",
+    "metrics": "one file per family of metrics, all alike",
+}
 """Folders that may hold more files, with the reason."""
 FOREIGN_PRIVATES = {
     "_BatchNorm": ("torch", "the base of all batch normalisations has no public name"),
-    "_base_optimizer": ("timm", "Lookahead's slow weights are set when it is built, not at its first synchronisation"),
+    "_base_optimizer": ("timm", "Lookahead's slow weights must start where training does, not at its first synchronisation"),
     "_load_combined_loader_states": ("lightning", "a run limited by epochs must read its position before its first batch"),
     "_signal_connector": ("lightning", "SIGTERM must end all ranks after the same batch"),
-    "_trainer": ("lightning", "`trainer` raises without one, and a step must work without"),
 }
 """Private attributes of other packages: whose (its version has a ceiling in pyproject.toml, torch's apart), and why."""
 HEAVY = ("lightning", "pytorch_lightning", "timm", "kornia", "albumentations", "diffusers", "webdataset", "cv2")
@@ -123,6 +126,36 @@ def test_a_training_step_reads_like_the_algorithm() -> None:
     assert {name: length for name, length in steps.items() if length > MAX_STEP_LINES} == {}
 
 
+def module_of(file: Path) -> str:
+    parts = ("depthkit", *file.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_files(file: Path, modules: set[str]) -> set[str]:
+    """Modules of depthkit that a file imports anywhere but under TYPE_CHECKING."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & modules
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "depthkit":
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (names & modules) | ({node.module} if names - modules else set())
+    return found - {module_of(file)}
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    modules = {module_of(file) for file in FILES}
+    graph = {module_of(file): imported_files(file, modules) for file in FILES}
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail("files import each other in a circle: " + " -> ".join(error.args[1]))
+
+
 def test_no_folder_is_crowded_without_a_reason() -> None:
     sizes = Counter(file.parent.relative_to(PACKAGE).as_posix() for file in FILES if file.stem != "__init__")
     assert {folder for folder, files in sizes.items() if files > MAX_FILES} == set(CROWDED)
@@ -144,7 +177,7 @@ def private_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def test_private_names_of_other_packages_are_listed_with_their_reason() -> None:
-    own, read = {"_asdict", "_fields", "_make", "_replace"}, set()  # NamedTuple's public methods
+    own, read = {"_asdict", "_exit", "_replace"}, set()  # public all the same: NamedTuple's methods, os._exit
     for file in FILES:
         for node in ast.walk(tree := ast.parse(file.read_text())):
             if isinstance(node, ast.FunctionDef | ast.ClassDef):

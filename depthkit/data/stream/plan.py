@@ -92,7 +92,7 @@ class Plan:
     """The reading of one training or evaluation, epoch after epoch.
 
     Attributes:
-        composition: samples by step, rank and dataset, ``(steps, world, L)`` integers; kept in the narrowest type that holds them.
+        composition: samples by step, rank and dataset, ``(steps, world, L)`` integers, in the narrowest type.
         counts: samples in each shard of each dataset.
         workers: worker processes per rank, at least 1.
         seed: of every order.
@@ -131,7 +131,7 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """Tells one composition from another."""
-        return hashlib.sha256(np.ascontiguousarray(self.composition)).hexdigest()[:16]
+        return hashlib.sha256(np.ascontiguousarray(self.composition).tobytes()).hexdigest()[:16]
 
     def largest(self, rank: int) -> int:
         """Return the rows of a rank's largest batch."""

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TypeVar
 
+import numpy as np
+
 T = TypeVar("T")
 
 
 def shuffled(
-    windows: Sequence[tuple[int, Sequence[int]]], skip: int, read: Callable[[int], Iterator[T]]
+    windows: Sequence[tuple[int, Sequence[int] | np.ndarray]], skip: int, read: Callable[[int], Iterator[T]]
 ) -> Iterator[tuple[int, Iterator[T]]]:
     """Yield each place after the first ``skip``, and its candidates in the order in which they are to be tried.
 
@@ -47,6 +49,8 @@ def shuffled(
         skip = 0
 
 
-def candidates(window: dict[int, T], order: Sequence[int], read: Callable[[int], Iterator[T]], beyond: int) -> Iterator[T]:
+def candidates(
+    window: dict[int, T], order: Sequence[int] | np.ndarray, read: Callable[[int], Iterator[T]], beyond: int
+) -> Iterator[T]:
     """Yield the items of a window in ``order``, then those from ``beyond`` on, which are read only if they are asked for."""
     return chain((window[place] for place in order), (item for start in (beyond,) for item in read(start)))
