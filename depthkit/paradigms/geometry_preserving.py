@@ -93,9 +93,9 @@ class GeometryPreservingModule(DepthModule):
         terms = {}
         labelled = self._labelled(batch)
         if self.geometric_weight:
-            terms["geometric"] = Term(self._geometric(log_disparity, batch), labelled, self.geometric_weight)
+            terms["geometric"] = Term(self.geometric_losses(log_disparity, batch), labelled, self.geometric_weight)
         if self.affine_weight:
-            terms["affine"] = Term(self._affine(log_disparity, batch), labelled, self.affine_weight)
+            terms["affine"] = Term(self.affine_losses(log_disparity, batch), labelled, self.affine_weight)
         mean_output = prediction.detach().mean((1, 2, 3))  # free to drift
         return terms | {"mean_output": Term(mean_output, torch.ones_like(labelled), weight=0.0)}
 
@@ -105,14 +105,14 @@ class GeometryPreservingModule(DepthModule):
         compared = Representation.DISPARITY if self.affine_weight else self.geometric_loss.representation
         return has_label(labels(batch, compared, read)[1])
 
-    def _geometric(self, log_disparity: Tensor, batch: Batch) -> Tensor:
+    def geometric_losses(self, log_disparity: Tensor, batch: Batch) -> Tensor:
         """Compute L_SI of each image, ``(B,)``; 0 where the geometry is not known."""
         compared = self.geometric_loss.representation
         target, valid = labels(batch, compared, self.geometric)
         values: Tensor = self.geometric_loss(convert(log_disparity, Representation.LOG_DISPARITY, compared), target, valid)
         return values
 
-    def _affine(self, log_disparity: Tensor, batch: Batch) -> Tensor:
+    def affine_losses(self, log_disparity: Tensor, batch: Batch) -> Tensor:
         """Compute L_SSI of each image, ``(B,)``."""
         target, valid = labels(batch, Representation.DISPARITY, DENSE)
         _, nearest = masked_range(log_disparity.detach(), valid)  # the loss is scale invariant, and exp shall not overflow

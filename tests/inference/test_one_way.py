@@ -60,7 +60,7 @@ NETWORKS = {
 class Module(DepthModule):
     """A paradigm that is not trained."""
 
-    accepts = ambiguity = None
+    accepts = ambiguity = losses = None
 
 
 def of_label(model, ambiguity, folder):

@@ -318,7 +318,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         module(teacher=nn.Identity())
     with pytest.raises(LabelError, match="to read disparity up to shift and scale; SILogLoss reads depth of metric labels"):
         module(loss=SILogLoss())
-    with pytest.raises(RecipeError, match="unlabelled, labelled or all; got 'both'"):
+    with pytest.raises(RecipeError, match="one of unlabelled, labelled, all; got 'both'"):
         module(feature_images="both")
     with pytest.raises(RecipeError, match="not all 0"):
         module(labelled_weight=0.0, unlabelled_weight=0.0, feature_weight=0.0)

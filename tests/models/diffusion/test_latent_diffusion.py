@@ -288,7 +288,7 @@ def test_without_a_connection_the_offline_way_is_named(monkeypatch):
 
 def test_without_diffusers_its_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(DepthKitError, match=r"expected the package diffusers .* pip install 'depthkit\[diffusion\]'"):
+    with pytest.raises(DepthKitError, match=r"expected the package diffusers; .* pip install 'depthkit\[diffusion\]'"):
         latent_diffusion_tiny()
 
 

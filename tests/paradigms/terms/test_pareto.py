@@ -115,3 +115,36 @@ def test_a_carried_gradient_arrives_as_if_computed_there() -> None:
     expected = torch.autograd.grad(net(x).square().mean(), parameters)
     for p, g in zip(parameters, expected, strict=True):
         assert_close(p.grad, 0.25 * g)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_gradients_that_conflict_along_one_direction_have_a_min_norm_point(seed: int) -> None:
+    """Frank-Wolfe zigzags here; every face of the simplex, solved one by one, says where the point is."""
+    generator = torch.Generator().manual_seed(seed)
+    direction = torch.zeros(50, dtype=torch.float64)
+    direction[0] = 1
+    noise = 0.01 * torch.randn(4, 50, dtype=torch.float64, generator=generator) / 50**0.5
+    g = torch.tensor([2.0, -1, 1, -0.5], dtype=torch.float64)[:, None] * direction + noise
+    best = min(
+        float((a @ g).square().sum())
+        for face in range(1, 16)
+        if (a := _on_face(g, [k for k in range(4) if face >> k & 1])) is not None
+    )
+    weights = pareto_weights(g @ g.T)
+    assert weights.min() >= 0
+    assert_close(float((weights @ g).square().sum()), best, rtol=1e-6, atol=1e-12)
+
+
+def _on_face(g: torch.Tensor, members: list[int]) -> torch.Tensor | None:
+    rows = g[members]
+    first, rest = rows[0], rows[1:] - rows[0]
+    share = torch.linalg.lstsq(rest.T, -first).solution if len(rest) else torch.zeros(0, dtype=torch.float64)
+    weights = torch.zeros(len(g), dtype=torch.float64)
+    weights[members] = torch.cat([1 - share.sum()[None], share])
+    return weights if (weights >= 0).all() else None
+
+
+def test_more_objectives_than_faces_can_be_solved_for_end_no_run() -> None:
+    g = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None] * torch.ones(1, 5, dtype=torch.float64)
+    weights = pareto_weights(g @ g.T, max_iterations=3)
+    assert_close(weights.sum(), torch.tensor(1.0, dtype=torch.float64))
