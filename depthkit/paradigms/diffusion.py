@@ -64,10 +64,10 @@ class DiffusionModule(DepthModule):
         model: LatentDiffusionDepth,
         *,
         noise: MultiResolutionNoise | None = None,
-        penalty: Penalty = Penalty.L2,
+        penalty: Penalty | str = Penalty.L2,
         masked: bool = True,
         tails: bool | None = None,
-        trainable: Trainable = Trainable.ALL,
+        trainable: Trainable | str = Trainable.ALL,
         checkpointing: bool = False,
         **kwargs: Any,
     ) -> None:

@@ -95,7 +95,7 @@ class SemiSupervisedModule(DepthModule):
         pseudo_labelled: Sequence[str] = (),
         loss: nn.Module | None = None,
         feature_loss: nn.Module | None = None,
-        feature_images: FeatureImages = FeatureImages.UNLABELLED,
+        feature_images: FeatureImages | str = FeatureImages.UNLABELLED,
         augment: nn.Module | None = None,
         cutmix: CutMix | None = None,
         labelled_weight: float = 1.0,

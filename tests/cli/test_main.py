@@ -52,7 +52,7 @@ def test_a_wrong_key_in_a_recipe_is_named(
     ("option", "culprit"),
     [
         ("--model.protocols=nope", "unknown protocol 'nope'"),
-        ("--model.batch_norm=per_dataset", "per_dataset"),
+        ("--model.encoder_lr=-1", "expected encoder_lr of 0 or more"),
         ("--model.model.init_args.backbone=nosuch", "nosuch"),
     ],
 )

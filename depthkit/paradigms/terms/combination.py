@@ -96,9 +96,9 @@ class MinNorm(Combination):
         RecipeError: an unknown word, or ``per_dataset`` with ``last_shared_layer``, which has one forward pass.
     """
 
-    scope: GradientScope = GradientScope.ALL
-    normalisation: Normalisation = Normalisation.NONE
-    forward: Forward = Forward.MIXED
+    scope: GradientScope | str = GradientScope.ALL
+    normalisation: Normalisation | str = Normalisation.NONE
+    forward: Forward | str = Forward.MIXED
 
     def __post_init__(self) -> None:
         for name, words in (("scope", GradientScope), ("normalisation", Normalisation), ("forward", Forward)):

@@ -107,7 +107,7 @@ def flat_gradient(loss: Tensor, parameters: Sequence[nn.Parameter], *, retain_gr
 
 @in_float32
 def min_norm_combination(
-    gradients: Tensor, losses: Tensor, present: Tensor, normalisation: Normalisation = Normalisation.NONE
+    gradients: Tensor, losses: Tensor, present: Tensor, normalisation: Normalisation | str = Normalisation.NONE
 ) -> tuple[Tensor, Tensor]:
     """Find the min-norm weights of the present objectives.
 

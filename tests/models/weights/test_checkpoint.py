@@ -36,7 +36,7 @@ def test_a_checkpoint_predicts_as_the_network_it_was_made_of(write, model):
         torch.testing.assert_close(torch.from_numpy(predictor(image).map), model(image[None])[0, 0])
     assert predictor.representation == Representation.DISPARITY
     assert predictor.ambiguity == Ambiguity.SHIFT_SCALE
-    assert predictor.resize.size(480, 720) == (64, 96)
+    assert predictor.input_rule.size(480, 720) == (64, 96)
 
 
 def test_flip_averages_with_the_mirrored_map_of_the_mirrored_image(write, model):

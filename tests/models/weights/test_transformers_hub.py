@@ -67,16 +67,16 @@ def test_a_metric_model_returns_metric_depth(metric):
     assert 0 <= float(model(torch.rand(1, 3, 56, 56)).detach().max()) <= 20
 
 
-def test_what_a_model_returns_has_to_be_said_and_must_not_contradict_it(relative, metric):
+def test_what_a_model_returns_is_its_own_word_and_must_not_be_contradicted(relative, metric):
     for folder, output, message in (
-        (relative, None, "This one calls itself relative: give --output disparity"),
-        (metric, None, "This one calls itself metric: give --output depth"),
         (relative, "depth", "expected --output disparity, as this model calls itself relative"),
         (metric, "disparity", "expected --output depth, as this model calls itself metric"),
         (relative, "log_depth", "got log_depth"),
     ):
         with pytest.raises(LabelError, match=message):
             load_depth(folder, output=output)
+    assert load_depth(relative, output=None).kind.representation == Representation.DISPARITY
+    assert load_depth(metric, output=None).kind.representation == Representation.DEPTH
 
 
 def test_a_model_that_says_nothing_of_itself_is_taken_at_the_users_word():
