@@ -9,7 +9,7 @@ import trimesh
 
 from depthkit.cli.predictions import PredictionWriter
 from depthkit.data import DepthDataModule
-from depthkit.data.stream.collate import collate, finished
+from depthkit.data.stream.collate import collate, to_float
 from depthkit.errors import LabelError, ShapeError
 from depthkit.geometry import intrinsics_from_field_of_view
 from depthkit.types import Ambiguity, Representation, Sample
@@ -35,7 +35,7 @@ def write(folder: Path, **options: Any) -> None:
         Path(sample.key).touch()
     writer, trainer = PredictionWriter(folder / "maps", **options), trainer_of(folder / "photos")
     writer.on_predict_start(trainer, module(Ambiguity.SCALE))
-    batch, maps = finished(collate(samples, [0, 0])), torch.full((2, 1, *SIZE), -np.log(2))
+    batch, maps = to_float(collate(samples, [0, 0])), torch.full((2, 1, *SIZE), -np.log(2))
     writer.write_on_batch_end(trainer, module(Ambiguity.SCALE), maps, None, batch, 0, 0)
 
 

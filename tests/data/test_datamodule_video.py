@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from depthkit.data import DepthDataModule, ShardSource, ShardWriter, VideoDataModule
-from depthkit.data.stream.collate import collate, finished, frame_names, padding
+from depthkit.data.stream.collate import collate, frame_names, padding, to_float
 from depthkit.data.transforms import Compose, HorizontalFlip, Resize, flip, resize
 from depthkit.errors import GeometryError, RecipeError, ShapeError
 from depthkit.geometry import inside_image, reproject, warp
@@ -122,7 +122,7 @@ def test_true_depth_and_motion_explain_every_view_also_after_a_change(name, chan
     before = after = 0.0
     for sample in scenes:
         sample = sample if change is None else change(sample)
-        batch = finished(collate([sample], [0]))
+        batch = to_float(collate([sample], [0]))
         view = batch.frame_names.index(name)
         pose, frame = batch.frames_from_camera[:, view], batch.frames[:, view]
         warped = warp(frame, batch.target, batch.intrinsics, pose)
@@ -134,7 +134,7 @@ def test_true_depth_and_motion_explain_every_view_also_after_a_change(name, chan
 
 def test_a_batch_without_views_has_none_and_keeps_to_its_rows_and_device():
     sample = SCENES[0].replace(frames={}, frames_from_camera={})
-    for batch in (finished(collate([sample] * 3, [0] * 3)), _bare(3)):
+    for batch in (to_float(collate([sample] * 3, [0] * 3)), _bare(3)):
         assert (batch.frames.shape, batch.frames_from_camera.shape) == ((3, 0, 3, *SIZE), (3, 0, 4, 4))
         assert batch.frame_names == ()
         rows = batch.rows(torch.tensor([True, False, True])).to("cpu")
@@ -153,7 +153,7 @@ def _bare(rows):
 
 def test_rows_keep_their_views_and_unknown_poses_are_nan():
     sample = SCENES[0].replace(frames_from_camera={"stereo": np.eye(4)})
-    batch = finished(collate([padding(sample), sample], [0, 0]))
+    batch = to_float(collate([padding(sample), sample], [0, 0]))
     assert batch.frame_names == frame_names(sample) == ("prev", "next", "stereo")
     kept = batch.rows(torch.tensor([False, True]))
     assert torch.equal(kept.frames[0], batch.frames[1])

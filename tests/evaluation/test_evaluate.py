@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from depthkit.data.stream.collate import collate, finished
+from depthkit.data.stream.collate import collate, to_float
 from depthkit.errors import LabelError, PredictionError, RecipeError, ShapeError
 from depthkit.evaluation import PROTOCOLS, ProtocolMetrics, Report, RowBaseline, best_row_baseline, evaluate
 from depthkit.types import Ambiguity, Batch, Representation, Sample
@@ -35,7 +35,7 @@ def samples():
 
 
 def stacked(samples, datasets, **options):
-    return finished(collate(samples, datasets, **options))
+    return to_float(collate(samples, datasets, **options))
 
 
 class Brightness(nn.Module):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from depthkit.data.stream.collate import collate, finished
+from depthkit.data.stream.collate import collate, to_float
 from depthkit.errors import ShapeError
 from depthkit.evaluation import batch_strip, colourise, picture_strip
 from depthkit.representation import convert
@@ -10,7 +10,7 @@ from depthkit.types import Ambiguity, Representation, Sample
 
 
 def stacked(samples, datasets, **options):
-    return finished(collate(samples, datasets, **options))
+    return to_float(collate(samples, datasets, **options))
 
 
 @pytest.mark.parametrize("representation", Representation)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from depthkit.data.stream.collate import collate, finished
+from depthkit.data.stream.collate import collate, to_float
 from depthkit.errors import LabelError
 from depthkit.evaluation import BORDER_NYU, PROTOCOLS, ProtocolMetrics, evaluate
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
@@ -180,7 +180,7 @@ def test_whdr_is_that_of_midas_but_for_ties():
         ambiguity=Ambiguity.ORDINAL,
         pairs=np.concatenate([points, rng.choice([-1, 1], (60, 1))], 1).astype(np.int32),
     )
-    batch = finished(collate([sample], [0]))
+    batch = to_float(collate([sample], [0]))
     p = torch.randn(1, 1, 24, 32)
 
     def score(name, pred, representation):
