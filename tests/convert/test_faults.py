@@ -61,7 +61,9 @@ def test_a_disk_that_will_be_too_small_is_told_after_the_first_samples(tmp_path,
     root = write_redweb(tmp_path / "redweb", 40)
     frames = redweb.frames(root, "train", holdout=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=200_000))
-    with pytest.raises(ShardError, match=r"expected about 0.0 GiB of free space for .*; the disk has 0.0 GiB. Free space"):
+    with pytest.raises(
+        ShardError, match=r"expected about [0-9.]+ [KM]iB of free space for .*; the disk has [0-9.]+ KiB. Free space"
+    ):
         write_shards(frames, tmp_path / "out", split="train", dataset="redweb")
     monkeypatch.undo()
     assert write_shards(frames, tmp_path / "out", split="train", dataset="redweb", resume=True).samples == 40
@@ -93,5 +95,6 @@ def test_what_is_no_folder_is_said_in_one_sentence_with_what_was_found(name, tmp
 def test_a_split_that_is_complete_is_not_written_twice(tmp_path):
     root = write_redweb(tmp_path / "redweb", 4)
     shards.write("redweb", str(root), str(tmp_path / "out"), options={"holdout": 0.0})
-    with pytest.raises(ShardError, match="it has 4 samples"):
-        shards.write("redweb", str(root), str(tmp_path / "out"), options={"holdout": 0.0})
+    written = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.tar")}
+    shards.write("redweb", str(root), str(tmp_path / "out"), options={"holdout": 0.0})
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.tar")} == written

@@ -131,8 +131,8 @@ class LogDepth(_MetricDepth):
         RecipeError: not 0 < d_min < d_max, or an unknown fill.
 
     Example:
-        >>> LogDepth(0.1, 100).decode(torch.tensor([-1.0, 0.0, 1.0]))
-        tensor([1.0000e-01, 3.1623e+00, 1.0000e+02])
+        >>> [round(float(x), 3) for x in LogDepth(0.1, 100).decode(torch.tensor([-1.0, 0.0, 1.0]))]
+        [0.1, 3.162, 100.0]
     """
 
     resize_space = Representation.LOG_DEPTH
