@@ -131,6 +131,7 @@ class LogDepth(_MetricDepth):
         RecipeError: not 0 < d_min < d_max, or an unknown fill.
 
     Example:
+        >>> import torch
         >>> [round(float(x), 3) for x in LogDepth(0.1, 100).decode(torch.tensor([-1.0, 0.0, 1.0]))]
         [0.1, 3.162, 100.0]
     """
