@@ -154,10 +154,10 @@ class _Unsuitable:
 
 
 def check_source(samples: object, present: Set[str], where: str) -> None:
-    """Check that samples that are there already are of this source, as far as it tells its keys without making its samples.
+    """Check that the samples already stored come from this source, if it tells its keys without making its samples.
 
     Raises:
-        ShardError: one is not: a split would hold two sources, or what is held out.
+        ShardError: a stored sample is from another source, or from another split of this one.
     """
     key = getattr(samples, "key", None)
     if not present or key is None or not isinstance(samples, Sized):

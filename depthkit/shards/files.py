@@ -92,7 +92,7 @@ def replace_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def alone(path: Path, busy: str | None = None, *, shared: bool = False) -> Iterator[None]:
+def alone(path: Path, busy: str | None = None) -> Iterator[None]:
     """Hold the lock named ``path`` inside the block; the system frees it when the process ends, however it ends.
 
     The file is removed afterwards, so whoever waited may hold a file that has lost its name: the lock counts only if the
@@ -101,9 +101,8 @@ def alone(path: Path, busy: str | None = None, *, shared: bool = False) -> Itera
     Args:
         path: the lock file.
         busy: if given, raise ShardError with this sentence rather than wait for another holder.
-        shared: whether other holders with ``shared`` may be inside as well.
     """
-    mode = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if busy else 0)
+    mode = fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0)
     while True:
         file = path.open("a")
         try:
@@ -122,9 +121,7 @@ def alone(path: Path, busy: str | None = None, *, shared: bool = False) -> Itera
             yield
         finally:
             with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the last of those that share it removes it
-                if _leads_to(path, file.fileno()):
-                    path.unlink()
+                path.unlink()
 
 
 def _leads_to(path: Path, descriptor: int) -> bool:

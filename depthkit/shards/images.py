@@ -79,7 +79,7 @@ def is_complete(data: bytes) -> bool:
 def stored_extension(data: bytes) -> str | None:
     """Find the extension under which shards hold a file's bytes as they are; None if its image must be encoded again.
 
-    That is so if it is no whole JPEG, PNG or WebP file, or one that is turned before it is looked at.
+    Files other than whole JPEG, PNG and WebP are encoded again, and files whose EXIF orientation turns the image.
     """
     if not is_complete(data) or _may_be_turned(data):
         return None

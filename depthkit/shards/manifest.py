@@ -22,10 +22,10 @@ def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def agree(file: Path, manifest: Mapping[str, Any], *, ignore: tuple[str, ...] = (), begun: bool = False) -> None:
-    """Write a manifest, or check that the one that is there says the same. The caller holds a lock.
+    """Write the manifest, or check that the stored one states the same. The caller holds a lock.
 
     Args:
-        file: where it lies.
+        file: path of the manifest.
         manifest: what shapes the samples.
         ignore: facts that may differ.
         begun: whether there are samples already, so that the manifest must be there.
@@ -44,7 +44,7 @@ def agree(file: Path, manifest: Mapping[str, Any], *, ignore: tuple[str, ...] = 
     try:
         found = dict(json.loads(file.read_bytes()))
     except (ValueError, TypeError) as error:
-        raise ShardError(f"expected {file} to be the manifest of labels; it does not read ({error}).") from error
+        raise ShardError(f"expected {file} to be a manifest; it does not read ({error}).") from error
     for name in [name for name in {**manifest, **found} if name not in ignore]:
         was, wanted = found.get(name), manifest.get(name)
         if was == wanted:

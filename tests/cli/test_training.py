@@ -136,6 +136,25 @@ def test_predict_writes_a_map_of_the_size_of_each_image(options: list[str], chec
     assert (tmp_path / "maps" / "inner" / "b.jpg.colour.png").exists()
 
 
+def test_predict_says_what_has_no_prediction_and_ends_in_an_error(
+    options: list[str], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "photos" / "whole.png")
+    Image.fromarray(noise).save(tmp_path / "photos" / "cut.jpg")
+    cut = (tmp_path / "photos" / "cut.jpg").read_bytes()
+    (tmp_path / "photos" / "cut.jpg").write_bytes(cut[: len(cut) // 2])
+    sources = [f"--data.predict_sources=[{tmp_path}/photos]", f"--predictions.out={tmp_path}/maps"]
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", *options, f"--ckpt_path={checkpoint}", *sources])
+    assert stop.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 of 2 images have no prediction; the others are written." in said
+    assert "cut.jpg" in said
+    assert sorted(file.name for file in (tmp_path / "maps").iterdir()) == ["whole.png.colour.png", "whole.png.png"]
+
+
 def test_a_checkpoint_of_another_network_is_refused_in_one_sentence(
     options: list[str], checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from depthkit.data.transforms import (
     RandomResizedCrop,
     RandomRotation,
     Resize,
+    Transform,
     crop,
     flip,
     resize,
@@ -271,3 +272,13 @@ def test_colours_change_as_often_as_asked(sample: Sample) -> None:
     ]
     assert [sum(changed[0]), sum(changed[1])] == [40, 0]
     assert 8 <= sum(changed[2]) <= 32
+
+
+def test_a_transform_that_returns_a_float_image_is_named():
+    class ToFloat(Transform):
+        def __call__(self, sample, rng):
+            return sample.replace(image=sample.image / 255)
+
+    sample = Sample("a", np.zeros((4, 6, 3), np.uint8))
+    with pytest.raises(ShapeError, match=r"expected uint8 \(H, W, 3\) from ToFloat for 'image' of sample a; got float64"):
+        Compose([HorizontalFlip(), ToFloat()])(sample, np.random.default_rng(0))

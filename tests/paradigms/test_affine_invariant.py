@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from depthkit.data import DepthDataModule, ShardSource
 from depthkit.errors import LabelError, RecipeError
-from depthkit.losses import GradientMatchingLoss, PairwiseL1SILoss
+from depthkit.losses import GradientMatchingLoss, PairwiseL1SILoss, SSILoss
 from depthkit.paradigms import AffineInvariantModule, CosineDecay, EqualWeights, MinNorm, pareto_weights
 from depthkit.paradigms.terms.term import means_per_group
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
@@ -194,3 +194,37 @@ def test_a_run_resumed_mid_epoch_ends_in_the_same_weights_bit_for_bit(options: d
     whole, resumed = run(), run(ckpt_path=tmp_path / "step=4.ckpt")  # three batches per epoch
     for name, weight in whole.items():
         assert_close(resumed[name], weight, rtol=0, atol=0)
+
+
+def test_defaults_are_the_papers_and_the_gradient_term_is_aligned_as_the_data_term() -> None:
+    """Ranftl et al. 2022, eqs 7, 11 and 12, and section 5."""
+    m = AffineInvariantModule(TinyNet())
+    assert (m.loss.align, m.loss.penalty, m.loss.trim) == ("median", "l1", 0.2)
+    assert (m.gradient_weight, m.gradient_loss.scales, m.gradient_loss.align) == (0.5, 4, "median")
+    assert m.optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 1e-4
+    assert AffineInvariantModule(TinyNet(), loss=SSILoss(align="least_squares")).gradient_loss.align == "least_squares"
+
+
+def test_the_loss_of_a_dataset_is_equations_7_11_and_12() -> None:
+    """The objective again, straight from the paper, in double precision, pixel lists and all."""
+    b = batch([(0, METRIC_DEPTH), (0, METRIC_DEPTH)])
+    m = module()
+    prediction = m(b.image).double()
+    expected = []
+    for d, z, mask in zip(prediction[:, 0], b.target[:, 0].double(), b.valid[:, 0], strict=True):
+        target = (1 / z).where(mask, 0)
+        low, high = target[mask].min(), target[mask].max()
+        aligned = []
+        for x in (d, (target - low) / (high - low)):
+            middle = x[mask].quantile(0.5)
+            aligned.append((x - middle) / (x[mask] - middle).abs().mean())
+        residual = (aligned[0] - aligned[1]).where(mask, 0)
+        kept = residual[mask].abs().sort().values[: int(0.8 * mask.sum())]
+        total = kept.sum() / (2 * mask.sum())
+        for k in range(4):
+            r, here = residual[:: 2**k, :: 2**k], mask[:: 2**k, :: 2**k]
+            right = ((r[:, 1:] - r[:, :-1]).abs() * (here[:, 1:] & here[:, :-1])).sum()
+            down = ((r[1:] - r[:-1]).abs() * (here[1:] & here[:-1])).sum()
+            total = total + 0.5 * (right + down) / here.sum()
+        expected.append(total)
+    assert_close(m.losses(b)["affine"].values.double(), torch.stack(expected), rtol=1e-3, atol=1e-4)

@@ -14,6 +14,7 @@ from depthkit.errors import LabelError, RecipeError, ShapeError
 from depthkit.losses import SILogLoss, SSILoss
 from depthkit.models import DepthNet, midas_timm
 from depthkit.paradigms import AffineInvariantModule, CutMix, SemiSupervisedModule
+from depthkit.paradigms.terms.labels import labels
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 from tests.contracts.paradigm import FILM, METRIC_DEPTH, Memory, batch, sgd, trainer, weights_after
 from tests.contracts.ranks import on_ranks
@@ -325,3 +326,17 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     logarithm = {"representation": Representation.LOG_DISPARITY, "output_activation": "none"}
     with pytest.raises(RecipeError, match="outputs disparity; got log_disparity"):
         SemiSupervisedModule(midas_timm("mobilenetv2_035", pretrained=False, **logarithm))
+
+
+def test_labels_alone_do_not_learn_from_pseudo_labels() -> None:
+    """Row 1 of table 9: L_l is the mean over the labelled rows, whatever the pseudo-labels say."""
+    options = {"teacher": None, "pseudo_labelled": ["b"], "unlabelled_weight": 0.0, "feature_weight": 0.0, **PLAIN}
+    b, totals = batch([(0, METRIC_DEPTH), (1, FILM), (0, METRIC_DEPTH), (1, FILM)]), []
+    for pseudo in (b.target, 7 - b.target):
+        m = module(**options)
+        m.dataset_names = ("a", "b")
+        target = torch.where((b.dataset == 1)[:, None, None, None], pseudo, b.target)
+        totals.append(step(m, replace(b, target=target))["total"])
+    alone = m.loss(m(b.image), *labels(b, Representation.DISPARITY))[b.dataset == 0].mean() / 3
+    assert_close(totals[0], totals[1], rtol=0, atol=0)
+    assert_close(totals[0], alone)

@@ -150,11 +150,11 @@ class MinNorm(Combination):
     @staticmethod
     def _one_pass_per_dataset(module: Any, batch: Batch, parameters: list[nn.Parameter]) -> tuple[Tensor, Tensor, Tensor]:
         rows, losses, present = [], [], []
-        held = [k for k in range(len(module.dataset_names)) if (batch.dataset == k).any()]
-        names = list(_terms(module, batch.rows(batch.dataset == held[0]))) if len(held) < len(module.dataset_names) else []
+        first = int(batch.dataset.min())
+        known = _terms(module, batch.rows(batch.dataset == first))  # whose names a dataset that this rank lacks has, too
         for k in range(len(module.dataset_names)):
             part = batch.rows(batch.dataset == k)
-            terms = _terms(module, part) if len(part) else _nothing(names, parameters, batch)
+            terms = _nothing(known, parameters, batch) if not len(part) else known if k == first else _terms(module, part)
             loss, here = _objectives(terms, part.dataset, len(module.dataset_names))
             rows.append(flat_gradient(loss[k], parameters))
             losses.append(loss[k])
@@ -168,20 +168,21 @@ def _terms(module: Any, batch: Batch) -> Mapping[str, Term]:
     return terms
 
 
-def _nothing(names: Sequence[str], parameters: Sequence[nn.Parameter], batch: Batch) -> dict[str, Term]:
+def _nothing(known: Mapping[str, Term], parameters: Sequence[nn.Parameter], batch: Batch) -> dict[str, Term]:
     """Make terms of no image, so that a rank without a dataset takes part in the means over ranks."""
     none = torch.zeros(0, dtype=torch.bool, device=batch.image.device)
     values = sum(p.sum() for p in parameters) * none.float()
-    return {name: Term(values, none) for name in names}
+    return {name: Term(values, none, term.weight) for name, term in known.items()}
 
 
 def _objectives(terms: Mapping[str, Term], dataset: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Each dataset's weighted sum of means, ``(K,)``, and which datasets are present, bool ``(K,)``."""
-    means = [(term.weight, *means_per_group(term, dataset, count)) for term in terms.values() if term.weight]
-    weight, total, present = means[0]
-    total = total if weight == 1 else weight * total
-    for weight, mean, here in means[1:]:
-        total, present = total + weight * mean, present | here
+    total = torch.zeros(count, device=dataset.device)
+    present = torch.zeros(count, dtype=torch.bool, device=dataset.device)
+    for term in terms.values():
+        if term.weight:
+            mean, here = means_per_group(term, dataset, count)
+            total, present = total + term.weight * mean, present | here
     return total, present
 
 

@@ -70,8 +70,9 @@ def mean_over_images(per_image_loss: Tensor, counted: Tensor) -> tuple[Tensor, T
     On several ranks the returned means differ, and the average over ranks, which DDP takes of their gradients, is the mean
     over all images: the same gradient as one process with the whole batch, however labels are spread over ranks.
     """
-    count = mean_over_ranks(counted.to(per_image_loss.dtype).sum())
-    return per_image_loss.where(counted, 0) @ counted.to(per_image_loss.dtype) / count.where(count > 0, 1), count > 0
+    count = mean_over_ranks(counted.sum().to(per_image_loss.dtype))
+    total = per_image_loss.where(counted, 0) @ counted[:, None].to(per_image_loss.dtype)
+    return total[0] / count.where(count > 0, 1), count > 0
 
 
 @in_float32

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depthkit.data.stream.mixing import EqualParts, LabelledUnlabelled, OneDatasetPerBatch, Proportional, Weighted, apportion
+from depthkit.data.stream.mixing import (
+    EqualParts,
+    LabelledUnlabelled,
+    Mixing,
+    OneDatasetPerBatch,
+    Proportional,
+    Weighted,
+    apportion,
+    checked_composition,
+)
 from depthkit.errors import RecipeError
 
 SIZES = [500, 40, 3]
@@ -78,3 +87,23 @@ def test_weights_that_do_not_fit_say_so():
         OneDatasetPerBatch([1, float("nan")])
     with pytest.raises(RecipeError, match="needs labelled and unlabelled sources; got 3 labelled and 0 unlabelled"):
         LabelledUnlabelled().composition(ROWS, SIZES, [True] * 3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "match"),
+    [
+        (lambda rows: rows[..., None] / 2 * np.ones(2), "got float64"),
+        (lambda rows: rows, r"got shape \(3, 2\)"),
+        (lambda rows: rows[..., None] * np.array([2, -1]), "none below 0; got -4"),
+        (lambda rows: rows[..., None] * np.array([1, 1]), "got 8 instead of 4 at step 0 on rank 0"),
+        (lambda rows: rows.tolist(), "got list"),
+    ],
+    ids=["float", "flat", "negative", "too many", "list"],
+)
+def test_an_own_mixing_that_answers_wrongly_is_named(answer, match):
+    class Own(Mixing):
+        def composition(self, rows, samples, labelled):
+            return answer(rows)
+
+    with pytest.raises(RecipeError, match=r"Own.composition.*\(3, 2, 2\).*" + match):
+        checked_composition(Own(), np.full((3, 2), 4), [5, 5], [True, True])
