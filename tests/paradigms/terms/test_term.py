@@ -5,6 +5,7 @@ from torch.testing import assert_close
 
 from depthkit.errors import ShapeError
 from depthkit.paradigms import AffineInvariantModule, Term
+from depthkit.paradigms.terms.rng import step_rng
 from depthkit.paradigms.terms.term import mean_of, means_per_group
 from tests.contracts.paradigm import METRIC_DEPTH, TinyNet, batch
 
@@ -54,3 +55,38 @@ def test_means_are_over_what_is_counted_in_images_or_pixels() -> None:
     means, present = means_per_group(Term(pixels, mask), torch.tensor([2, 2, 0]), 3)
     assert_close(means, torch.tensor([9.0, 0.0, 3.0]))
     assert present.tolist() == [True, False, True]
+
+
+class Asked(nn.Module):
+    """Keeps what a loss is given."""
+
+    def forward(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        self.target, self.valid = target, valid
+        return pred.flatten(1).mean(1)
+
+
+def test_labels_are_compared_in_the_unit_range() -> None:
+    """What a robustly aligned loss does not see, a least-squares one does (Ranftl et al. 2022, section 5)."""
+    asked = Asked()
+    AffineInvariantModule(TinyNet(), loss=asked, gradient_weight=0.0).losses(batch(ROWS))
+    for target, valid in zip(asked.target, asked.valid, strict=True):
+        assert_close(torch.stack([target[valid].min(), target[valid].max()]), torch.tensor([0.0, 1.0]))
+
+
+def test_equal_weights_are_the_mean_over_the_datasets_that_are_there() -> None:
+    m, b = AffineInvariantModule(TinyNet()), batch(ROWS)
+    m.dataset_names = ("a", "b", "absent")
+    losses = m.losses(b)["affine"].values
+    assert_close(m.combine(m, b).total, (losses[:2].mean() + losses[2]) / 2)
+
+
+@pytest.mark.parametrize("other", [(1, 7, 0), (0, 8, 0), (0, 7, 1)], ids=["seed", "step", "rank"])
+def test_draws_depend_on_seed_step_and_rank_and_leave_the_generator_alone(other: tuple[int, int, int]) -> None:
+    before = torch.get_rng_state()
+    drawn = []
+    for numbers in ((0, 7, 0), (0, 7, 0), other):
+        with step_rng(*numbers):
+            drawn.append(torch.rand(8))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(torch.get_rng_state(), before)
