@@ -22,6 +22,7 @@ import torch
 
 from depthkit.data import DepthDataModule, ShardIndex, ShardSource, ShardWriter
 from depthkit.data.stream.plan import generator
+from depthkit.data.transforms import Compose, HorizontalFlip, RandomResizedCrop
 from depthkit.shards import decode_sample
 from depthkit.shards.reading import read_shard
 from depthkit.types import Ambiguity, Sample
@@ -117,6 +118,7 @@ def main() -> None:
                 batch_size=args.batch_size,
                 num_workers=workers,
                 size=tuple(args.size),
+                transform=Compose([RandomResizedCrop(tuple(args.size)), HorizontalFlip()]),
                 epoch_size=args.passes * args.samples,
                 multiprocessing_context="fork",
             )
