@@ -1,13 +1,21 @@
-"""A loss, a network, a protocol and a paradigm from a package outside of depthkit, as CONTRIBUTING says."""
+"""A loss, a network, a protocol, a paradigm and a dataset from a package outside of depthkit, as CONTRIBUTING says."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from depthkit.cli.main import main
+from depthkit.convert.catalogue import find
+from depthkit.errors import RecipeError
+from depthkit.shards import ShardIndex, verify
+
 MYLAB = """
 from dataclasses import replace
 
+import numpy as np
 from torch import Tensor, nn
 
 from depthkit.evaluation import PROTOCOLS
@@ -15,7 +23,7 @@ from depthkit.masked import masked_mean
 from depthkit.models import DepthNet, architecture, midas_timm
 from depthkit.paradigms import DepthModule, Term
 from depthkit.paradigms.terms.labels import DENSE, has_label, labels, readable, unit_range
-from depthkit.types import Ambiguity, Representation
+from depthkit.types import Ambiguity, Representation, Sample
 
 
 class MyLoss(nn.Module):
@@ -39,6 +47,11 @@ class MyModule(DepthModule):
         target, valid = labels(batch, Representation.DISPARITY, DENSE)
         error = (self.model(batch.image) - unit_range(target, valid)).square()
         return {"square": Term(masked_mean(error, valid), has_label(valid))}
+
+
+def plates(root, split=None, *, count: int, grey: int = 7):
+    for n in range(count):
+        yield Sample(f"{n}", np.full((8, 9, 3), grey, np.uint8))
 """
 RUN = """
 seed_everything: 0
@@ -64,3 +77,31 @@ def test_parts_of_ones_own_train_and_validate(scenes: Path, tmp_path: Path) -> N
         path = f"{tmp_path}:{Path(__file__).parents[1]}"
         done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def test_a_dataset_of_ones_own_is_written_by_its_functions_name_and_options(tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "mylab.py").write_text(MYLAB)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mylab", raising=False)
+    command = ["shards", "write", "mylab:plates", "source", "out", "--split", "val", "--count", "3", "--grey"]
+    main([*command, "9"])
+    index = ShardIndex.load(tmp_path / "out")
+    assert (index.dataset, index.samples("val")) == ("source", 3)
+    main([*command, "9"])
+    assert "split 'val' is complete" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*command, "8"])
+    assert "their grey was 9 and is 8 now" in capsys.readouterr().err
+    assert verify(tmp_path / "out").ok
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("mylab:no", "has no attribute 'no'"), ("nolab:plates", "No module named 'nolab'"), ("mylab:np", "got module")],
+)
+def test_what_is_no_dataset_of_ones_own_is_one_sentence(tmp_path: Path, monkeypatch, name: str, says: str) -> None:
+    (tmp_path / "mylab.py").write_text(MYLAB)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mylab", raising=False)
+    with pytest.raises(RecipeError, match=says):
+        find(name)

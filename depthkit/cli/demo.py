@@ -6,8 +6,8 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
-from depthkit.cli import shards
 from depthkit.cli.evaluate import evaluation_samples
+from depthkit.cli.shards_write import write
 from depthkit.cli.training import last_checkpoint, run
 from depthkit.errors import RecipeError
 from depthkit.evaluation import PROTOCOLS, Report, best_row_baseline, evaluate, picture_strip
@@ -77,8 +77,8 @@ def _render(root: Path, split: str, count: int, seed: int, kind: str, size: tupl
         done = ShardIndex.load(root).splits.get(split)
         if done is not None and done.complete:
             return
-    shards.write(
-        "synthetic", "-", str(root), split=split, count=count, seed=seed, kind=kind, size=size,  # type: ignore[arg-type]
+    write(
+        "synthetic", "-", str(root), split=split, count=count, seed=seed, kind=kind, size=size,
         samples_per_shard=max(1, count // 8), workers=workers, name=kind,
     )  # fmt: skip
 

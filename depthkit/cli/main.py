@@ -5,11 +5,13 @@ A user's mistake ends in one sentence on stderr and exit code 2; a traceback mea
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
-from depthkit.errors import DepthKitError
+from depthkit.errors import DepthKitError, RecipeError
 
 TRAINING = ("fit", "validate", "test", "predict")
+COMMANDS = ("shards", "evaluate", "odometry", "label", "roundtrip", "export", "models", "demo")
 HELP = """usage: depthkit COMMAND ...
 
 train and evaluate (a recipe's keys are constructor arguments; `depthkit fit --help`):
@@ -53,30 +55,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _command(arguments: list[str]) -> None:
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise RecipeError(f"expected a command of {', '.join((*TRAINING, *COMMANDS))}; got {name!r}.")
+    if arguments[:2] == ["shards", "write"]:
+        from depthkit.cli.shards_write import command
+
+        command(rest[1:])
+        return
     from jsonargparse import auto_cli
 
-    from depthkit.cli import demo, evaluate, export, label, models, odometry, roundtrip, shards
-
-    commands: dict[str, Any] = {
-        "shards": {"_help": "Raw RGB-D to shards, and checks of shards.", "write": shards.write}
-        | {"verify": shards.verify, "info": shards.info},
-        "evaluate": evaluate.evaluate,
-        "odometry": odometry.odometry,
-        "label": label.label,
-        "roundtrip": roundtrip.roundtrip,
-        "export": export.export,
-        "models": models.models,
-        "demo": demo.demo,
-    }
-    if arguments[:3] == ["shards", "write", "--list"]:
-        shards.datasets()
-        return
-    if arguments[0] == "models" and len(arguments) == 2 and not arguments[1].startswith("-"):
-        arguments = ["models", "--name", arguments[1]]
-    if arguments[0] not in commands:
-        sys.stderr.write(f"unknown command {arguments[0]!r}; expected one of {', '.join((*TRAINING, *commands))}.\n")
-        sys.exit(2)
-    auto_cli(commands, args=arguments, prog="depthkit", as_positional=True)
+    if name == "models" and len(rest) == 1 and not rest[0].startswith("-"):
+        rest = ["--name", *rest]
+    module = import_module(f"depthkit.cli.{name}")  # of one command only: `shards info` waits for no trainer
+    component: Any = {verb: getattr(module, verb) for verb in ("info", "verify")} if name == "shards" else getattr(module, name)
+    auto_cli({name: component}, args=[name, *rest], prog="depthkit", as_positional=True)
 
 
 if __name__ == "__main__":

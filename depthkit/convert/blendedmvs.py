@@ -4,19 +4,17 @@ Under the root lie, for each project, ``PID/blended_images/NNNNNNNN.jpg`` (and `
 ``PID/rendered_depth_maps/NNNNNNNN.pfm`` and ``PID/cams/NNNNNNNN_cam.txt`` in the format of MVSNet.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import folders_with, read_bytes, read_pfm
-from depthkit.convert.records.frames import Annotation, Frame, Frames, camera_matrix, check_folder, paired, wrong_layout
+from depthkit.convert.records.record import Annotation, Record, Records, camera_matrix, check_folder, paired, wrong_layout
 from depthkit.errors import GeometryError
 from depthkit.shards import Reject
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 VALIDATION = frozenset(
     {
@@ -32,13 +30,8 @@ VALIDATION = frozenset(
 """The projects of the authors' validation_list.txt."""
 
 
-def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str) -> Frames:
-    """The images of a split as a sequence, by project.
+def blendedmvs(root: str | Path, split: str) -> Records:
+    """Read the images of a split, by project.
 
     Poses are left out: their unit is that of the depth, which nobody knows.
 
@@ -54,7 +47,7 @@ def frames(root: str | Path, split: str) -> Frames:
     places = folders_with(root, "blended_images")
     if not places:
         raise wrong_layout("PID/blended_images and rendered_depth_maps", root)
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     for place in places:
         project = place.rpartition("/")[2]
@@ -64,14 +57,14 @@ def frames(root: str | Path, split: str) -> Frames:
             cameras = f"{place}/cams"
             found += [replace(frame, parts={"camera": f"{cameras}/{Path(frame.image).stem}_cam.txt"}) for frame in here]
             rejects += alone
-    return Frames(root, tuple(found), _KIND, tuple(rejects), _read_depth)
+    return Records(root, tuple(found), _KIND, tuple(rejects), _read_depth)
 
 
 def _depth_name(stem: str) -> str | None:
     return None if stem.endswith("_masked") else f"{stem}.pfm"
 
 
-def _read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
+def _read_depth(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
     assert frame.label
     depth, file = read_pfm(root / frame.label), root / frame.parts["camera"]
     words = read_bytes(file).decode("utf-8", "replace").split()
@@ -88,7 +81,7 @@ _KIND = LabelKind(Ambiguity.SCALE, Representation.DEPTH)
 DATASETS = (
     Dataset(
         name="blendedmvs",
-        frames=frames,
+        read=blendedmvs,
         layout="PID/ with blended_images/, rendered_depth_maps/ and cams/",
         kind=_KIND,
         unit="depth along the axis, in a unit of its own in every project",

@@ -6,7 +6,7 @@ files relative to the scene and poses from sensor to world; ``calibration/KEY.js
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,18 +17,18 @@ import numpy as np
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import read_bytes
-from depthkit.convert.records.frames import Annotation, Frame, Frames, camera_matrix, check_folder, key_of, wrong_layout
+from depthkit.convert.records.record import Annotation, Record, Records, camera_matrix, check_folder, key_of, wrong_layout
 from depthkit.convert.tum import pose_of
 from depthkit.errors import DepthKitError, GeometryError, LabelError
 from depthkit.shards import Reject
 from depthkit.shards.images import ImageFormat
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 _SPLITS = {"train": "0", "val": "1"}
 
 
 @dataclass(frozen=True)
-class LidarFrame(Frame):
+class LidarRecord(Record):
     """A frame whose label is a file of laser points.
 
     Attributes:
@@ -38,13 +38,8 @@ class LidarFrame(Frame):
     camera_from_lidar: np.ndarray | None = None
 
 
-def samples(root: str | Path, split: str = "val", **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str = "val", *, camera: str = "CAMERA_01", lidar: str = "LIDAR") -> Frames:
-    """The images of one camera in a split, by scene and time, with the laser points in them.
+def ddad(root: str | Path, split: str = "val", *, camera: str = "CAMERA_01", lidar: str = "LIDAR") -> Records:
+    """Read the images of one camera in a split, by scene and time, with the laser points in them.
 
     Args:
         root: ``ddad_train_val``, or the folder that holds it.
@@ -67,7 +62,7 @@ def frames(root: str | Path, split: str = "val", *, camera: str = "CAMERA_01", l
         raise LabelError(
             f"{root / 'ddad.json'}: expected scene_splits with filenames for split {_SPLITS[split]}; {error!r} is missing."
         ) from error
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     for scene in scenes:
         if not (root / scene).is_file():
@@ -77,12 +72,12 @@ def frames(root: str | Path, split: str = "val", *, camera: str = "CAMERA_01", l
         found, rejects = found + here, rejects + alone
     if not found:
         raise wrong_layout(f"{scenes[0] if scenes else 'scenes'} with rgb/{camera} and point_cloud/{lidar},", root)
-    return Frames(root, tuple(found), _KIND, tuple(rejects), read_points)
+    return Records(root, tuple(found), _KIND, tuple(rejects), read_points)
 
 
-def read_points(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
-    """Depth of the nearest laser point in each pixel; the others are not valid."""
-    assert isinstance(frame, LidarFrame)
+def read_points(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
+    """Return the depth of the nearest laser point in each pixel; pixels without a point are not valid."""
+    assert isinstance(frame, LidarRecord)
     assert frame.label
     assert frame.intrinsics is not None
     assert frame.camera_from_lidar is not None
@@ -99,7 +94,7 @@ def read_points(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
 
 
 def project(points: np.ndarray, camera_from_lidar: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Depth of the nearest point in each pixel [m], float32 of that size; 0 where there is none.
+    """Return the depth of the nearest point in each pixel [m], float32 of that size; 0 where there is none.
 
     A point belongs to the pixel whose centre is nearest.
 
@@ -121,9 +116,9 @@ def project(points: np.ndarray, camera_from_lidar: np.ndarray, intrinsics: np.nd
     return depth
 
 
-def _listed(root: Path, scene: str, camera: str, lidar: str) -> tuple[list[Frame], list[Reject]]:
+def _listed(root: Path, scene: str, camera: str, lidar: str) -> tuple[list[Record], list[Reject]]:
     folder, facts = Path(scene).parent, _read(root / scene)
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     matrices: dict[str, np.ndarray] = {}
     try:
@@ -136,7 +131,7 @@ def _listed(root: Path, scene: str, camera: str, lidar: str) -> tuple[list[Frame
             image, cloud, key = here[camera]["image"], here[lidar]["point_cloud"], sample["calibration_key"]
             if key not in matrices:
                 matrices[key] = _camera(root / folder / f"calibration/{key}.json", camera)
-            frame = LidarFrame(
+            frame = LidarRecord(
                 key=key_of(folder.name, camera, Path(image["filename"]).stem),
                 image=f"{folder}/{image['filename']}",
                 label=f"{folder}/{cloud['filename']}",
@@ -165,7 +160,7 @@ def _camera(file: Path, name: str) -> np.ndarray:
 
 
 def _pose(facts: Mapping[str, Any]) -> np.ndarray:
-    """World from sensor."""
+    """Return the pose world from sensor."""
     shift, turn = facts["translation"], facts["rotation"]
     names = ("x", "y", "z"), ("qx", "qy", "qz", "qw")  # zeros are left out of the files
     return pose_of(np.array([*(shift.get(n, 0.0) for n in names[0]), *(turn.get(n, 0.0) for n in names[1])], np.float64))
@@ -183,7 +178,7 @@ _KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 DATASETS = (
     Dataset(
         name="ddad",
-        frames=frames,
+        read=ddad,
         layout="ddad_train_val/ with ddad.json and NNNNNN/ of rgb/, point_cloud/, calibration/, scene_HASH.json",
         kind=_KIND,
         unit="laser points [m], the nearest in each pixel, along the camera's axis",

@@ -4,7 +4,6 @@ Under the root, or under ``val`` (``train``) of it, lie ``indoors`` and ``outdoo
 ``scene_NNNNN/scan_NNNNN/NAME.png``, ``NAME_depth.npy`` (float32, metres) and ``NAME_depth_mask.npy`` (1 where there is depth).
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ import numpy as np
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import names_in, read_npy
-from depthkit.convert.records.frames import Annotation, Frame, Frames, camera_matrix, check_folder, key_of, wrong_layout
+from depthkit.convert.records.record import Annotation, Record, Records, camera_matrix, check_folder, key_of, wrong_layout
 from depthkit.errors import ShapeError
 from depthkit.shards import Reject
 from depthkit.shards.images import ImageFormat
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 SIZE = (768, 1024)
 CAMERA = (886.81, 927.06, 512.0, 384.0)
@@ -24,13 +23,8 @@ CAMERA = (886.81, 927.06, 512.0, 384.0)
 _PLACES = ("indoors", "outdoor")
 
 
-def samples(root: str | Path, split: str = "val", **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str = "val") -> Frames:
-    """The images of a split, indoors first.
+def diode(root: str | Path, split: str = "val") -> Records:
+    """Read the images of a split, indoors first.
 
     Args:
         root: folder with ``val`` or ``train``, or that folder.
@@ -42,21 +36,21 @@ def frames(root: str | Path, split: str = "val") -> Frames:
     return _frames(Path(root), split, _PLACES)
 
 
-def indoor(root: str | Path, split: str = "val") -> Frames:
-    """The images of a split that were taken indoors; arguments and errors as ``frames``."""
+def diode_indoor(root: str | Path, split: str = "val") -> Records:
+    """Read the images of a split that were taken indoors; arguments and errors as ``diode``."""
     return _frames(Path(root), split, _PLACES[:1])
 
 
-def outdoor(root: str | Path, split: str = "val") -> Frames:
-    """The images of a split that were taken outdoors; arguments and errors as ``frames``."""
+def diode_outdoor(root: str | Path, split: str = "val") -> Records:
+    """Read the images of a split that were taken outdoors; arguments and errors as ``diode``."""
     return _frames(Path(root), split, _PLACES[1:])
 
 
-def _frames(root: Path, split: str, places: tuple[str, ...]) -> Frames:
+def _frames(root: Path, split: str, places: tuple[str, ...]) -> Records:
     check_folder(root, f"DIODE's {split}/indoors and {split}/outdoor")
     base = f"{split}/" if (root / split).is_dir() else ""
     camera = camera_matrix((*CAMERA[:2], CAMERA[2] - 0.5, CAMERA[3] - 0.5), "DIODE")
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     for place in places:
         for scene in names_in(root / f"{base}{place}"):
@@ -70,15 +64,15 @@ def _frames(root: Path, split: str, places: tuple[str, ...]) -> Frames:
                         rejects.append(Reject(key, f"there is no {folder}/{missing[0]}"))
                         continue
                     label, mask = (f"{folder}/{file}" for file in files)
-                    frame = Frame(key, f"{folder}/{stem}.png", label, parts={"mask": mask}, intrinsics=camera, size=SIZE)
+                    frame = Record(key, f"{folder}/{stem}.png", label, parts={"mask": mask}, intrinsics=camera, size=SIZE)
                     found.append(frame)
     if not found:
         raise wrong_layout(f"{split}/{places[0]}/scene_00000/scan_00000/NAME.png with its _depth.npy and _depth_mask.npy", root)
-    return Frames(root, tuple(found), _KIND, tuple(rejects), read_depth)
+    return Records(root, tuple(found), _KIND, tuple(rejects), read_depth)
 
 
-def read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
-    """The depth of a frame, valid where its mask is 1 and it is above 0."""
+def read_depth(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
+    """Read the depth of a record, valid where its mask is 1 and it is above 0."""
     assert frame.label
     depth, mask = read_npy(root / frame.label), read_npy(root / frame.parts["mask"])
     if mask.shape != depth.shape:
@@ -102,21 +96,21 @@ _FACTS: dict[str, Any] = {
 DATASETS = (
     Dataset(
         name="diode",
-        frames=frames,
+        read=diode,
         layout="val/ (or train/) with indoors/ and outdoor/ of scene_NNNNN/scan_NNNNN/",
         published={"train": 25458, "val": 771},
         **_FACTS,
     ),
     Dataset(
         name="diode_indoor",
-        frames=indoor,
+        read=diode_indoor,
         layout="val/indoors/ of scene_NNNNN/scan_NNNNN/",
         published={"train": 8574, "val": 325},
         **_FACTS,
     ),
     Dataset(
         name="diode_outdoor",
-        frames=outdoor,
+        read=diode_outdoor,
         layout="val/outdoor/ of scene_NNNNN/scan_NNNNN/",
         published={"train": 16884, "val": 446},
         **_FACTS,

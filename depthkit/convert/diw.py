@@ -5,16 +5,16 @@ image a line with its path, such as ``./DIW_test/NAME.thumb``, and a line ``yA,x
 counted from 1, the row first; the relation ``>`` says that A is farther, ``<`` that B is. Paths are relative to the root.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import numpy as np
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import names_in, read_bytes
-from depthkit.convert.records.frames import check_folder, key_of, read_picture, wrong_layout
+from depthkit.convert.records.record import check_folder, key_of, read_picture, wrong_layout
 from depthkit.errors import LabelError
 from depthkit.shards import Reject
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
@@ -48,7 +48,7 @@ class Pairs(Sequence[Sample]):
         return len(self.pairs)
 
     def key(self, position: int) -> str:
-        """The key of a sample, without reading it."""
+        """Return the key of a sample, without reading it."""
         return key_of(str(Path(self.pairs[position].image).with_suffix("")))
 
     @overload
@@ -71,13 +71,8 @@ class Pairs(Sequence[Sample]):
         )
 
 
-def samples(root: str | Path, split: str = "test", **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str = "test") -> Pairs:
-    """The images of a split with their pairs.
+def diw(root: str | Path, split: str = "test") -> Pairs:
+    """Read the images of a split with their ordered pairs of points.
 
     Args:
         root: folder of the lists and of the folders of images.
@@ -119,7 +114,7 @@ def _pair(file: Path, number: int, lines: Sequence[str]) -> Pair:
 DATASETS = (
     Dataset(
         name="diw",
-        frames=frames,
+        read=diw,
         layout="DIW_test.csv (or in DIW_Annotations/) and DIW_test/NAME.thumb",
         kind=LabelKind(Ambiguity.ORDINAL, Representation.DISPARITY),
         unit="one pair of points per image and which of them is farther",

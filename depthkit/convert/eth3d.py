@@ -7,30 +7,25 @@ Under the root lie, as the archives ``SCENE_dslr_jpg`` and ``SCENE_dslr_depth`` 
 - ``SCENE/dslr_calibration_jpg/cameras.txt`` and ``images.txt`` in COLMAP's format.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import names_in, read_bytes
-from depthkit.convert.records.frames import Annotation, Frame, Frames, camera_matrix, check_folder, paired, wrong_layout
+from depthkit.convert.records.record import Annotation, Record, Records, camera_matrix, check_folder, paired, wrong_layout
 from depthkit.convert.tum import pose_of
 from depthkit.errors import GeometryError, LabelError
 from depthkit.shards import Reject
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 
-def samples(root: str | Path, split: str = "test", **options: Any) -> Iterator[Sample]:
-    """The samples one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str = "test") -> Frames:
-    """The images with depth, by scene: those that the authors publish for training, and others test on.
+def eth3d(root: str | Path, split: str = "test") -> Records:
+    """Read the images with depth, by scene: those that the authors publish for training, and others test on.
 
     Images are those with the lens's distortion, for which the depth was made; of their camera only the linear part is kept.
 
@@ -44,7 +39,7 @@ def frames(root: str | Path, split: str = "test") -> Frames:
     """
     root = Path(root)
     check_folder(root, "ETH3D's scenes, such as courtyard/images/dslr_images,")
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     for scene in names_in(root):
         images, labels = (f"{scene}/{what}/dslr_images" for what in ("images", "ground_truth_depth"))
@@ -55,11 +50,11 @@ def frames(root: str | Path, split: str = "test") -> Frames:
         rejects += alone
     if not found:
         raise wrong_layout("SCENE/images/dslr_images/ and SCENE/ground_truth_depth/dslr_images/", root)
-    return Frames(root, tuple(found), _KIND, tuple(rejects), read_depth)
+    return Records(root, tuple(found), _KIND, tuple(rejects), read_depth)
 
 
-def read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
-    """The depth of a frame: float32 of the image's size; infinity where the scan has nothing."""
+def read_depth(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
+    """Read the depth of a record: float32 of the image's size, infinity where the scan has nothing."""
     assert frame.label
     data = read_bytes(root / frame.label)
     if len(data) != 4 * size[0] * size[1]:
@@ -83,14 +78,14 @@ class _View(NamedTuple):
     camera_from_world: np.ndarray
 
 
-def _placed(frame: Frame, view: _View | None) -> Frame:
+def _placed(frame: Record, view: _View | None) -> Record:
     if view is None:
         return frame
     return replace(frame, intrinsics=view.intrinsics, size=view.size, world_from_camera=np.linalg.inv(view.camera_from_world))
 
 
 def _cameras(folder: Path) -> dict[str, _View]:
-    """Cameras by the image's name; none if they were not unpacked."""
+    """Read the cameras by image name; return none if they were not unpacked."""
     files = folder / "cameras.txt", folder / "images.txt"
     if not all(file.is_file() for file in files):
         return {}
@@ -121,7 +116,7 @@ _KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 DATASETS = (
     Dataset(
         name="eth3d",
-        frames=frames,
+        read=eth3d,
         layout="SCENE/ with images/dslr_images/, ground_truth_depth/dslr_images/, dslr_calibration_jpg/",
         kind=_KIND,
         unit="depth along the axis in metres, float32",

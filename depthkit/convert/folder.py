@@ -10,7 +10,7 @@ numbers in their names.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -18,23 +18,25 @@ from typing import Any
 
 import numpy as np
 
-from depthkit.convert.records.frames import (
+from depthkit.checks import check_choice
+from depthkit.convert.records.dataset import Dataset
+from depthkit.convert.records.neighbours import Spacing, Target, timeline, with_neighbours
+from depthkit.convert.records.record import (
     UNLABELLED,
-    Frame,
-    Frames,
+    Record,
+    Records,
     camera_matrix,
     check_folder,
     every_nth,
     key_of,
-    member,
     part,
     wrong_layout,
 )
-from depthkit.convert.records.neighbours import Spacing, Target, timeline, with_neighbours
 from depthkit.errors import GeometryError, LabelError
 from depthkit.images import is_image_name
 from depthkit.shards import Reject
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample, Views
+from depthkit.shards.label import DepthFormat
+from depthkit.types import Ambiguity, LabelKind, Representation, Views
 
 DEPTH_SCALE = 0.001
 """Metres per integer of a depth PNG."""
@@ -57,16 +59,11 @@ class Label(StrEnum):
     NONE = "none"
 
 
-def samples(root: str | Path, split: str | None = None, **options: Any) -> Iterator[Sample]:
-    """The samples of such a folder one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(
+def folder(
     root: str | Path,
     split: str | None = None,
     *,
-    holdout: float = 0.2,
+    holdout: float = 0.0,
     label: Label | str = Label.AUTO,
     depth_folder: str = "depth",
     depth_scale: float | None = None,
@@ -79,8 +76,8 @@ def frames(
     every: int = 1,
     first: int = 0,
     stop: int | None = None,
-) -> Frames:
-    """The samples of such a folder as a sequence.
+) -> Records:
+    """Read a folder of images with their depth or disparity.
 
     Depth is metric. Disparity is metric (1/m) if focal length and baseline are known for every frame, and otherwise in pixels,
     known up to scale and shift, which is true of every rectified pair.
@@ -89,15 +86,15 @@ def frames(
         root: the folder.
         split: None for all frames, ``train`` or ``test`` for those before or in the held-out end of the sequence.
         holdout: fraction of the frames, at the end, that are for testing.
-        label: which label to read.
+        label: auto, depth, disparity or none; auto reads the one that more images have.
         depth_folder: name of the folder of depth PNGs.
         depth_scale: metres per integer of a depth PNG; by default what intrinsics.json says, or 1/1000.
-        ambiguity: what labels leave undetermined, if it is not as said above.
+        ambiguity: metric, scale or shift_scale, if the files imply another.
         intrinsics: fx, fy, cx, cy [px] of all images, instead of what intrinsics.json says.
-        views: further views to read: the frames before and after (with poses, if there are any), the right image of a pair.
-        spacing: for video, how many frames away neighbours are, by the numbers in their names.
-        max_spacing: see ``neighbours.Spacing.largest``.
-        min_motion: see ``neighbours.Spacing``.
+        views: single; video adds the frames before and after, stereo the right image, video_stereo both.
+        spacing: how many frames away neighbours are, by the numbers in their names.
+        max_spacing: where less than min_motion moves, try neighbours up to this many frames away.
+        min_motion: leave out images whose neighbours move less, as mean optical flow [px at width 416].
         every: use each n-th image only; those between may still be neighbours.
         first: position of the first image to use.
         stop: position after the last.
@@ -105,7 +102,7 @@ def frames(
     Raises:
         DepthKitError: the folder is not laid out like this; the message names the file.
     """
-    root, wanted, views = Path(root), member(Label, label, "label"), member(Views, views, "views")
+    root, wanted, views = Path(root), check_choice("label", label, Label), check_choice("views", views, Views)
     gaps = Spacing.of(views, spacing, max_spacing, min_motion)
     check_folder(root, "images, or rgb/")
     images = _files(root, "rgb") if (root / "rgb").is_dir() else _files(root)
@@ -122,10 +119,10 @@ def frames(
     if not paired:
         asked = f"a {found_label} label and views {views}" if found_label != Label.NONE else f"views {views}"
         raise LabelError(f"expected images of {root} with {asked}; got none. Check names, or ask for less.")
-    kind = _kind(found_label, None if ambiguity is None else member(Ambiguity, ambiguity, "ambiguity"), cameras, paired)
+    kind = _kind(found_label, None if ambiguity is None else check_choice("ambiguity", ambiguity, Ambiguity), cameras, paired)
     found = {}
     for stem in stems:
-        frame = Frame(key_of(root.resolve().name, stem), images[stem], files.get(stem), world_from_camera=poses.get(stem))
+        frame = Record(key_of(root.resolve().name, stem), images[stem], files.get(stem), world_from_camera=poses.get(stem))
         frame = _scaled(_calibrated(frame, cameras[stem], root), kind, cameras[stem], _depth_scale(depth_scale, cameras[stem]))
         found[stem] = _with_partner(frame, partners[stem]) if stereo and stem in partners else frame
     lacking = "it has no label" if not stereo else "it has no label or no right image"
@@ -136,13 +133,13 @@ def frames(
     if here and gaps:
         times = dict(zip(stems, timeline(stems), strict=True))
         clip = {times[stem]: found[stem] for stem in stems[stems.index(here[0]) : stems.index(here[-1]) + 1]}
-        chosen, alone = with_neighbours([Target(found[s], clip, times[s]) for s in taken], gaps, Frames(root, ()).image)
+        chosen, alone = with_neighbours([Target(found[s], clip, times[s]) for s in taken], gaps, Records(root, ()).image)
         rejects += alone
-    return Frames(root, chosen, kind, tuple(rejects))
+    return Records(root, chosen, kind, tuple(rejects))
 
 
 def _files(root: Path, name: str = "") -> dict[str, str]:
-    """Image files of a folder by stem, in the order of the numbers in their names, relative to the root."""
+    """List the image files of a folder by stem, in the order of the numbers in their names, relative to the root."""
     folder = root / name
     if not folder.is_dir():
         return {}
@@ -151,13 +148,13 @@ def _files(root: Path, name: str = "") -> dict[str, str]:
 
 
 def _in_order(file: Path) -> list[tuple[str, int]]:
-    """The name cut into words and numbers: f2 comes before f10."""
+    """Cut the name into words and numbers, so that f2 comes before f10."""
     words = re.split(r"(\d+)", file.stem, flags=re.ASCII)
     return [(text, int(number or 0)) for text, number in zip(words[::2], [*words[1::2], "0"], strict=True)]
 
 
 def _labels(root: Path, label: Label, depth_folder: str, stems: list[str]) -> tuple[Label, dict[str, str]]:
-    """Which label is read, and its files by stem."""
+    """Choose which label is read, and list its files by stem."""
     found = {Label.DEPTH: _files(root, depth_folder), Label.DISPARITY: _files(root, "disparity"), Label.NONE: {}}
     if label != Label.AUTO:
         return label, found[label]
@@ -197,7 +194,7 @@ def _check_facts(facts: Mapping[str, Any], file: Path) -> None:
 
 
 def _depth_scale(given: float | None, facts: Mapping[str, Any]) -> float:
-    """Metres per integer of a depth PNG: what is given, else what intrinsics.json says."""
+    """Return metres per integer of a depth PNG: the given value, else what intrinsics.json says."""
     if given is not None or facts.get("depth_scale") is None:
         return DEPTH_SCALE if given is None else given
     scale = float(facts["depth_scale"])
@@ -207,7 +204,7 @@ def _depth_scale(given: float | None, facts: Mapping[str, Any]) -> float:
 
 
 def _cameras(root: Path, stems: list[str], intrinsics: Sequence[float] | None) -> dict[str, Mapping[str, Any]]:
-    """What is known of each image's camera: intrinsics that are given, else what intrinsics.json says."""
+    """Return what is known of each image's camera: the given intrinsics, else what intrinsics.json says."""
     given: dict[str, Any] = {}
     if intrinsics is not None:  # of the images as they are, whatever size the file speaks of
         camera_matrix(intrinsics, "intrinsics")
@@ -228,7 +225,7 @@ def _cameras(root: Path, stems: list[str], intrinsics: Sequence[float] | None) -
 
 
 def _poses(root: Path, images: dict[str, str], facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """``world_from_camera`` by stem; empty without poses.txt, or if its unit is said not to be the metre."""
+    """Read ``world_from_camera`` by stem; return none without poses.txt, or if its unit is said not to be the metre."""
     file = root / "poses.txt"
     if not file.exists() or "pose_scale" in facts:
         return {}
@@ -255,7 +252,7 @@ def _kind(label: Label, ambiguity: Ambiguity | None, cameras: Mapping[str, Mappi
 
 
 def _units(kind: LabelKind, camera: Mapping[str, Any]) -> tuple[float, float]:
-    """Scale and shift from a disparity PNG's integers to 1/m if metric, to pixels if not."""
+    """Return scale and shift from a disparity PNG's integers to 1/m if metric, to pixels if not."""
     if kind.ambiguity != Ambiguity.METRIC:
         return DISPARITY_SCALE, 0.0
     if not {"fx", "baseline_m"} <= camera.keys():
@@ -267,16 +264,16 @@ def _units(kind: LabelKind, camera: Mapping[str, Any]) -> tuple[float, float]:
     return DISPARITY_SCALE / pixels, float(camera.get("doffs", 0.0)) / pixels
 
 
-def _scaled(frame: Frame, kind: LabelKind, camera: Mapping[str, Any], depth_scale: float) -> Frame:
-    """The frame with the unit of its label's integers."""
+def _scaled(frame: Record, kind: LabelKind, camera: Mapping[str, Any], depth_scale: float) -> Record:
+    """Give the record the unit of its label's integers."""
     if not frame.label:
         return frame
     scale, shift = _units(kind, camera) if kind.representation == Representation.DISPARITY else (depth_scale, 0.0)
     return replace(frame, scale=scale, shift=shift)
 
 
-def _calibrated(frame: Frame, camera: Mapping[str, Any], root: Path) -> Frame:
-    """The frame with what its camera's facts give: intrinsics, the size they are for, the baseline."""
+def _calibrated(frame: Record, camera: Mapping[str, Any], root: Path) -> Record:
+    """Give the record its camera's facts: intrinsics, the size they are for, the baseline."""
     where = str(root / "intrinsics.json")
     rectified = [value for name, value in sorted(camera.items()) if name.startswith("P_rect")]
     try:
@@ -300,10 +297,30 @@ def _calibrated(frame: Frame, camera: Mapping[str, Any], root: Path) -> Frame:
     return replace(frame, intrinsics=camera_matrix(numbers, where), size=size, stereo_baseline=baseline)
 
 
-def _with_partner(frame: Frame, partner: str) -> Frame:
-    """The frame with the right image of its pair, whose camera sits one baseline to the right."""
+def _with_partner(frame: Record, partner: str) -> Record:
+    """Give the record the right image of its pair, whose camera sits one baseline to the right."""
     poses = {}
     if frame.stereo_baseline is not None:
         poses["stereo"] = np.eye(4)
         poses["stereo"][0, 3] = -frame.stereo_baseline
     return replace(frame, views={"stereo": partner}, views_from_camera=poses)
+
+
+DATASETS = (
+    Dataset(
+        name="folder",
+        read=folder,
+        layout="images, or rgb/ with depth/, disparity/, right/, intrinsics.json, poses.txt",
+        kind=None,
+        unit="depth in millimetres, disparity in 1/256 px, unless intrinsics.json says otherwise",
+        invalid="0 and 65535",
+        sky="not marked",
+        camera="intrinsics.json, pixel centres at integers",
+        source="depthkit",
+        licence="",
+        splits="the end of the sequence is held out",
+        test="tests/convert/test_folder.py",
+        real=True,
+        depth_format=DepthFormat.PNG_LINEAR16,
+    ),
+)

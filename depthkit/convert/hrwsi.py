@@ -3,29 +3,22 @@
 Under the root lie ``train`` and ``val``, each with ``imgs/NAME.jpg``, ``gts/NAME.png`` and ``valid_masks/NAME.png``.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import read_bytes, read_grey
-from depthkit.convert.records.frames import Annotation, Frame, Frames, check_folder, paired, wrong_layout
+from depthkit.convert.records.record import Annotation, Record, Records, check_folder, paired, wrong_layout
 from depthkit.errors import LabelError, ShapeError
 from depthkit.shards.images import decode_pixels
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 
-def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str) -> Frames:
-    """The images of a split as a sequence, by name. Disparity is in 0 to 1 of the picture's range, closer is larger.
+def hrwsi(root: str | Path, split: str) -> Records:
+    """Read the images of a split, by name. Disparity is in 0 to 1 of the picture's range; closer is larger.
 
     Args:
         root: folder of ``train`` and ``val``.
@@ -41,10 +34,10 @@ def frames(root: str | Path, split: str) -> Frames:
     found, rejects = paired(root, f"{split}/imgs", f"{split}/gts", "{}.png".format, f"hrwsi/{split}")
     masks = [f"{split}/valid_masks/{Path(frame.label or '').name}" for frame in found]
     frames = tuple(replace(frame, parts={"valid": mask}) for frame, mask in zip(found, masks, strict=True))
-    return Frames(root, frames, _KIND, tuple(rejects), _read_disparity)
+    return Records(root, frames, _KIND, tuple(rejects), _read_disparity)
 
 
-def _read_disparity(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
+def _read_disparity(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
     assert frame.label
     file = root / frame.label
     codes, mask = (
@@ -62,7 +55,7 @@ _KIND = LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY)
 DATASETS = (
     Dataset(
         name="hrwsi",
-        frames=frames,
+        read=hrwsi,
         layout="train|val/ with imgs/, gts/ and valid_masks/",
         kind=_KIND,
         unit="relative disparity, 0 to 1 of the grey range",

@@ -10,20 +10,18 @@ and ``metadata_images_split_scene_v1.csv`` of the authors' repository, which say
 
 import csv
 import io
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import names_in, read_bytes, read_h5
-from depthkit.convert.records.frames import Annotation, Frame, Frames, camera_matrix, check_folder, key_of, wrong_layout
+from depthkit.convert.records.record import Annotation, Record, Records, camera_matrix, check_folder, key_of, wrong_layout
 from depthkit.errors import DepthKitError
 from depthkit.shards import Reject
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 SIZE = (768, 1024)
 FOCAL = 886.81
@@ -33,13 +31,8 @@ BRIGHT, BRIGHTEST, GAMMA = 90.0, 0.8, 2.2
 """The brightness below which 90 % of the pixels lie becomes 0.8, after a gamma of 2.2."""
 
 
-def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str, *, split_file: str | Path | None = None) -> Frames:
-    """The published images of a split as a sequence, in the order of the authors' list.
+def hypersim(root: str | Path, split: str, *, split_file: str | Path | None = None) -> Records:
+    """Read the published images of a split, in the order of the authors' list.
 
     Radiance becomes a picture as the authors' tools do it (``tone_map``), the distance of each point from the camera becomes
     its depth along the axis (``planar_depth``). The published cameras of some scenes are tilted or shifted; their images are
@@ -59,7 +52,7 @@ def frames(root: str | Path, split: str, *, split_file: str | Path | None = None
     rows = _listed(root / SPLIT_FILE if split_file is None else Path(split_file), split)
     if not any((root / scene).is_dir() for scene, *_ in rows):
         raise wrong_layout(f"{rows[0][0] if rows else 'ai_001_001'} and other scenes", root)
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     there: dict[str, set[str]] = {}
     camera = camera_matrix((FOCAL, FOCAL, (SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2), "Hypersim")
@@ -76,12 +69,12 @@ def frames(root: str | Path, split: str, *, split_file: str | Path | None = None
             rejects.append(Reject(key, f"there is no {missing[0]}"))
         else:
             parts = {"entities": files[2]}
-            found.append(Frame(key, files[0], files[1], parts=parts, intrinsics=camera, size=SIZE))
-    return Frames(root, tuple(found), _KIND, tuple(rejects), _read_depth, _picture)
+            found.append(Record(key, files[0], files[1], parts=parts, intrinsics=camera, size=SIZE))
+    return Records(root, tuple(found), _KIND, tuple(rejects), _read_depth, _picture)
 
 
 def tone_map(radiance: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """A picture of unbounded radiance: exposed by its bright pixels, gamma, clipped.
+    """Turn unbounded radiance into a picture: exposed by its bright pixels, gamma, clipped.
 
     Args:
         radiance: float, ``(H, W, 3)``.
@@ -100,7 +93,7 @@ def tone_map(radiance: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def planar_depth(distance: np.ndarray, focal: float) -> np.ndarray:
-    """Depth along the optical axis of points at a distance from the camera, whose axis meets the middle of the picture.
+    """Return depth along the optical axis of points at a distance from the camera, whose axis meets the image's middle.
 
     Args:
         distance: [m], ``(H, W)``.
@@ -114,13 +107,13 @@ def planar_depth(distance: np.ndarray, focal: float) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _cosine(size: tuple[int, int], focal: float) -> np.ndarray:
-    """Of the angle between the ray of each pixel and the axis."""
+    """Return the cosine of the angle between each pixel's ray and the axis."""
     y, x = (np.arange(length) - (length - 1) / 2 for length in size)
     return (focal / np.sqrt(x[None] ** 2 + y[:, None] ** 2 + focal**2)).astype(np.float32)
 
 
 def _listed(file: Path, split: str) -> list[tuple[str, str, str]]:
-    """Scene, camera and number of the published images of a split."""
+    """List scene, camera and number of the published images of a split."""
     rows = csv.DictReader(io.StringIO(read_bytes(file).decode("utf-8-sig", "replace")))
     wanted = ("scene_name", "camera_name", "frame_id", "included_in_public_release", "split_partition_name")
     if not set(wanted) <= set(rows.fieldnames or ()):
@@ -141,7 +134,7 @@ def _picture(root: Path, name: str) -> np.ndarray:
     return tone_map(radiance, read_h5(root / entities, "dataset") != -1)
 
 
-def _read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
+def _read_depth(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
     assert frame.label
     depth = planar_depth(read_h5(root / frame.label, "dataset").astype(np.float32), FOCAL)
     return Annotation(depth, np.isfinite(depth) & (depth > 0))
@@ -151,7 +144,7 @@ _KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 DATASETS = (
     Dataset(
         name="hypersim",
-        frames=frames,
+        read=hypersim,
         layout=f"ai_VVV_NNN/images/scene_cam_CC_final_hdf5 and _geometry_hdf5; {SPLIT_FILE}",
         kind=_KIND,
         unit="distance from the camera in metres, made into depth along the axis with f = 886.81",

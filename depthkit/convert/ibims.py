@@ -5,31 +5,24 @@ The root is ``ibims1_core_raw``, or the folder that holds it, with ``rgb/NAME.pn
 transparent), and ``calib/NAME.txt`` with fx, fy, cx, cy.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from depthkit.convert.records.cameras import read_camera
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import read_grey, read_png16
-from depthkit.convert.records.frames import Annotation, Frame, Frames, check_folder, paired, wrong_layout
+from depthkit.convert.records.record import Annotation, Record, Records, check_folder, paired, wrong_layout
 from depthkit.errors import ShapeError
 from depthkit.shards.images import ImageFormat
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 SCALE = 50 / 65535
 """Metres per integer of a depth PNG."""
 _MASKS = ("mask_invalid", "mask_transp")
 
 
-def samples(root: str | Path, split: str = "test", **options: Any) -> Iterator[Sample]:
-    """The samples one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str = "test") -> Frames:
-    """All images; transparent things and what the laser did not reach have no label.
+def ibims(root: str | Path, split: str = "test") -> Records:
+    """Read all images; transparent things and what the laser did not reach have no label.
 
     Args:
         root: ``ibims1_core_raw``, or the folder that holds it.
@@ -45,11 +38,11 @@ def frames(root: str | Path, split: str = "test") -> Frames:
     found, rejects = paired(root, "rgb", "depth", "{}.png".format, "ibims")
     if not found:
         raise wrong_layout("rgb/NAME.png and depth/NAME.png", root)
-    return Frames(root, tuple(_described(root, frame) for frame in found), _KIND, tuple(rejects), read_depth)
+    return Records(root, tuple(_described(root, frame) for frame in found), _KIND, tuple(rejects), read_depth)
 
 
-def read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
-    """The depth of a frame, valid where both masks say so."""
+def read_depth(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
+    """Read the depth of a record, valid where both masks say so."""
     assert frame.label
     codes = read_png16(root / frame.label)
     valid = codes > 0
@@ -61,7 +54,7 @@ def read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
     return Annotation(codes * SCALE, valid)
 
 
-def _described(root: Path, frame: Frame) -> Frame:
+def _described(root: Path, frame: Record) -> Record:
     stem = Path(frame.image).stem
     parts = {name: f"{name}/{stem}.png" for name in _MASKS}
     return replace(frame, parts=parts, intrinsics=read_camera(root / f"calib/{stem}.txt"))
@@ -72,7 +65,7 @@ _KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 DATASETS = (
     Dataset(
         name="ibims",
-        frames=frames,
+        read=ibims,
         layout="ibims1_core_raw/ with rgb/, depth/, mask_invalid/, mask_transp/, calib/",
         kind=_KIND,
         unit="depth in 50/65535 m",

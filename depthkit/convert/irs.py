@@ -4,32 +4,25 @@ Under the root lie ``Home``, ``Office``, ``Restaurant`` and ``Store`` with ``l_N
 and the authors' ``lists/IRSDataset_TRAIN.list`` and ``_TEST.list``: ``left right disparity normals`` in each line.
 """
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import read_bytes, read_exr
-from depthkit.convert.records.frames import Annotation, Frame, Frames, camera_matrix, check_folder, key_of, wrong_layout
+from depthkit.convert.records.record import Annotation, Record, Records, camera_matrix, check_folder, key_of, wrong_layout
 from depthkit.errors import DepthKitError
 from depthkit.shards import Reject
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 SIZE = (540, 960)
 FOCAL = 480.0
 LISTS = {"train": "IRSDataset_TRAIN.list", "test": "IRSDataset_TEST.list"}
 
 
-def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str, *, split_file: str | Path | None = None, baseline: float | None = None) -> Frames:
-    """The left images of a split as a sequence, in the order of the authors' list.
+def irs(root: str | Path, split: str, *, split_file: str | Path | None = None, baseline: float | None = None) -> Records:
+    """Read the left images of a split, in the order of the authors' list.
 
     The authors do not state the distance of the cameras, so disparity is known up to scale, in pixels; give it, and
     disparity is metric.
@@ -51,7 +44,7 @@ def frames(root: str | Path, split: str, *, split_file: str | Path | None = None
     if not lines or any(len(line) < 3 for line in lines):
         raise DepthKitError(f"expected lines 'left right disparity normals' in {file}; got others, or none. Get it again.")
     camera = camera_matrix((FOCAL, FOCAL, (SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2), "IRS")
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     for left, _, disparity, *_ in lines:
         key = key_of(*Path(left).with_suffix("").parts)
@@ -59,15 +52,15 @@ def frames(root: str | Path, split: str, *, split_file: str | Path | None = None
         if missing:
             rejects.append(Reject(key, f"there is no {missing[0]}"))
         else:
-            found.append(Frame(key, left, disparity, intrinsics=camera, size=SIZE, stereo_baseline=baseline))
+            found.append(Record(key, left, disparity, intrinsics=camera, size=SIZE, stereo_baseline=baseline))
     if not found:
         raise wrong_layout(lines[0][0], root)
     kind = _KIND if baseline is None else LabelKind(Ambiguity.METRIC, Representation.DISPARITY)
     reader = partial(_read_disparity, scale=1.0 if baseline is None else 1 / (FOCAL * baseline))
-    return Frames(root, tuple(found), kind, tuple(rejects), reader)
+    return Records(root, tuple(found), kind, tuple(rejects), reader)
 
 
-def _read_disparity(root: Path, frame: Frame, size: tuple[int, int], scale: float) -> Annotation:
+def _read_disparity(root: Path, frame: Record, size: tuple[int, int], scale: float) -> Annotation:
     assert frame.label
     disparity = read_exr(root / frame.label)
     return Annotation(disparity * scale, np.isfinite(disparity) & (disparity > 0))
@@ -77,7 +70,7 @@ _KIND = LabelKind(Ambiguity.SCALE, Representation.DISPARITY)
 DATASETS = (
     Dataset(
         name="irs",
-        frames=frames,
+        read=irs,
         layout="Home, Office, Restaurant, Store and lists/",
         kind=_KIND,
         unit="disparity in pixels of a rig with parallel cameras, f = 480; metric with its baseline",

@@ -4,30 +4,23 @@ Under the root lie ``train`` and ``val`` with ``DRIVE_sync/proj_depth/groundtrut
 unpacks, and beside them the raw drives, ``DATE/DRIVE_sync/image_02/data`` and ``DATE/calib_cam_to_cam.txt``.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from depthkit.convert import kitti_raw
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import names_in
-from depthkit.convert.records.frames import Frames, check_folder, wrong_layout
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample, Views
+from depthkit.convert.records.record import Records, check_folder, wrong_layout
+from depthkit.types import Ambiguity, LabelKind, Representation, Views
 
 
-def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str, *, views: Views | str = Views.SINGLE, spacing: int = 1) -> Frames:
-    """The annotated images of a split as a sequence, by drive, camera and number.
+def kitti_depth(root: str | Path, split: str, *, views: Views | str = Views.SINGLE, spacing: int = 1) -> Records:
+    """Read the annotated images of a split, by drive, camera and number.
 
     Args:
         root: folder of ``train``, ``val`` and the dates.
         split: ``train`` or ``val``.
-        views: see ``kitti_raw.frames``.
-        spacing: likewise.
+        views: single; video adds the frames before and after, stereo the other camera, video_stereo both.
+        spacing: how many frames away neighbours are.
 
     Raises:
         DepthKitError: the folder is not laid out like this.
@@ -44,13 +37,13 @@ def frames(root: str | Path, split: str, *, views: Views | str = Views.SINGLE, s
     ]
     if not lines:
         raise wrong_layout(f"{split}/2011_09_26_drive_0001_sync/proj_depth/groundtruth/image_02 and other drives", root)
-    return kitti_raw.frames(root, lines, label=kitti_raw.Label.ANNOTATED, views=views, spacing=spacing)
+    return kitti_raw.kitti_raw(root, lines, label=kitti_raw.Label.ANNOTATED, views=views, spacing=spacing)
 
 
 DATASETS = (
     Dataset(
         name="kitti_depth",
-        frames=frames,
+        read=kitti_depth,
         layout="train|val/DRIVE_sync/proj_depth/groundtruth/image_0C, and the raw drives beside them",
         kind=LabelKind(Ambiguity.METRIC, Representation.DEPTH),
         unit="depth along the axis in 1/256 m",

@@ -5,7 +5,7 @@ and of the benchmark), ``9 5 l`` for frame 5 of odometry sequence 09; ``l`` and 
 benchmark's test images are ``image 5``. BTS, ZoeDepth and Depth Anything list files instead, ``picture depth focal_length``,
 of which the picture's name says the same. Under the root lie, as the archives unpack,
 
-- ``DATE/DRIVE_sync/image_02/data/NNNNNNNNNN.png`` (or jpg; ``image_03`` likewise), ``velodyne_points/data/NNNNNNNNNN.bin``,
+- ``DATE/DRIVE_sync/image_02/data/NNNNNNNNNN.png`` (or jpg; the same in ``image_03``), ``velodyne_points/data/NNNNNNNNNN.bin``,
   ``oxts/data/NNNNNNNNNN.txt``, and ``DATE/calib_cam_to_cam.txt``, ``calib_velo_to_cam.txt``, ``calib_imu_to_velo.txt``;
 - the improved ground truth (Uhrig et al. 2017), ``DRIVE_sync/proj_depth/groundtruth/image_02/NNNNNNNNNN.png`` in the date's
   folder, or in ``train`` or ``val``;
@@ -13,33 +13,35 @@ of which the picture's name says the same. Under the root lie, as the archives u
 - ``image/NNNNNNNNNN.png`` and ``intrinsics/NNNNNNNNNN.txt`` of the benchmark's test.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from depthkit.checks import check_choice
+from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import read_bytes
-from depthkit.convert.records.frames import (
+from depthkit.convert.records.kitti_calibration import drive_poses, facts, numbered, rigid, sequence_poses, square
+from depthkit.convert.records.neighbours import Spacing, Target, with_neighbours
+from depthkit.convert.records.record import (
     UNLABELLED,
     Annotation,
-    Frame,
-    Frames,
+    Record,
+    Records,
     camera_matrix,
     check_folder,
     key_of,
-    member,
     read_codes,
     wrong_layout,
 )
-from depthkit.convert.records.kitti_calibration import drive_poses, facts, numbered, rigid, sequence_poses, square
-from depthkit.convert.records.neighbours import Spacing, Target, with_neighbours
 from depthkit.errors import DepthKitError, GeometryError, LabelError
 from depthkit.shards import Reject
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample, Views
+from depthkit.shards.label import DepthFormat
+from depthkit.types import Ambiguity, LabelKind, Representation, Views
 
 ANNOTATED_SCALE = 1 / 256
 """Metres per integer of an annotated depth PNG."""
@@ -59,12 +61,7 @@ class Label(StrEnum):
     """The improved ground truth: points of several scans without those that another view contradicts."""
 
 
-def samples(root: str | Path, split_file: str | Path, **options: Any) -> Iterator[Sample]:
-    """The samples of a list one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split_file, **options))
-
-
-def frames(
+def kitti_raw(
     root: str | Path,
     split_file: str | Path | Sequence[tuple[str, int, int]],
     *,
@@ -73,28 +70,28 @@ def frames(
     spacing: int = 1,
     max_spacing: int | None = None,
     min_motion: float = 0.0,
-) -> Frames:
-    """The samples of a list as a sequence, in the order of the list.
+) -> Records:
+    """Read the frames that a list names, in its order.
 
     Intrinsics are those of the rectified camera, the stereo partner is the other colour camera at the pose that the
     calibration says (about 0.53 m away). Where a drive has ``oxts``, or a sequence poses, samples know where their camera was
-    and how it moved to its neighbours. What is listed and not there, or has no neighbour, is among ``Frames.rejects``.
+    and how it moved to its neighbours. What is listed and not there, or has no neighbour, is among ``Records.rejects``.
 
     Args:
         root: folder of the dates, or of ``sequences``.
         split_file: list of frames, or (folder, frame, number of the camera) of each.
-        label: which depth to read.
-        views: further views to read: the frames before and after, the other camera's image.
-        spacing: for video, how many frames away neighbours are.
-        max_spacing: see ``neighbours.Spacing.largest``.
-        min_motion: see ``neighbours.Spacing``.
+        label: none, velodyne, velodyne_forward (as the Eigen test is scored) or annotated.
+        views: single; video adds the frames before and after, stereo the other camera, video_stereo both.
+        spacing: how many frames away neighbours are.
+        max_spacing: where less than min_motion moves, try neighbours up to this many frames away.
+        min_motion: leave out images whose neighbours move less, as mean optical flow [px at width 416].
 
     Raises:
         DepthKitError: the list does not read, or nothing of it is there.
         GeometryError: a drive's calibration is missing or garbled.
     """
     root = Path(root)
-    label, views = member(Label, label, "label"), member(Views, views, "views")
+    label, views = check_choice("label", label, Label), check_choice("views", views, Views)
     gaps = Spacing.of(views, spacing, max_spacing, min_motion)
     check_folder(root, "KITTI's dates, such as 2011_09_26, or its sequences")
     listed = Path(split_file) if isinstance(split_file, str | Path) else Path("the list")
@@ -123,17 +120,17 @@ def frames(
         raise wrong_layout(f"{clips[lines[0][0], lines[0][2]].place} or another drive of {listed.name}", root)
     chosen = tuple(target.frame for target in targets)
     if gaps:
-        chosen, alone = with_neighbours(targets, gaps, Frames(root, ()).image)
+        chosen, alone = with_neighbours(targets, gaps, Records(root, ()).image)
         rejects += alone
     kind = UNLABELLED if label == Label.NONE else LabelKind(Ambiguity.METRIC, Representation.DEPTH)
     reader = partial(_read_depth, forward=label == Label.VELODYNE_FORWARD)
-    return Frames(root, chosen, kind, tuple(rejects), reader)
+    return Records(root, chosen, kind, tuple(rejects), reader)
 
 
 def lidar_depth(
     points: np.ndarray, image_from_lidar: np.ndarray, size: tuple[int, ...], *, forward: bool = False
 ) -> np.ndarray:
-    """Depth of the nearest laser point in each pixel.
+    """Return the depth of the nearest laser point in each pixel.
 
     A point falls into the pixel round(u) - 1, round(v) - 1, as KITTI's tools count pixels from 1; points behind the scanner
     or the camera are left out.
@@ -156,12 +153,12 @@ def lidar_depth(
 
 
 def nearest_in_pixel(row: np.ndarray, column: np.ndarray, depth: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """A depth map of points, each pixel with the nearest of its points.
+    """Draw points into a depth map, the nearest one of each pixel.
 
     Args:
         row: of each point, ``(N,)``, a whole number; points outside the picture are left out.
-        column: likewise.
-        depth: likewise [m], above 0.
+        column: of each point, ``(N,)``, a whole number.
+        depth: of each point, ``(N,)`` [m], above 0.
         size: (height, width) [px].
 
     Returns:
@@ -175,7 +172,7 @@ def nearest_in_pixel(row: np.ndarray, column: np.ndarray, depth: np.ndarray, siz
 
 
 @dataclass(frozen=True)
-class LidarFrame(Frame):
+class LidarRecord(Record):
     """A frame whose label is a file of laser points.
 
     Attributes:
@@ -185,8 +182,8 @@ class LidarFrame(Frame):
     image_from_lidar: np.ndarray | None = None
 
 
-def _read_depth(root: Path, frame: Frame, size: tuple[int, int], forward: bool) -> Annotation:
-    assert isinstance(frame, LidarFrame)
+def _read_depth(root: Path, frame: Record, size: tuple[int, int], forward: bool) -> Annotation:
+    assert isinstance(frame, LidarRecord)
     assert frame.label
     if not frame.label.endswith(".bin"):
         return read_codes(root, frame, size)
@@ -205,14 +202,14 @@ class Clip(NamedTuple):
     """What one camera of a drive holds: its folder, its frames by number, how far left of camera 0 it is [m], depth files."""
 
     place: str
-    frames: Mapping[int, Frame]
+    frames: Mapping[int, Record]
     offset: np.ndarray
     points: Mapping[int, str]
     annotated: Mapping[int, str]
 
 
-def _listed(clip: Clip, number: int, partner: Clip | None, label: Label) -> Frame | str:
-    """The frame of a line with its label and its partner, or what is missing."""
+def _listed(clip: Clip, number: int, partner: Clip | None, label: Label) -> Record | str:
+    """Return the record of a line with its label and its partner, or what is missing."""
     if not clip.frames:
         return f"there is no {clip.place}"
     if number not in clip.frames:
@@ -239,7 +236,7 @@ def _listed(clip: Clip, number: int, partner: Clip | None, label: Label) -> Fram
 
 
 def _clip(root: Path, folder: str, camera: int) -> Clip:
-    """A camera's files with what the calibration says; without frames if the drive is not there."""
+    """Collect a camera's files with what the calibration says; without frames if the drive is not there."""
     odometry = folder.isdigit()
     if not odometry and "/" not in folder:
         return _selection(root, folder) if camera == 2 else Clip(f"{folder} of camera 3", {}, np.zeros(3), {}, {})
@@ -271,8 +268,8 @@ def _clip(root: Path, folder: str, camera: int) -> Clip:
     offset = np.linalg.solve(matrix, projection[:, 3])
     beside = np.eye(4)
     beside[:3, 3] = -offset
-    frames: dict[int, Frame] = {
-        number: LidarFrame(
+    frames: dict[int, Record] = {
+        number: LidarRecord(
             key=key_of(Path(drive).name, Path(place).parts[2], Path(file).stem),
             image=file,
             intrinsics=matrix,
@@ -293,9 +290,9 @@ def _clip(root: Path, folder: str, camera: int) -> Clip:
 
 
 def _selection(root: Path, folder: str) -> Clip:
-    """Images of many drives in one folder, each with intrinsics of its own."""
-    frames: dict[int, Frame] = {
-        number: LidarFrame(key_of(folder, Path(file).stem), file, intrinsics=_own_camera(root, Path(file).stem))
+    """Collect the images of many drives in one folder, each with intrinsics of its own."""
+    frames: dict[int, Record] = {
+        number: LidarRecord(key_of(folder, Path(file).stem), file, intrinsics=_own_camera(root, Path(file).stem))
         for number, file in numbered(root, folder, (".png", ".jpg")).items()
     }
     return Clip(folder, frames, np.zeros(3), {}, {})
@@ -311,7 +308,7 @@ def _own_camera(root: Path, stem: str) -> np.ndarray:
 
 
 def _lines(file: Path) -> list[tuple[str, int, int]]:
-    """Folder, frame and camera of each line."""
+    """Read folder, frame and camera of each line."""
     try:
         lines = [line.split() for line in file.read_text().splitlines() if line.strip()]
         whole = [_of_file(words[0]) or (words if len(words) == 3 or "/" in words[0] else [*words, "l"]) for words in lines]
@@ -329,8 +326,28 @@ def _lines(file: Path) -> list[tuple[str, int, int]]:
 
 
 def _of_file(name: str) -> list[str] | None:
-    """Folder, frame and camera of a picture's name, if it is one: ``DRIVE_sync/image_02/data/NNNNNNNNNN.png``."""
+    """Return folder, frame and camera of a picture named ``DRIVE_sync/image_02/data/NNNNNNNNNN.png``; None for others."""
     parts = Path(name).parts
     if len(parts) < 4 or not parts[-3].startswith("image_0") or parts[-2] != "data":
         return None
     return [Path(*parts[:-3]).as_posix(), Path(name).stem, parts[-3][-1]]
+
+
+DATASETS = (
+    Dataset(
+        name="kitti_raw",
+        read=kitti_raw,
+        layout="dates with drives, or sequences/; a list of frames says which",
+        kind=None,
+        unit="laser points [m], or annotated depth in 1/256 m",
+        invalid="0: pixels without a point",
+        sky="without points",
+        camera="the rectified colour cameras of the calibration; pixel centres at integers",
+        source="Geiger et al. 2013; Uhrig et al. 2017",
+        licence="CC BY-NC-SA 3.0",
+        splits="by the list",
+        test="tests/convert/test_kitti_raw.py",
+        real=True,
+        depth_format=DepthFormat.PNG_LINEAR16,
+    ),
+)

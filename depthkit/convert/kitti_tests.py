@@ -12,7 +12,7 @@ from depthkit.convert import kitti_raw
 from depthkit.convert.records.cameras import read_camera
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import names_in
-from depthkit.convert.records.frames import UNLABELLED, Frame, Frames, check_folder, key_of, wrong_layout
+from depthkit.convert.records.record import UNLABELLED, Record, Records, check_folder, key_of, wrong_layout
 from depthkit.shards import Reject
 from depthkit.shards.images import ImageFormat
 from depthkit.types import Ambiguity, LabelKind, Representation, Views
@@ -20,8 +20,8 @@ from depthkit.types import Ambiguity, LabelKind, Representation, Views
 _FOLDERS = {"val": "val_selection_cropped", "test": "test_depth_prediction_anonymous"}
 
 
-def eigen(root: str | Path, split: str = "test", *, split_file: str | Path) -> Frames:
-    """Eigen's images with the laser points of their scan, how far ahead of the scanner they are, as this test wants it.
+def kitti_eigen(root: str | Path, split: str = "test", *, split_file: str | Path) -> Records:
+    """Read Eigen's images with the laser points of their scan, as the test wants them: how far ahead of the scanner.
 
     Args:
         root: folder of the dates.
@@ -31,19 +31,21 @@ def eigen(root: str | Path, split: str = "test", *, split_file: str | Path) -> F
     Raises:
         DepthKitError: the list does not read, or nothing of it is there.
     """
-    return kitti_raw.frames(root, split_file, label=kitti_raw.Label.VELODYNE_FORWARD)
+    return kitti_raw.kitti_raw(root, split_file, label=kitti_raw.Label.VELODYNE_FORWARD)
 
 
-def improved(root: str | Path, split: str = "test", *, split_file: str | Path) -> Frames:
-    """Those of a list that have improved labels: 652 of Eigen's 697; the others are among the rejects.
+def kitti_improved(root: str | Path, split: str = "test", *, split_file: str | Path) -> Records:
+    """Read the images of a list that have improved labels: 652 of Eigen's 697; the others are among the rejects.
 
-    Arguments and errors as ``eigen``.
+    Arguments and errors as ``kitti_eigen``.
     """
-    return kitti_raw.frames(root, split_file, label=kitti_raw.Label.ANNOTATED)
+    return kitti_raw.kitti_raw(root, split_file, label=kitti_raw.Label.ANNOTATED)
 
 
-def odometry(root: str | Path, split: str = "test", *, split_file: str | Path, views: Views | str = Views.SINGLE) -> Frames:
-    """Images of odometry sequences with their poses, and the depth of laser points if ``sequences/NN/velodyne`` is there.
+def kitti_odometry(
+    root: str | Path, split: str = "test", *, split_file: str | Path, views: Views | str = Views.SINGLE
+) -> Records:
+    """Read images of odometry sequences with their poses, and laser depth if ``sequences/NN/velodyne`` is there.
 
     Args:
         root: folder of ``sequences`` and ``poses``.
@@ -56,11 +58,11 @@ def odometry(root: str | Path, split: str = "test", *, split_file: str | Path, v
     """
     scans = any((Path(root) / "sequences").glob("*/velodyne"))
     label = kitti_raw.Label.VELODYNE if scans else kitti_raw.Label.NONE
-    return kitti_raw.frames(root, split_file, label=label, views=views)
+    return kitti_raw.kitti_raw(root, split_file, label=label, views=views)
 
 
-def benchmark(root: str | Path, split: str = "val") -> Frames:
-    """The images of the depth benchmark; labels of the test are on its server alone.
+def kitti_benchmark(root: str | Path, split: str = "val") -> Records:
+    """Read the images of the depth benchmark; labels of its test are on its server alone.
 
     Args:
         root: ``depth_selection``, or the folder that holds it.
@@ -82,7 +84,7 @@ def benchmark(root: str | Path, split: str = "val") -> Frames:
         if split == "val" and label not in labels:
             rejects.append(Reject(name, f"there is no {folder}/groundtruth_depth/{label}"))
             continue
-        frame = Frame(
+        frame = Record(
             key_of(Path(name).stem),
             f"{folder}/image/{name}",
             f"{folder}/groundtruth_depth/{label}" if split == "val" else None,
@@ -92,7 +94,7 @@ def benchmark(root: str | Path, split: str = "val") -> Frames:
         found.append(frame)
     if not found:
         raise wrong_layout(f"{folder}/image/NAME.png{' and groundtruth_depth/' * (split == 'val')}", root)
-    return Frames(root, tuple(found), _KIND if split == "val" else UNLABELLED, tuple(rejects))
+    return Records(root, tuple(found), _KIND if split == "val" else UNLABELLED, tuple(rejects))
 
 
 _KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
@@ -104,7 +106,7 @@ _FACTS: dict[str, Any] = {
 DATASETS = (
     Dataset(
         name="kitti_eigen",
-        frames=eigen,
+        read=kitti_eigen,
         layout="dates with drives as kitti_raw, and a list of frames",
         kind=_KIND,
         unit="laser points [m], how far ahead of the scanner, the nearest in each pixel",
@@ -119,7 +121,7 @@ DATASETS = (
     ),
     Dataset(
         name="kitti_improved",
-        frames=improved,
+        read=kitti_improved,
         layout="dates with drives as kitti_raw, annotated depth in train/ or val/, and a list of frames",
         kind=_KIND,
         unit="annotated depth in 1/256 m",
@@ -134,7 +136,7 @@ DATASETS = (
     ),
     Dataset(
         name="kitti_benchmark",
-        frames=benchmark,
+        read=kitti_benchmark,
         layout="depth_selection/ with val_selection_cropped/ and test_depth_prediction_anonymous/",
         kind=_KIND,
         unit="annotated depth in 1/256 m",
@@ -148,7 +150,7 @@ DATASETS = (
     ),
     Dataset(
         name="kitti_odometry",
-        frames=odometry,
+        read=kitti_odometry,
         layout="sequences/NN/ with image_2/, image_3/, calib.txt, velodyne/; poses/NN.txt; and a list of frames",
         kind=None,
         unit="laser points [m] if they are there, along the camera's axis; poses [m]",

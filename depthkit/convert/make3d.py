@@ -4,19 +4,17 @@ Under the root lie, as the archives unpack, ``Test134/img-NAME.jpg`` and ``Gridl
 ``Train400Img`` and ``Train400Depth``. A .mat file holds ``Position3DGrid``, 55 x 305 x 4, whose last channel is the distance.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import names_in
-from depthkit.convert.records.frames import Annotation, Frame, Frames, check_folder, paired, wrong_layout
 from depthkit.convert.records.matlab import read_mat
+from depthkit.convert.records.record import Annotation, Record, Records, check_folder, paired, wrong_layout
 from depthkit.errors import LabelError
 from depthkit.shards import Reject
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 GRID = (55, 305)
 """Rows and columns of the laser's grid, which spans the image."""
@@ -28,13 +26,8 @@ _FOLDERS = {
 }
 
 
-def samples(root: str | Path, split: str = "test", **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str = "test") -> Frames:
-    """The images of a split. Each of the grid's distances is the label of the pixel in the middle of its cell, and no other.
+def make3d(root: str | Path, split: str = "test") -> Records:
+    """Read the images of a split. Each distance of the grid labels the pixel in the middle of its cell, and no other.
 
     So a label has the size of its image; where it is scored by the nearest prediction, nothing differs from a grid.
 
@@ -48,17 +41,17 @@ def frames(root: str | Path, split: str = "test") -> Frames:
     root = Path(root)
     check_folder(root, " and ".join(names[0] for names in _FOLDERS[split]))
     images, labels = (next((n for n in names if (root / n).is_dir()), names[0]) for names in _FOLDERS[split])
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     if names_in(root / images):
         found, rejects = paired(root, images, labels, _label_name, "make3d")
     if not found:
         raise wrong_layout(f"{images}/img-NAME.jpg and {labels}/depth_sph_corr-NAME.mat", root)
-    return Frames(root, tuple(found), _KIND, tuple(rejects), read_grid)
+    return Records(root, tuple(found), _KIND, tuple(rejects), read_grid)
 
 
-def read_grid(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
-    """The distances of a frame at the middle of their cells."""
+def read_grid(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
+    """Read the distances of a record at the middle of their cells."""
     assert frame.label
     grid = np.asarray(read_mat(root / frame.label, "Position3DGrid"))
     if grid.ndim != 3 or grid.shape[2] < 4 or grid.shape[0] > size[0] or grid.shape[1] > size[1]:
@@ -81,7 +74,7 @@ _KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 DATASETS = (
     Dataset(
         name="make3d",
-        frames=frames,
+        read=make3d,
         layout="Test134/ and Gridlaserdata/, or Train400Img/ and Train400Depth/",
         kind=_KIND,
         unit="metres along the ray, which the field scores as depth; 55 x 305 of them in an image of 2272 x 1704",

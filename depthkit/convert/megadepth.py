@@ -4,30 +4,23 @@ Below the root, at any depth, lie ``SSSS/denseD/imgs/NAME.jpg`` and ``SSSS/dense
 same kind of file the authors store ordinal masks of foreground and background, too: they have negative values.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import folders_with, read_h5
-from depthkit.convert.records.frames import Annotation, Frame, Frames, check_folder, held_out, paired, wrong_layout
+from depthkit.convert.records.record import Annotation, Record, Records, check_folder, held_out, paired, wrong_layout
 from depthkit.errors import LabelError
 from depthkit.shards import Reject
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 PERCENTILES = (1.0, 98.0)
 """What lies beyond these percentiles of an image's depth is an outlier of the reconstruction."""
 
 
-def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str, *, holdout: float = 0.03) -> Frames:
-    """The images of a split as a sequence, by scene. Reading one whose file is an ordinal mask raises a ``LabelError``.
+def megadepth(root: str | Path, split: str, *, holdout: float = 0.03) -> Records:
+    """Read the images of a split, by scene. An image whose file is an ordinal mask raises a ``LabelError``.
 
     Args:
         root: folder of the scenes.
@@ -42,7 +35,7 @@ def frames(root: str | Path, split: str, *, holdout: float = 0.03) -> Frames:
     places = folders_with(root, "imgs")
     if not places:
         raise wrong_layout("0000/dense0/imgs and depths, and other scenes,", root)
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     for place in places:
         scene, dense = ["", *place.split("/")][-2:]
@@ -50,10 +43,10 @@ def frames(root: str | Path, split: str, *, holdout: float = 0.03) -> Frames:
             here, alone = paired(root, f"{place}/imgs", f"{place}/depths", "{}.h5".format, f"{scene}/{dense}")
             found += here
             rejects += alone
-    return Frames(root, tuple(found), _KIND, tuple(rejects), _read_depth)
+    return Records(root, tuple(found), _KIND, tuple(rejects), _read_depth)
 
 
-def _read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
+def _read_depth(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
     assert frame.label
     depth = read_h5(root / frame.label, "depth")
     if depth.size and depth.min() < 0:
@@ -69,7 +62,7 @@ _KIND = LabelKind(Ambiguity.SCALE, Representation.DEPTH)
 DATASETS = (
     Dataset(
         name="megadepth",
-        frames=frames,
+        read=megadepth,
         layout="SSSS/denseD/ with imgs/ and depths/",
         kind=_KIND,
         unit="depth along the axis, in a unit of its own in every scene",

@@ -4,21 +4,20 @@ Under the root lie ``nyu_depth_v2_labeled.mat`` (version 7.3, so HDF5: ``images`
 MATLAB's order) and ``splits.mat`` (``trainNdxs``, ``testNdxs``, counted from 1) of Eigen et al. and everybody since.
 """
 
-from collections.abc import Iterator
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from depthkit.checks import check_choice
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import read_h5, read_h5_words
-from depthkit.convert.records.frames import Annotation, Frame, Frames, camera_matrix, check_folder, key_of, member
 from depthkit.convert.records.matlab import read_mat
+from depthkit.convert.records.record import Annotation, Record, Records, camera_matrix, check_folder, key_of
 from depthkit.errors import LabelError
 from depthkit.shards.images import ImageFormat
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 FILE, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 SIZE = (480, 640)
@@ -36,13 +35,8 @@ class Depth(StrEnum):
     """``rawDepths``: as measured, with holes."""
 
 
-def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str, *, depth: Depth | str = Depth.FILLED) -> Frames:
-    """The labelled images of a split as a sequence, in the order of the file.
+def nyuv2(root: str | Path, split: str, *, depth: Depth | str = Depth.FILLED) -> Records:
+    """Read the labelled images of a split, in the order of the file.
 
     Args:
         root: folder of the two files.
@@ -52,17 +46,19 @@ def frames(root: str | Path, split: str, *, depth: Depth | str = Depth.FILLED) -
     Raises:
         DepthKitError: a file is missing or is another, or h5py or SciPy is not installed.
     """
-    root, depth = Path(root), member(Depth, depth, "depth")
+    root, depth = Path(root), check_choice("depth", depth, Depth)
     check_folder(root, f"{FILE} and {SPLITS}", FILE, SPLITS)
     numbers = np.sort(np.asarray(read_mat(root / SPLITS, f"{split}Ndxs"), np.int64).ravel())
     camera = camera_matrix(CAMERA, "NYU Depth V2")
-    found = tuple(Frame(key_of("nyu", f"{n:05d}"), f"{FILE}#{n}", f"{FILE}#{n}", intrinsics=camera, size=SIZE) for n in numbers)
+    found = tuple(
+        Record(key_of("nyu", f"{n:05d}"), f"{FILE}#{n}", f"{FILE}#{n}", intrinsics=camera, size=SIZE) for n in numbers
+    )
     name = {Depth.FILLED: "depths", Depth.RAW: "rawDepths"}[depth]
-    return Frames(root, found, _KIND, (), partial(_read_depth, name=name), _picture)
+    return Records(root, found, _KIND, (), partial(_read_depth, name=name), _picture)
 
 
 def tested_rooms(root: str | Path) -> frozenset[str]:
-    """The rooms that the labelled test images are of, by the names of their recordings without the part's letter.
+    """Return the rooms of the labelled test images, by the names of their recordings without the part's letter.
 
     Args:
         root: folder of the two files.
@@ -78,7 +74,7 @@ def tested_rooms(root: str | Path) -> frozenset[str]:
 
 
 def room(scene: str) -> str:
-    """A recording's name without the letter of its part.
+    """Return a recording's name without the letter of its part.
 
     >>> room("living_room_0001b")
     'living_room_0001'
@@ -87,7 +83,7 @@ def room(scene: str) -> str:
 
 
 def _read(root: Path, file: str, name: str) -> np.ndarray:
-    """One image's part of a data set, in the usual order of axes: MATLAB's is the reverse."""
+    """Read one image's part of a data set, in the usual order of axes: MATLAB's is the reverse."""
     file, _, number = file.rpartition("#")
     return read_h5(root / file, name, int(number) - 1).T
 
@@ -99,7 +95,7 @@ def _picture(root: Path, name: str) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def _read_depth(root: Path, frame: Frame, size: tuple[int, int], name: str) -> Annotation:
+def _read_depth(root: Path, frame: Record, size: tuple[int, int], name: str) -> Annotation:
     assert frame.label
     depth = _read(root, frame.label, name)
     return Annotation(depth, np.isfinite(depth) & (depth > 0))
@@ -109,7 +105,7 @@ _KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 DATASETS = (
     Dataset(
         name="nyuv2",
-        frames=frames,
+        read=nyuv2,
         layout=f"{FILE} and {SPLITS}",
         kind=_KIND,
         unit="depth along the axis in metres, seen from the colour camera",

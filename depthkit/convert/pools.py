@@ -6,11 +6,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import read_bytes
-from depthkit.convert.records.frames import UNLABELLED, check_folder, key_of, wrong_layout
+from depthkit.convert.records.record import UNLABELLED, check_folder, key_of, wrong_layout
 from depthkit.errors import DepthKitError
 from depthkit.images import is_image_name, read_image
 from depthkit.shards.build import Reject
@@ -22,13 +22,8 @@ _PACKED = (".zip", ".tar.gz", ".tgz", ".7z")
 _LONGEST = 80  # bytes of a key; 12 letters are at most 48
 
 
-def samples(root: str | Path, split: str | None = None, **options: Any) -> Iterator[Sample]:
-    """The images of a pool one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str | None = None, *, split_file: str | Path | None = None) -> "Pool":
-    """The images of a pool as a sequence, by name.
+def pools(root: str | Path, split: str | None = None, *, split_file: str | Path | None = None) -> "Pool":
+    """Read the images of a pool, by name.
 
     Args:
         root: folder of images and tars, at any depth, or one tar.
@@ -66,7 +61,7 @@ def frames(root: str | Path, split: str | None = None, *, split_file: str | Path
 
 
 def members(root: Path, archive: str) -> Iterator[str]:
-    """The images in a tar by names that say where they lie; see ``read_named``.
+    """List the images in a tar by names that say where they lie; see ``read_named``.
 
     Raises:
         DepthKitError: it is no tar, or not whole.
@@ -109,7 +104,7 @@ class Pool(Sequence[Sample]):
         return len(self.names)
 
     def key(self, position: int) -> str:
-        """The key of a sample, without reading it: its name without the ending; one that is too long begins with a checksum."""
+        """Return the key of a sample without reading it: its name without the ending, shortened by a checksum if it is long."""
         archive, mark, member = self.names[position].partition("#")
         name = f"{archive.removesuffix(TAR)}/{member.partition('/')[2]}" if mark else archive
         key = key_of(os.path.splitext(name)[0])
@@ -137,7 +132,7 @@ class Pool(Sequence[Sample]):
 def _pool(name: str, layout: str, source: str, licence: str, total: int | None) -> Dataset:
     return Dataset(
         name=name,
-        frames=frames,
+        read=pools,
         layout=layout,
         kind=UNLABELLED,
         unit="no label",

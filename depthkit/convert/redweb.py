@@ -4,27 +4,20 @@ Under the root lie ``Imgs/NAME.jpg`` and ``RDs/NAME.png``, 8 bits, where closer 
 al. read them (maintainers' remarks in their repository, thread 16).
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import read_grey
-from depthkit.convert.records.frames import Annotation, Frame, Frames, check_folder, held_out, paired, wrong_layout
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.convert.records.record import Annotation, Record, Records, check_folder, held_out, paired, wrong_layout
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 NO_VALUE = 255
 
 
-def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str, *, holdout: float = 0.1) -> Frames:
-    """The images of a split as a sequence, by name. Disparity is in 0 to 1, closer is larger.
+def redweb(root: str | Path, split: str, *, holdout: float = 0.1) -> Records:
+    """Read the images of a split, by name. Disparity is in 0 to 1; closer is larger.
 
     Args:
         root: folder of ``Imgs`` and ``RDs``.
@@ -41,10 +34,10 @@ def frames(root: str | Path, split: str, *, holdout: float = 0.1) -> Frames:
     found, rejects = paired(root, "Imgs", "RDs", "{}.png".format, "redweb")
     validating = split == "val"
     here = tuple(frame for frame in found if held_out(frame.key, holdout) == validating)
-    return Frames(root, here, _KIND, tuple(r for r in rejects if held_out(r.name, holdout) == validating), _read_disparity)
+    return Records(root, here, _KIND, tuple(r for r in rejects if held_out(r.name, holdout) == validating), _read_disparity)
 
 
-def _read_disparity(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
+def _read_disparity(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
     assert frame.label
     codes = read_grey(root / frame.label)
     return Annotation(1 - codes / np.float32(NO_VALUE), codes < NO_VALUE)
@@ -54,7 +47,7 @@ _KIND = LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY)
 DATASETS = (
     Dataset(
         name="redweb",
-        frames=frames,
+        read=redweb,
         layout="Imgs/ and RDs/",
         kind=_KIND,
         unit="1 - value / 255 is relative disparity",

@@ -5,9 +5,7 @@ were unpacked, ``pose/FRAME.txt`` and ``intrinsic/intrinsic_depth.txt`` (or ``in
 ``sceneNNNN_NN/color/FRAME.jpg sceneNNNN_NN/depth/FRAME.png``. Colour images are larger than depth: they are shrunk to it.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,25 +13,20 @@ import numpy as np
 from depthkit.convert.records.cameras import read_camera
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import read_bytes, read_table
-from depthkit.convert.records.frames import Frame, Frames, check_folder, key_of, read_picture, wrong_layout
+from depthkit.convert.records.record import Record, Records, check_folder, key_of, read_picture, wrong_layout
 from depthkit.errors import LabelError
 from depthkit.shards import Reject
 from depthkit.shards.images import ImageFormat
 from depthkit.shards.label import DepthFormat
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 SIZE = (480, 640)
 """Height and width [px] of depth, to which images are shrunk."""
 MILLIMETRE = 0.001
 
 
-def samples(root: str | Path, split: str = "val", **options: Any) -> Iterator[Sample]:
-    """The samples of a list one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str = "val", *, split_file: str | Path) -> Frames:
-    """The samples of a list, in its order. A frame whose pose the authors could not find has none.
+def scannet(root: str | Path, split: str = "val", *, split_file: str | Path) -> Records:
+    """Read the frames of a list, in its order. A frame whose pose the authors could not find has none.
 
     Args:
         root: folder of the scenes.
@@ -53,7 +46,7 @@ def frames(root: str | Path, split: str = "val", *, split_file: str | Path) -> F
             f"'{' '.join(next((words for words in lines if len(words) < 2), []))}'. Give the file of the split."
         )
     cameras: dict[str, np.ndarray | None] = {}
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     for image, label, *_ in lines:
         if missing := [name for name in (image, label) if not (root / name).is_file()]:
@@ -64,20 +57,20 @@ def frames(root: str | Path, split: str = "val", *, split_file: str | Path) -> F
             cameras[scene] = _camera(root / scene)
         pose = _pose(root / scene / f"pose/{Path(image).stem}.txt")
         key = key_of(str(Path(image).with_suffix("")).replace("/color", ""))
-        found.append(Frame(key, image, label, MILLIMETRE, intrinsics=cameras[scene], size=SIZE, world_from_camera=pose))
+        found.append(Record(key, image, label, MILLIMETRE, intrinsics=cameras[scene], size=SIZE, world_from_camera=pose))
     if not found:
         raise wrong_layout(f"{lines[0][0]} or another image of {split_file.name}", root)
-    return Frames(root, tuple(found), _KIND, tuple(rejects), picture=read_shrunk)
+    return Records(root, tuple(found), _KIND, tuple(rejects), picture=read_shrunk)
 
 
 def read_shrunk(root: Path, name: str) -> np.ndarray:
-    """A colour image at the size of the depth, each pixel the mean of those it covers."""
+    """Read a colour image at the size of the depth, each pixel the mean of those it covers."""
     image = read_picture(root, name)
     return image if image.shape[:2] == SIZE else cv2.resize(image, SIZE[::-1], interpolation=cv2.INTER_AREA)
 
 
 def _camera(scene: Path) -> np.ndarray | None:
-    """Intrinsics of the depth camera, which those of the shrunk image nearly are; None if they were not unpacked."""
+    """Read the intrinsics of the depth camera, which those of the shrunk image nearly are; None if they were not unpacked."""
     for file in (scene / "intrinsic/intrinsic_depth.txt", scene / "intrinsics_depth.txt"):
         if file.is_file():
             return read_camera(file)
@@ -85,7 +78,7 @@ def _camera(scene: Path) -> np.ndarray | None:
 
 
 def _pose(file: Path) -> np.ndarray | None:
-    """Where the camera was, if the authors' tracking found out: else the file holds -inf."""
+    """Read where the camera was; None if the authors' tracking failed, where the file holds -inf."""
     if not file.is_file() or b"inf" in read_bytes(file):
         return None
     return read_table(file, 4)
@@ -96,7 +89,7 @@ _KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 DATASETS = (
     Dataset(
         name="scannet",
-        frames=frames,
+        read=scannet,
         layout="sceneNNNN_NN/ with color/, depth/, pose/, intrinsic/; a list of frames says which",
         kind=_KIND,
         unit="depth in millimetres",

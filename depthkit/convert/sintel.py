@@ -7,30 +7,28 @@ Under the root, or under ``training`` of it, lie, as the archives of images and 
 - ``camdata_left/SCENE/frame_NNNN.cam``: a tag, and intrinsics and camera from world as float64.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from depthkit.checks import check_choice
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import names_in, read_bytes
-from depthkit.convert.records.frames import (
+from depthkit.convert.records.record import (
     Annotation,
-    Frame,
-    Frames,
+    Record,
+    Records,
     camera_matrix,
     check_folder,
-    member,
     paired,
     wrong_layout,
 )
 from depthkit.errors import GeometryError, LabelError
 from depthkit.shards import Reject
 from depthkit.shards.images import ImageFormat
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 TAG = 202021.25
 """First float32 of every file of the authors' formats."""
@@ -45,13 +43,8 @@ class Pass(StrEnum):
     CLEAN = "clean"
 
 
-def samples(root: str | Path, split: str = "test", **options: Any) -> Iterator[Sample]:
-    """The samples one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str = "test", *, rendering: Pass | str = Pass.FINAL) -> Frames:
-    """All images with depth, by scene: those that the authors publish for training, and others test on.
+def sintel(root: str | Path, split: str = "test", *, rendering: Pass | str = Pass.FINAL) -> Records:
+    """Read all images with depth, by scene: those that the authors publish for training, and others test on.
 
     Args:
         root: folder with ``training``, or that folder.
@@ -62,11 +55,11 @@ def frames(root: str | Path, split: str = "test", *, rendering: Pass | str = Pas
         DepthKitError: the folder is not laid out like this.
         GeometryError: a camera's file is garbled.
     """
-    root, rendering = Path(root), member(Pass, rendering, "rendering")
+    root, rendering = Path(root), check_choice("rendering", rendering, Pass)
     check_folder(root, "Sintel's training/final and training/depth")
     base = "training/" if (root / "training").is_dir() else ""
     scenes = names_in(root / f"{base}depth")
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     for scene in scenes:
         images, labels = (f"{base}{what}/{scene}" for what in (rendering, "depth"))
@@ -75,18 +68,18 @@ def frames(root: str | Path, split: str = "test", *, rendering: Pass | str = Pas
         rejects += alone
     if not found:
         raise wrong_layout(f"training/{rendering}/SCENE/frame_0001.png and training/depth/SCENE/frame_0001.dpt", root)
-    return Frames(root, tuple(found), _KIND, tuple(rejects), read_depth)
+    return Records(root, tuple(found), _KIND, tuple(rejects), read_depth)
 
 
-def read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
-    """The label of a frame that is a .dpt file; what is not finite and above 0 is not valid."""
+def read_depth(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
+    """Read the label of a record, a .dpt file; values that are not finite and above 0 are not valid."""
     assert frame.label
     depth = read_dpt(root / frame.label)
     return Annotation(depth, np.isfinite(depth) & (depth > 0))
 
 
 def read_dpt(file: Path) -> np.ndarray:
-    """A .dpt file, float32 ``(H, W)``.
+    """Read a .dpt file, float32 ``(H, W)``.
 
     Raises:
         LabelError: it is something else.
@@ -101,8 +94,8 @@ def read_dpt(file: Path) -> np.ndarray:
     return np.frombuffer(data, "<f4", offset=12).reshape(height, width).astype(np.float32)
 
 
-def _with_camera(root: Path, frame: Frame, name: str) -> Frame:
-    """The frame with its camera, if the archive of cameras is there."""
+def _with_camera(root: Path, frame: Record, name: str) -> Record:
+    """Give the record its camera, if the archive of cameras is there."""
     file = root / name
     if not file.is_file():
         return frame
@@ -124,7 +117,7 @@ _KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 DATASETS = (
     Dataset(
         name="sintel",
-        frames=frames,
+        read=sintel,
         layout="training/ with final/SCENE/, depth/SCENE/ and camdata_left/SCENE/",
         kind=_KIND,
         unit="depth in the film's unit, taken as metres, float32",

@@ -6,43 +6,35 @@ differs from the first, MVC, which FFmpeg does not read: convert it first.)
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
+from depthkit.checks import check_choice
+from depthkit.convert.records.chain import Chain, chained, films_in
 from depthkit.convert.records.dataset import Dataset
-from depthkit.convert.records.frames import Frames, key_of, member, part
 from depthkit.convert.records.optical_flow import Raft
+from depthkit.convert.records.record import Records, key_of, part
 from depthkit.convert.records.sky import Sky
 from depthkit.convert.records.stereo_labels import KIND, Flow, Rules, StereoLabels, preset, stereo_frame
 from depthkit.convert.records.stereo_layout import Arrangement, Eyes, Layout, arrange
 from depthkit.convert.video import Video
 from depthkit.errors import DepthKitError, RecipeError
 from depthkit.shards import Reject
-from depthkit.types import Sample, Views
+from depthkit.types import Views
 
 _LOOKED_AT = 16  # frames from which layout and bars are known
 _REACH = 30  # samples around the wished begin of the held-out end among which a cut is sought
 
 
-def samples(file: str | Path, split: str | None = None, **options: Any) -> Iterator[Sample]:
-    """The samples of a film one by one; arguments and errors are those of ``frames``.
-
-    Raises:
-        Unsuitable: on a frame that is not good enough.
-    """
-    return iter(frames(file, split, **options))
-
-
-def frames(
-    file: str | Path,
+def stereo_movie(
+    root: str | Path,
     split: str | None = None,
     *,
-    holdout: float = 0.2,
+    holdout: float = 0.0,
     layout: Layout | str = Layout.AUTO,
     eyes: Eyes | str = Eyes.LEFT_RIGHT,
     squeezed: bool | None = None,
@@ -54,64 +46,73 @@ def frames(
     weights: str | Path | None = None,
     sky: Sky | None = None,
     views: Views | str = Views.SINGLE,
-) -> Frames:
-    """The frames of a stereo film as a sequence of samples.
+) -> Records | Chain:
+    """Read a stereo film, or a folder of films as one dataset of many sources.
 
     Indexing computes the label, and raises ``Unsuitable`` for a frame that is not good enough.
 
     Args:
-        file: the film.
-        split: None for all frames, ``train`` or ``test`` for those before or in the held-out end, which begins at a cut:
-            the greatest change of colours within 30 samples of where it should.
-        holdout: fraction of the frames, at the end, that are for testing.
+        root: the film's file, or a folder of films.
+        split: None for all frames, ``train`` or ``test`` for those before or in the held-out end of each film.
+        holdout: fraction of the frames, at the end, that are for testing. The end begins at a cut: the greatest change of
+            colours within 30 samples of where it should.
         layout: where both eyes' pictures lie in a frame; auto finds out.
         eyes: whose picture comes first. With the wrong one near and far are turned around.
         squeezed: whether each has half of its width or height; by default judged by its aspect.
         rate: samples per second.
         trim: share of the film to leave out at its begin, and at its end: titles and credits.
-        height: to reduce the pictures to before flow is computed [px].
-        rules: ``gp2``, ``midas``, or ``Rules``: which frames are good enough.
-        flow: optical flow; RAFT by default.
-        weights: file of RAFT's weights; see ``optical_flow.Raft``.
+        height: reduce the pictures to this height before flow is computed [px].
+        rules: gp2 or midas: which pairs are good enough; in Python also ``Rules``.
+        flow: optical flow from picture to picture; RAFT by default.
+        weights: file of RAFT's weights, as torchvision publishes them.
         sky: where the sky is, if it is to have the least disparity.
-        views: ``single``, or ``stereo`` to store the right picture, too.
+        views: single, or stereo to store the right picture, too.
 
     Raises:
         DepthKitError: there is no such film, it has two different pictures in its frames, or it is too short.
         CheckpointError: there are no weights for the flow.
         RecipeError: an option is out of its range.
     """
-    file = Path(file)
+    root, how = Path(root), preset(rules)
     if not (rate > 0 and 0 <= trim < 0.5) or (height is not None and height < 8):
         raise RecipeError(f"expected rate above 0, trim from 0 to below 0.5 and height from 8; got {rate}, {trim}, {height}.")
+    raft = Raft(Path(weights) if weights else None)
+    layout, eyes = check_choice("layout", layout, Layout), check_choice("eyes", eyes, Eyes)
+
+    def read(file: Path) -> Records:
+        video, positions = _sampled_film(file, rate, trim)
+        some = _readable(video, positions[:: -(-len(positions) // _LOOKED_AT)])
+        if not some:
+            raise DepthKitError(f"{file}: expected frames that decode; all of those looked at are damaged. Get the film again.")
+        cut = arrange(some, str(file), layout=layout, eyes=eyes, squeezed=squeezed, height=height)
+        here = part(len(positions), split, holdout)
+        if split is not None and holdout:
+            begin = cut_near(video, positions, len(positions) - round(len(positions) * holdout))
+            here = slice(0, begin) if split == "train" else slice(begin, None)
+        named = [(key_of(file.stem, f"{position:06d}"), f"{file.name}#{position}") for position in positions[here]]
+        found = tuple(stereo_frame(key, name, views) for key, name in named)
+        lost = (Reject(key_of(file.stem, "end"), f"the film ends {video.missing} frames early"),) if video.missing else ()
+        labels = StereoLabels(Film(video, cut).pair, flow or raft.ready(), how, sky)
+        return Records(file.parent, found, KIND, lost, reader=labels, picture=labels.picture)
+
+    return chained(root, films_in(root), read, KIND) if root.is_dir() else read(root)
+
+
+def _sampled_film(file: Path, rate: float, trim: float) -> tuple[Video, list[int]]:
+    """Open a film and choose the positions of its samples."""
     video = Video(file)
     positions = sampled(video.times, rate=rate, trim=trim)
     if len(positions) < 2:
         seconds = video.times[-1] - video.times[0]
         raise DepthKitError(
             f"{file}: expected a film with at least 2 samples; got {seconds:.1f} s, which at {rate:g} per second and without "
-            f"{trim:.0%} at both ends has {len(positions)}. Raise --options.rate, lower --options.trim, or leave the film out."
+            f"{trim:.0%} at both ends has {len(positions)}. Raise --rate, lower --trim, or leave the film out."
         )
-    some = _readable(video, positions[:: -(-len(positions) // _LOOKED_AT)])
-    if not some:
-        raise DepthKitError(f"{file}: expected frames that decode; all of those looked at are damaged. Get the film again.")
-    cut = arrange(
-        some, str(file), layout=member(Layout, layout, "layout"), eyes=member(Eyes, eyes, "eyes"), squeezed=squeezed,
-        height=height,
-    )  # fmt: skip
-    here = part(len(positions), split, holdout)
-    if split is not None and holdout:
-        begin = cut_near(video, positions, len(positions) - round(len(positions) * holdout))
-        here = slice(0, begin) if split == "train" else slice(begin, None)
-    named = [(key_of(file.stem, f"{position:06d}"), f"{file.name}#{position}") for position in positions[here]]
-    found = tuple(stereo_frame(key, name, views) for key, name in named)
-    lost = (Reject(key_of(file.stem, "end"), f"the film ends {video.missing} frames early"),) if video.missing else ()
-    labels = StereoLabels(Film(video, cut).pair, flow or Raft(Path(weights) if weights else None).ready(), preset(rules), sky)
-    return Frames(file.parent, found, KIND, lost, reader=labels, picture=labels.picture)
+    return video, positions
 
 
 def sampled(times: Sequence[float], *, rate: float, trim: float) -> list[int]:
-    """Positions of the frames shown at, or first after, regular times.
+    """Choose the frames shown at, or first after, regular times.
 
     Args:
         times: when each frame is shown [s], ascending.
@@ -129,7 +130,7 @@ def sampled(times: Sequence[float], *, rate: float, trim: float) -> list[int]:
 
 
 def cut_near(video: Sequence[np.ndarray], positions: Sequence[int], wanted: int) -> int:
-    """Which sample begins another scene: that with the greatest change of colours to the one before, near the wanted one.
+    """Find the sample that begins another scene: the greatest change of colours near the wanted one.
 
     Samples before and behind a place within a scene would show the same.
 
@@ -150,7 +151,7 @@ def cut_near(video: Sequence[np.ndarray], positions: Sequence[int], wanted: int)
 
 
 def _colours(video: Sequence[np.ndarray], position: int) -> np.ndarray | None:
-    """Shares of 512 colours, which motion changes little; None if the picture is damaged."""
+    """Return the shares of 512 colours, which motion changes little; None if the picture is damaged."""
     try:
         small = cv2.resize(video[position], (64, 48), interpolation=cv2.INTER_AREA)
     except DepthKitError:
@@ -182,15 +183,15 @@ class Film:
     cut: Arrangement
 
     def pair(self, root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Left and right picture, uint8 RGB ``(H, W, 3)``."""
+        """Return the left and right picture, uint8 RGB ``(H, W, 3)``."""
         return self.cut(self.video[int(name.rpartition("#")[2])])
 
 
 DATASETS = (
     Dataset(
         name="stereo_movie",
-        frames=frames,
-        layout="a video file with both eyes' pictures side by side or one above the other in every frame",
+        read=stereo_movie,
+        layout="a video file with both eyes' pictures side by side or one above the other in every frame; or a folder of them",
         kind=KIND,
         unit="disparity [px] of the left picture by optical flow, of unknown scale and offset",
         invalid="where flow there and back disagree, and black bars",
@@ -200,7 +201,7 @@ DATASETS = (
         "473,042 frames), whose films are for sale and not published",
         licence="that of the film",
         total=78_920,
-        splits="the end of the film is held out, from a cut on",
+        splits="the end of each film is held out, from a cut on",
         test="tests/convert/test_stereo_movie.py",
     ),
 )

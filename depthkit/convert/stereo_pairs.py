@@ -6,45 +6,35 @@ side by side or one above the other (.jps, .pns, or as any picture), or behind e
 
 import io
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from depthkit.checks import check_choice
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import names_in, read_bytes
-from depthkit.convert.records.frames import Frames, check_folder, key_of, member, part, read_picture, wrong_layout
 from depthkit.convert.records.optical_flow import Raft
+from depthkit.convert.records.record import Records, check_folder, key_of, part, read_picture, wrong_layout
 from depthkit.convert.records.sky import Sky
 from depthkit.convert.records.stereo_labels import KIND, Flow, Rules, StereoLabels, preset, stereo_frame
 from depthkit.convert.records.stereo_layout import Eyes, Layout, arrange, found_layout
 from depthkit.errors import DepthKitError, LabelError, ShapeError
 from depthkit.images import SUFFIXES
 from depthkit.shards import Reject
-from depthkit.types import Sample, Views
+from depthkit.types import Views
 
 _BEHIND = ".mpo"
 _STEREO = (*SUFFIXES, ".jps", ".pns", _BEHIND)
 _LOOKED_AT = 16  # pictures from which the layout is known
 
 
-def samples(root: str | Path, split: str | None = None, **options: Any) -> Iterator[Sample]:
-    """The samples of such a folder one by one; arguments and errors are those of ``frames``.
-
-    Raises:
-        Unsuitable: on a pair that is not good enough.
-    """
-    return iter(frames(root, split, **options))
-
-
-def frames(
+def stereo_pairs(
     root: str | Path,
     split: str | None = None,
     *,
-    holdout: float = 0.2,
+    holdout: float = 0.0,
     layout: Layout | str = Layout.AUTO,
     eyes: Eyes | str = Eyes.LEFT_RIGHT,
     squeezed: bool = False,
@@ -54,8 +44,8 @@ def frames(
     weights: str | Path | None = None,
     sky: Sky | None = None,
     views: Views | str = Views.SINGLE,
-) -> Frames:
-    """The pairs of a folder as a sequence of samples, by name.
+) -> Records:
+    """Read the stereo pairs of a folder, by name.
 
     Indexing computes the label, and raises ``Unsuitable`` for a pair that is not good enough.
 
@@ -67,18 +57,18 @@ def frames(
         eyes: whose picture comes first in a file. With the wrong one near and far are turned around.
         squeezed: whether each picture of one file has half of its width or height. No aspect tells: photographs are upright,
             too.
-        height: see ``stereo_movie.frames``, as for the following.
-        rules: likewise.
-        flow: likewise.
-        weights: likewise.
-        sky: likewise.
-        views: ``single``, or ``stereo`` to store the right picture, too.
+        height: reduce the pictures to this height before flow is computed [px].
+        rules: gp2 or midas: which pairs are good enough; in Python also ``Rules``.
+        flow: optical flow from picture to picture; RAFT by default.
+        weights: file of RAFT's weights, as torchvision publishes them.
+        sky: where the sky is, if it is to have the least disparity.
+        views: single, or stereo to store the right picture, too.
 
     Raises:
         DepthKitError: there are no pairs in the folder.
         CheckpointError: there are no weights for the flow.
     """
-    root, layout, eyes = Path(root), member(Layout, layout, "layout"), member(Eyes, eyes, "eyes")
+    root, layout, eyes = Path(root), check_choice("layout", layout, Layout), check_choice("eyes", eyes, Eyes)
     check_folder(root, "stereo pictures, or left/ and right/")
     apart = (root / "left").is_dir() and (root / "right").is_dir()
     names = [name for name in names_in(root / "left" if apart else root) if name.lower().endswith(_STEREO)]
@@ -97,12 +87,12 @@ def frames(
     here = paired[part(len(paired), split, holdout)]
     found = tuple(stereo_frame(keys[name], f"left/{name}" if apart else name, views) for name in here)
     labels = StereoLabels(pictures.pair, flow or Raft(Path(weights) if weights else None).ready(), preset(rules), sky)
-    return Frames(root, found, KIND, rejects, reader=labels, picture=labels.picture)
+    return Records(root, found, KIND, rejects, reader=labels, picture=labels.picture)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Reads pairs; see ``frames``.
+    """Reads pairs; see ``stereo_pairs``.
 
     Attributes:
         partners: names in ``right/`` by those in ``left/`` without their ending; empty if both pictures are in one file.
@@ -119,7 +109,7 @@ class Pairs:
     height: int | None
 
     def pair(self, root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Left and right picture, uint8 RGB ``(H, W, 3)``.
+        """Return the left and right picture, uint8 RGB ``(H, W, 3)``.
 
         Raises:
             DepthKitError: the file does not read, or holds no pair.
@@ -145,7 +135,7 @@ class Pairs:
 
 
 def _behind(file: Path) -> list[np.ndarray]:
-    """Both pictures of an .mpo file."""
+    """Read both pictures of an .mpo file."""
     try:
         with Image.open(io.BytesIO(read_bytes(file))) as image:
             count, found = getattr(image, "n_frames", 1), []
@@ -172,7 +162,7 @@ def _readable(root: Path, names: list[str]) -> list[np.ndarray]:
 DATASETS = (
     Dataset(
         name="stereo_pairs",
-        frames=frames,
+        read=stereo_pairs,
         layout="pictures that hold both eyes' (.jps, .mpo, .jpg, .png), or left/ and right/ with pictures of the same names",
         kind=KIND,
         unit="disparity [px] of the left picture by optical flow, of unknown scale and offset",

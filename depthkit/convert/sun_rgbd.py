@@ -6,30 +6,28 @@ folders of ``alltrain`` and ``alltest`` as they were on the authors' machine: fr
 Depth is rotated by three bits, in millimetres; the authors cut it off at 8 m.
 """
 
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from depthkit.checks import check_choice
 from depthkit.convert.records.cameras import read_camera
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import names_in, read_png16
-from depthkit.convert.records.frames import (
+from depthkit.convert.records.matlab import read_mat
+from depthkit.convert.records.record import (
     Annotation,
-    Frame,
-    Frames,
+    Record,
+    Records,
     check_folder,
     key_of,
-    member,
     wrong_layout,
 )
-from depthkit.convert.records.matlab import read_mat
 from depthkit.images import is_image_name
 from depthkit.shards import Reject
 from depthkit.shards.label import DepthFormat
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 FARTHEST = 8.0
 """Depth [m] beyond which the authors trust no camera."""
@@ -44,13 +42,8 @@ class Depth(StrEnum):
     RAW = "depth"
 
 
-def samples(root: str | Path, split: str = "test", **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str = "test", *, depth: Depth | str = Depth.REFINED) -> Frames:
-    """The images of a split, in the order of the authors' list.
+def sun_rgbd(root: str | Path, split: str = "test", *, depth: Depth | str = Depth.REFINED) -> Records:
+    """Read the images of a split, in the order of the authors' list.
 
     Args:
         root: folder of ``SUNRGBD`` and ``SUNRGBDtoolbox``.
@@ -61,11 +54,11 @@ def frames(root: str | Path, split: str = "test", *, depth: Depth | str = Depth.
         DepthKitError: the folder is not laid out like this.
         GeometryError: a camera's file is garbled.
     """
-    root, depth = Path(root), member(Depth, depth, "depth")
+    root, depth = Path(root), check_choice("depth", depth, Depth)
     check_folder(root, f"SUNRGBD and {_LIST}")
     if not (root / _LIST).is_file() or not (root / "SUNRGBD").is_dir():
         raise wrong_layout(f"SUNRGBD/ and {_LIST}", root)
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     for folder in _folders(root, f"all{split}"):
         pictures, labels = names_in(root / folder / "image"), names_in(root / folder / depth)
@@ -75,14 +68,14 @@ def frames(root: str | Path, split: str = "test", *, depth: Depth | str = Depth.
             continue
         camera = read_camera(root / folder / "intrinsics.txt")
         image, label = f"{folder}/image/{images[0]}", f"{folder}/{depth}/{labels[0]}"
-        found.append(Frame(key_of(folder.removeprefix("SUNRGBD/"))[-79:].strip("/"), image, label, intrinsics=camera))
+        found.append(Record(key_of(folder.removeprefix("SUNRGBD/"))[-79:].strip("/"), image, label, intrinsics=camera))
     if not found:
         raise wrong_layout(f"the folders of all{split} in {_LIST}, with image/ and {depth}/,", root / "SUNRGBD")
-    return Frames(root, tuple(found), _KIND, tuple(rejects), read_depth)
+    return Records(root, tuple(found), _KIND, tuple(rejects), read_depth)
 
 
-def read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
-    """The depth of a frame, valid above 0 and up to 8 m."""
+def read_depth(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
+    """Read the depth of a record, valid above 0 and up to 8 m."""
     assert frame.label
     codes = read_png16(root / frame.label)
     depth = ((codes >> 3) | (codes << 13)) / 1000
@@ -90,7 +83,7 @@ def read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
 
 
 def _folders(root: Path, name: str) -> list[str]:
-    """Folders of a split, relative to the root."""
+    """List the folders of a split, relative to the root."""
     listed = [str(np.asarray(entry).ravel()[0]) for entry in np.asarray(read_mat(root / _LIST, name)).ravel()]
     return [f"SUNRGBD/{path.partition('SUNRGBD/')[2]}".rstrip("/") for path in listed]
 
@@ -100,7 +93,7 @@ _KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 DATASETS = (
     Dataset(
         name="sun_rgbd",
-        frames=frames,
+        read=sun_rgbd,
         layout=f"SUNRGBD/ and {_LIST}",
         kind=_KIND,
         unit="depth in millimetres, its bits rotated by three",

@@ -4,21 +4,20 @@ Below the root, at any depth, lie ``ENVIRONMENT/Easy`` and ``Hard`` with ``PNNN/
 ``PNNN/depth_left/NNNNNN_left_depth.npy`` and ``PNNN/pose_left.txt``, a line ``tx ty tz qx qy qz qw`` per image.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import folders_with, read_npy, read_table
-from depthkit.convert.records.frames import Annotation, Frame, Frames, camera_matrix, check_folder, paired, wrong_layout
+from depthkit.convert.records.record import Annotation, Record, Records, camera_matrix, check_folder, paired, wrong_layout
 from depthkit.convert.tum import pose_of
 from depthkit.errors import GeometryError
 from depthkit.shards import Reject
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 CAMERA = (320.0, 320.0, 319.5, 239.5)
 """fx, fy, cx, cy [px]. Published are 320 and 240, the middle of 640 x 480 pixels counted from their corners."""
@@ -29,19 +28,14 @@ VALIDATION = ("carwelding", "seasidetown")
 _AXES = np.array([[0.0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # x forward, y right, z down of ours
 
 
-def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str, *, validation: Sequence[str] = VALIDATION, sky: float = SKY) -> Frames:
-    """The left images of a split as a sequence, by environment and flight. What is at the sky is valid, at infinity.
+def tartanair(root: str | Path, split: str, *, validation: Sequence[str] = VALIDATION, sky_depth: float = SKY) -> Records:
+    """Read the left images of a split, by environment and flight. Sky is valid, at infinity.
 
     Args:
         root: folder of the environments.
         split: ``train`` or ``val``.
         validation: environments that are for validation.
-        sky: depth [m] from which on it is the sky.
+        sky_depth: depth [m] from which on it is the sky.
 
     Raises:
         DepthKitError: the folder is not laid out like this.
@@ -52,7 +46,7 @@ def frames(root: str | Path, split: str, *, validation: Sequence[str] = VALIDATI
     flights = [place for place in folders_with(root, "image_left") if {"Easy", "Hard"} & set(place.split("/"))]
     if not flights:
         raise wrong_layout("abandonedfactory/Easy/P000/image_left and other environments", root)
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     for place in flights:
         *_, environment, level, flight = place.split("/")
@@ -61,15 +55,15 @@ def frames(root: str | Path, split: str, *, validation: Sequence[str] = VALIDATI
             here, alone = paired(root, f"{place}/image_left", labels, _depth_name, f"{environment}/{level}/{flight}")
             found += _placed(root, place, here)
             rejects += alone
-    return Frames(root, tuple(found), _KIND, tuple(rejects), partial(_read_depth, sky=sky))
+    return Records(root, tuple(found), _KIND, tuple(rejects), partial(_read_depth, sky=sky_depth))
 
 
 def _depth_name(stem: str) -> str:
     return f"{stem}_depth.npy"
 
 
-def _placed(root: Path, place: str, frames: list[Frame]) -> list[Frame]:
-    """The frames of a flight with their camera, and where it was if the flight's file says so."""
+def _placed(root: Path, place: str, frames: list[Record]) -> list[Record]:
+    """Give the records of a flight their camera, and where it was if the flight's file says so."""
     camera, file = camera_matrix(CAMERA, "TartanAir"), root / place / "pose_left.txt"
     poses = [pose_of(row) @ _AXES for row in read_table(file, 7)] if file.exists() else None
     numbers = [int(Path(frame.image).stem.split("_")[0]) for frame in frames]
@@ -81,7 +75,7 @@ def _placed(root: Path, place: str, frames: list[Frame]) -> list[Frame]:
     ]
 
 
-def _read_depth(root: Path, frame: Frame, size: tuple[int, int], sky: float) -> Annotation:
+def _read_depth(root: Path, frame: Record, size: tuple[int, int], sky: float) -> Annotation:
     assert frame.label
     depth = read_npy(root / frame.label)
     far = depth >= sky
@@ -92,7 +86,7 @@ _KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 DATASETS = (
     Dataset(
         name="tartanair",
-        frames=frames,
+        read=tartanair,
         layout="ENVIRONMENT/Easy|Hard/PNNN/ with image_left, depth_left, pose_left.txt",
         kind=_KIND,
         unit="depth along the axis in metres, float32",

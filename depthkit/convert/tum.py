@@ -5,17 +5,19 @@ Images, depth maps and poses were taken at times of their own; those nearest to 
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from depthkit.convert.records.frames import Frame, Frames, camera_matrix, check_folder, key_of, member, part
+from depthkit.checks import check_choice
+from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.neighbours import Spacing, Target, timeline, with_neighbours
+from depthkit.convert.records.record import Record, Records, camera_matrix, check_folder, key_of, part
 from depthkit.errors import DepthKitError, GeometryError, LabelError
 from depthkit.shards import Reject
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample, Views
+from depthkit.shards.label import DepthFormat
+from depthkit.types import Ambiguity, LabelKind, Representation, Views
 
 DEPTH_SCALE = 1 / 5000
 """Metres per integer of a depth PNG."""
@@ -27,16 +29,11 @@ FREIBURG = {
 """fx, fy, cx, cy [px] of the colour cameras, as published with the sequences."""
 
 
-def samples(root: str | Path, split: str | None = None, **options: Any) -> Iterator[Sample]:
-    """The samples of a sequence one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(
+def tum(
     root: str | Path,
     split: str | None = None,
     *,
-    holdout: float = 0.2,
+    holdout: float = 0.0,
     intrinsics: tuple[float, float, float, float] | None = None,
     depth_scale: float = DEPTH_SCALE,
     tolerance: float = 0.02,
@@ -46,20 +43,20 @@ def frames(
     min_motion: float = 0.0,
     first: int = 0,
     stop: int | None = None,
-) -> Frames:
-    """The samples of a sequence as a sequence, one for each image that has a depth map of its time.
+) -> Records:
+    """Read a sequence, one sample for each image that has a depth map of its time.
 
     Args:
         root: folder with rgb.txt and depth.txt, and groundtruth.txt if poses are known.
         split: None for all frames, ``train`` or ``test`` for those before or in the held-out end of the sequence.
         holdout: fraction of the frames, at the end, that are for testing.
-        intrinsics: fx, fy, cx, cy [px]; None for the published ones of the ``freiburg1``, 2 or 3 in the folder's name.
+        intrinsics: fx, fy, cx, cy [px]. Default: the published ones of freiburg1, 2 or 3 in the folder's name.
         depth_scale: metres per integer of a depth PNG.
         tolerance: largest difference of time [s] between an image and what belongs to it.
-        views: ``single``, or ``video`` to add the frames before and after.
-        spacing: for video, how many frames away neighbours are, by their times.
-        max_spacing: see ``neighbours.Spacing.largest``.
-        min_motion: see ``neighbours.Spacing``.
+        views: single, or video to add the frames before and after.
+        spacing: how many frames away these neighbours are, by their times.
+        max_spacing: where less than min_motion moves, try neighbours up to this many frames away.
+        min_motion: leave out images whose neighbours move less, as mean optical flow [px at width 416].
         first: position of the first frame to use.
         stop: position after the last.
 
@@ -67,7 +64,7 @@ def frames(
         DepthKitError: a list is missing or garbled, or nothing fits together.
         GeometryError: no intrinsics are given and the name tells none.
     """
-    root, views = Path(root), member(Views, views, "views")
+    root, views = Path(root), check_choice("views", views, Views)
     gaps = Spacing.of(views, spacing, max_spacing, min_motion)
     check_folder(root, "rgb.txt and depth.txt")
     if views not in (Views.SINGLE, Views.VIDEO):
@@ -80,7 +77,7 @@ def frames(
     poses = _poses(root / "groundtruth.txt", [time for time, _ in images], tolerance)
     depth_of = dict(pairs)
     found = [
-        Frame(
+        Record(
             key=key_of(root.resolve().name, Path(words[0]).stem),
             image=words[0],
             label=depths[depth_of[i]][1][0] if i in depth_of else None,
@@ -97,13 +94,13 @@ def frames(
     if here and gaps:
         times = timeline([f"{time:.9f}" for time, _ in images])
         clip = {times[i]: found[i] for i in range(here[0], here[-1] + 1)}
-        chosen, alone = with_neighbours([Target(found[i], clip, times[i]) for i in here], gaps, Frames(root, ()).image)
+        chosen, alone = with_neighbours([Target(found[i], clip, times[i]) for i in here], gaps, Records(root, ()).image)
         rejects += alone
-    return Frames(root, chosen, LabelKind(Ambiguity.METRIC, Representation.DEPTH), tuple(rejects))
+    return Records(root, chosen, LabelKind(Ambiguity.METRIC, Representation.DEPTH), tuple(rejects))
 
 
 def associate(a: Sequence[float], b: Sequence[float], tolerance: float) -> list[tuple[int, int]]:
-    """Positions in two ascending lists of times that belong together, each at most once, closest pairs first.
+    """Match two ascending lists of times, each position at most once, closest pairs first.
 
     >>> associate([0.0, 1.0, 2.0], [0.99, 1.001, 5.0], tolerance=0.02)
     [(1, 1)]
@@ -124,7 +121,7 @@ def associate(a: Sequence[float], b: Sequence[float], tolerance: float) -> list[
 
 
 def _entries(file: Path, words: int) -> list[tuple[float, list[str]]]:
-    """Time [s] and the other words of each line, ascending; lines with # are remarks."""
+    """Read time [s] and the other words of each line, ascending; lines with # are remarks."""
     try:
         lines = [line.split() for line in file.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
         entries = sorted((float(line[0]), line[1:]) for line in lines)
@@ -151,7 +148,7 @@ def _camera(root: Path, intrinsics: tuple[float, float, float, float] | None) ->
 
 
 def _poses(file: Path, times: Sequence[float], tolerance: float) -> list[np.ndarray | None]:
-    """``world_from_camera`` nearest to each time, None where there is none near enough."""
+    """Return the ``world_from_camera`` nearest to each time, None where none is near enough."""
     if not file.exists():
         return [None] * len(times)
     entries = _entries(file, 7)
@@ -165,10 +162,29 @@ def _poses(file: Path, times: Sequence[float], tolerance: float) -> list[np.ndar
 
 
 def pose_of(row: np.ndarray) -> np.ndarray:
-    """The matrix ``(4, 4)`` of a translation and a quaternion, ``tx ty tz qx qy qz qw``."""
+    """Return the matrix ``(4, 4)`` of a translation and a quaternion, ``tx ty tz qx qy qz qw``."""
     x, y, z, w = row[3:] / np.linalg.norm(row[3:])
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     pose = np.eye(4)
     pose[:3, :3] += 2 * (w * cross + cross @ cross)
     pose[:3, 3] = row[:3]
     return pose
+
+
+DATASETS = (
+    Dataset(
+        name="tum",
+        read=tum,
+        layout="rgb.txt, depth.txt and groundtruth.txt with time stamps",
+        kind=LabelKind(Ambiguity.METRIC, Representation.DEPTH),
+        unit="depth in 1/5000 m",
+        invalid="0 and 65535",
+        sky="indoors",
+        camera="the published colour cameras of freiburg1, 2, 3; pixel centres at integers",
+        source="Sturm et al. 2012",
+        licence="CC BY 4.0",
+        splits="the end of the sequence is held out",
+        test="tests/convert/test_tum.py",
+        depth_format=DepthFormat.PNG_LINEAR16,
+    ),
+)

@@ -4,28 +4,21 @@ Under the root lie HDF5 files, at any depth, one per image: ``gt/img_1``, RGB in
 metres, ``(H, W)``, 0 where there is none. MiDaS and GP2 are tested on these, not on the sequences as they were recorded.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import read_h5
-from depthkit.convert.records.frames import Annotation, Frame, Frames, check_folder, key_of, wrong_layout
+from depthkit.convert.records.record import Annotation, Record, Records, check_folder, key_of, wrong_layout
 from depthkit.errors import LabelError, ShapeError
 from depthkit.shards.images import ImageFormat
 from depthkit.shards.label import DepthFormat
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 
-def samples(root: str | Path, split: str = "test", **options: Any) -> Iterator[Sample]:
-    """The samples one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str = "test") -> Frames:
-    """All images, by the names of their files.
+def tum_people(root: str | Path, split: str = "test") -> Records:
+    """Read all images, by the names of their files.
 
     Args:
         root: folder of the files.
@@ -39,20 +32,20 @@ def frames(root: str | Path, split: str = "test") -> Frames:
     files = sorted(file.relative_to(root).as_posix() for file in root.rglob("*.h5"))
     if not files:
         raise wrong_layout("NAME.h5", root)
-    found = tuple(Frame(key_of(file.removesuffix(".h5").removesuffix(".jpg")), file, file) for file in files)
-    return Frames(root, found, _KIND, reader=read_depth, picture=read_image)
+    found = tuple(Record(key_of(file.removesuffix(".h5").removesuffix(".jpg")), file, file) for file in files)
+    return Records(root, found, _KIND, reader=read_depth, picture=read_image)
 
 
 def read_image(root: Path, name: str) -> np.ndarray:
-    """The image of a file, uint8 RGB ``(H, W, 3)``."""
+    """Read the image of a file, uint8 RGB ``(H, W, 3)``."""
     image = read_h5(root / name, "gt/img_1")
     if image.ndim != 3 or image.shape[2] != 3:
         raise ShapeError(f"{root / name}: expected gt/img_1 of shape (H, W, 3); got {image.shape}. Check the layout.")
     return np.rint(np.clip(image.astype(np.float64), 0, 1) * 255).astype(np.uint8)
 
 
-def read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
-    """The depth of a file, valid where it is above 0."""
+def read_depth(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
+    """Read the depth of a file, valid where it is above 0."""
     assert frame.label
     depth = read_h5(root / frame.label, "gt/gt_depth")
     if depth.ndim != 2:
@@ -65,7 +58,7 @@ _KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 DATASETS = (
     Dataset(
         name="tum_people",
-        frames=frames,
+        read=tum_people,
         layout="NAME.h5 with gt/img_1 and gt/gt_depth",
         kind=_KIND,
         unit="depth in metres, float32",

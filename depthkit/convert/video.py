@@ -6,33 +6,31 @@ Any container and codec that FFmpeg reads (PyAV), as long as its packets have ti
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
-from depthkit.convert.records.frames import Frame, Frames, camera_matrix, every_nth, key_of, member, part
+from depthkit.checks import check_choice
+from depthkit.convert.records.chain import Chain, chained, films_in
+from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.neighbours import Spacing, Target, with_neighbours
+from depthkit.convert.records.record import UNLABELLED, Record, Records, camera_matrix, every_nth, key_of, part
 from depthkit.errors import DepthKitError, LabelError, ShapeError
 from depthkit.shards import Reject
-from depthkit.types import Sample, Views
+from depthkit.types import Views
 
 _MEMORY = 128 * 2**20  # bytes of decoded frames that are kept, so that the frame before need not be sought
 _REMEDY = "Leave it out, or encode the video again: ffmpeg -i VIDEO new.mp4"
 
 
-def samples(file: str | Path, split: str | None = None, **options: Any) -> Iterator[Sample]:
-    """The samples of a video one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(file, split, **options))
-
-
-def frames(
-    file: str | Path,
+def video(
+    root: str | Path,
     split: str | None = None,
     *,
-    holdout: float = 0.2,
+    holdout: float = 0.0,
     intrinsics: Sequence[float] | None = None,
     views: Views | str = Views.SINGLE,
     spacing: int = 1,
@@ -41,18 +39,18 @@ def frames(
     every: int = 1,
     first: int = 0,
     stop: int | None = None,
-) -> Frames:
-    """The frames of a video as a sequence of samples.
+) -> Records | Chain:
+    """Read the frames of a video, or of a folder of videos one behind the other.
 
     Args:
-        file: the video.
-        split: None for all frames, ``train`` or ``test`` for those before or in the held-out end.
+        root: the video file, or a folder of such files.
+        split: None for all frames, ``train`` or ``test`` for those before or in the held-out end of each video.
         holdout: fraction of the frames, at the end, that are for testing.
         intrinsics: fx, fy, cx, cy [px] of the upright picture; without them training has to find the camera itself.
-        views: ``single``, or ``video`` to add the frames before and after.
-        spacing: for video, how many frames away neighbours are; at 30 frames per second, 3 is a tenth of a second.
-        max_spacing: see ``neighbours.Spacing.largest``.
-        min_motion: see ``neighbours.Spacing``.
+        views: single, or video to add the frames before and after.
+        spacing: how many frames away these neighbours are; 3 is a tenth of a second at 30 frames per second.
+        max_spacing: where less than min_motion moves, try neighbours up to this many frames away.
+        min_motion: leave out images whose neighbours move less, as mean optical flow [px at width 416].
         every: use each n-th frame only; those between may still be neighbours.
         first: position of the first frame to use.
         stop: position after the last.
@@ -61,27 +59,24 @@ def frames(
         DepthKitError: there is no such video, or PyAV is not installed.
         GeometryError: the intrinsics are none.
     """
-    file, views = Path(file), member(Views, views, "views")
+    root, views = Path(root), check_choice("views", views, Views)
     gaps = Spacing.of(views, spacing, max_spacing, min_motion)
     if views not in (Views.SINGLE, Views.VIDEO):
         raise LabelError(f"expected views single or video; got {views}. A video file has no second camera.")
     matrix = None if intrinsics is None else camera_matrix(intrinsics, "intrinsics")
-    video = Video(file)
-    found = [Frame(key_of(file.stem, f"{n:06d}"), f"{file.name}#{n}", intrinsics=matrix) for n in range(len(video))[first:stop]]
-    here = found[part(len(found), split, holdout)]
-    chosen, rejects = tuple(every_nth(here, every)), tuple[Reject, ...]()
-    if gaps:
-        clip = dict(enumerate(here))
-        targets = [Target(clip[time], clip, time) for time in every_nth(range(len(here)), every)]
-        chosen, rejects = with_neighbours(targets, gaps, lambda name: video[_position(name)])
-    if video.missing:
-        rejects += (Reject(key_of(file.stem, "end"), f"the file ends {video.missing} frames early"),)
-    return VideoFrames(file.parent, chosen, rejects=rejects, video=video)
+
+    def read(file: Path) -> VideoFrames:
+        pictures = Video(file)
+        names = [(key_of(file.stem, f"{n:06d}"), f"{file.name}#{n}") for n in range(len(pictures))[first:stop]]
+        here = [Record(key, name, intrinsics=matrix) for key, name in names][part(len(names), split, holdout)]
+        return _with_gaps(VideoFrames(file.parent, tuple(here), video=pictures), gaps, every, file.stem)
+
+    return chained(root, films_in(root), read, UNLABELLED) if root.is_dir() else read(root)
 
 
 @dataclass(frozen=True)
-class VideoFrames(Frames):
-    """Frames of a video file, named ``FILE#POSITION``.
+class VideoFrames(Records):
+    """Records of a video file, named ``FILE#POSITION``.
 
     Attributes:
         video: what they are read from.
@@ -90,8 +85,22 @@ class VideoFrames(Frames):
     video: "Video" = field(kw_only=True)
 
     def image(self, name: str) -> np.ndarray:
-        """A picture by its name, uint8 RGB ``(H, W, 3)``."""
+        """Return a picture by its name, uint8 RGB ``(H, W, 3)``."""
         return self.video[_position(name)]
+
+
+def _with_gaps(film: VideoFrames, gaps: Spacing | None, every: int, name: str) -> VideoFrames:
+    """Keep each n-th frame, with its neighbours if they are asked for."""
+    here = film.records
+    chosen, rejects = tuple(every_nth(here, every)), tuple[Reject, ...]()
+    if gaps:
+        clip = dict(enumerate(here))
+        chosen, rejects = with_neighbours(
+            [Target(clip[t], clip, t) for t in every_nth(range(len(here)), every)], gaps, film.image
+        )
+    if film.video.missing:
+        rejects += (Reject(key_of(name, "end"), f"the file ends {film.video.missing} frames early"),)
+    return replace(film, records=chosen, rejects=rejects)
 
 
 def _position(name: str) -> int:
@@ -178,7 +187,7 @@ class _Decoder:
         self._begin()
 
     def __call__(self, stamp: int, key: int) -> Any:
-        """The picture shown at a time stamp, whose key frame is that of another; None if it is damaged."""
+        """Return the picture shown at a time stamp, from the key frame of another; None if it is damaged."""
         if stamp not in self.recent and stamp not in self.lost:
             if not key <= self.shown < stamp:
                 self._seek(key)
@@ -227,7 +236,7 @@ class _Decoder:
 
 
 def _open(file: Path) -> tuple[Any, Any]:
-    """The container and its first video stream."""
+    """Open the container and its first video stream."""
     try:
         import av
     except ImportError as error:
@@ -251,10 +260,29 @@ def _open(file: Path) -> tuple[Any, Any]:
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """The packets up to the end, or up to where the file is broken."""
+    """Yield the packets up to the end, or up to where the file is broken."""
     import av
 
     try:
         yield from container.demux(stream)
     except av.error.FFmpegError:
         return
+
+
+DATASETS = (
+    Dataset(
+        name="video",
+        read=video,
+        layout="a video file, or a folder of them",
+        kind=UNLABELLED,
+        unit="no label",
+        invalid="no label",
+        sky="not marked",
+        camera="as given",
+        source="depthkit",
+        licence="",
+        splits="the end of each film is held out",
+        test="tests/convert/test_video.py",
+        real=True,
+    ),
+)

@@ -7,7 +7,7 @@ Under the root lie, as the archives of pictures, depth and text unpack into one 
 - ``SceneNN/VARIATION/intrinsic.txt`` and ``extrinsic.txt``, a line per frame and camera below a heading.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,10 @@ import numpy as np
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import read_png16, read_table
-from depthkit.convert.records.frames import (
+from depthkit.convert.records.record import (
     Annotation,
-    Frame,
-    Frames,
+    Record,
+    Records,
     camera_matrix,
     check_folder,
     paired,
@@ -29,7 +29,7 @@ from depthkit.convert.records.frames import (
 )
 from depthkit.errors import GeometryError, RecipeError, ShapeError
 from depthkit.shards import Reject
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 CENTIMETRE = 0.01
 """Metres per integer of a depth PNG."""
@@ -47,13 +47,10 @@ Crop = tuple[slice, slice]
 _WHOLE: Crop = (slice(None), slice(None))
 
 
-def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str, *, variations: Sequence[str] = WEATHER, benchmark_crop: bool = False) -> Frames:
-    """The samples of a split as a sequence, by scene, variation and camera.
+def virtual_kitti(
+    root: str | Path, split: str, *, variations: Sequence[str] = WEATHER, benchmark_crop: bool = False
+) -> Records:
+    """Read the samples of a split, by scene, variation and camera.
 
     The renderer's farthest depth is the sky, a valid label at infinity.
 
@@ -78,18 +75,18 @@ def frames(root: str | Path, split: str, *, variations: Sequence[str] = WEATHER,
     if not present:
         raise wrong_layout(f"{places[0]}/frames/rgb/Camera_0", root)
     crop = benchmark_window(SIZE) if benchmark_crop else _WHOLE
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects = [Reject(place, "there is no such folder") for place in places if place not in present]
     for place in present:
         here, alone = _listed(root, place, crop)
         found, rejects = found + here, rejects + alone
     kind = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
     picture = partial(_picture, crop=crop) if benchmark_crop else read_picture
-    return Frames(root, tuple(found), kind, tuple(rejects), partial(_read_depth, crop=crop), picture)
+    return Records(root, tuple(found), kind, tuple(rejects), partial(_read_depth, crop=crop), picture)
 
 
 def benchmark_window(size: tuple[int, int]) -> Crop:
-    """Rows and columns of a picture of KITTI's size that its depth benchmark keeps.
+    """Return the rows and columns of a KITTI-sized picture that its depth benchmark keeps.
 
     >>> benchmark_window((375, 1242))
     (slice(23, 375, None), slice(13, 1229, None))
@@ -99,11 +96,11 @@ def benchmark_window(size: tuple[int, int]) -> Crop:
     return slice(size[0] - height, size[0]), slice(left, left + width)
 
 
-def _listed(root: Path, place: str, crop: Crop) -> tuple[list[Frame], list[Reject]]:
-    """Frames of a variation of a scene with their cameras, and what lacks a label."""
+def _listed(root: Path, place: str, crop: Crop) -> tuple[list[Record], list[Reject]]:
+    """List the records of a variation of a scene with their cameras, and what lacks a label."""
     matrices = {(int(row[0]), int(row[1])): row[2:] for row in read_table(root / place / "intrinsic.txt", 6, skip=1)}
     poses = {(int(row[0]), int(row[1])): row[2:] for row in read_table(root / place / "extrinsic.txt", 18, skip=1)}
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     for camera in (0, 1):
         images, labels = (f"{place}/frames/{what}/Camera_{camera}" for what in ("rgb", "depth"))
@@ -118,8 +115,8 @@ def _depth_name(stem: str) -> str:
 
 
 def _placed(
-    frame: Frame, number: int, camera: int, matrices: dict[Any, Any], poses: dict[Any, Any], where: Path, crop: Crop
-) -> Frame:
+    frame: Record, number: int, camera: int, matrices: dict[Any, Any], poses: dict[Any, Any], where: Path, crop: Crop
+) -> Record:
     if (number, camera) not in matrices or (number, camera) not in poses:
         raise GeometryError(
             f"expected frame {number} of camera {camera} in intrinsic.txt and extrinsic.txt of {where}; it is missing. "
@@ -137,7 +134,7 @@ def _picture(root: Path, name: str, crop: Crop) -> np.ndarray:
     return np.ascontiguousarray(image[crop])
 
 
-def _read_depth(root: Path, frame: Frame, size: tuple[int, int], crop: Crop) -> Annotation:
+def _read_depth(root: Path, frame: Record, size: tuple[int, int], crop: Crop) -> Annotation:
     assert frame.label
     codes = read_png16(root / frame.label)[crop]
     sky = codes == SKY_CODE
@@ -149,7 +146,7 @@ def _read_depth(root: Path, frame: Frame, size: tuple[int, int], crop: Crop) -> 
 DATASETS = (
     Dataset(
         name="virtual_kitti",
-        frames=frames,
+        read=virtual_kitti,
         layout="SceneNN/VARIATION/ with frames/rgb, frames/depth, intrinsic.txt, extrinsic.txt",
         kind=LabelKind(Ambiguity.METRIC, Representation.DEPTH),
         unit="depth along the axis in centimetres",

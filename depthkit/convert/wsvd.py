@@ -5,37 +5,21 @@ in each line. Labels are made as those of films, see ``stereo_movie``. The autho
 read: frames are sampled from the whole video, and those that are not good enough are left out.
 """
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from depthkit.convert import stereo_movie
+from depthkit.convert.records.chain import Chain, chained, films_in
 from depthkit.convert.records.dataset import Dataset
-from depthkit.convert.records.files import names_in, read_bytes
-from depthkit.convert.records.frames import Frames, check_folder, held_out, wrong_layout
+from depthkit.convert.records.files import read_bytes
 from depthkit.convert.records.optical_flow import Raft
+from depthkit.convert.records.record import check_folder, held_out, wrong_layout
 from depthkit.convert.records.stereo_labels import KIND, Flow, Rules
-from depthkit.errors import CheckpointError, DepthKitError, RecipeError
 from depthkit.shards import Reject
-from depthkit.types import LabelKind, Sample
-
-VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 
 
-def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``.
-
-    Raises:
-        Unsuitable: on a frame that is not good enough.
-    """
-    return iter(frames(root, split, **options))
-
-
-def frames(
+def wsvd(
     root: str | Path,
     split: str,
     *,
@@ -48,8 +32,8 @@ def frames(
     rules: Rules | str = "midas",
     flow: Flow | None = None,
     weights: str | Path | None = None,
-) -> "Chain":
-    """The frames of all videos of a split as a sequence, by video and time.
+) -> Chain:
+    """Read the frames of all videos of a split, by video and time.
 
     A listed video that is not there, or is no stereo film, is among ``rejects``.
 
@@ -58,13 +42,13 @@ def frames(
         split: ``train`` or ``val``.
         split_file: list of the videos' names; all that are there by default.
         holdout: share of the videos that are for validation; see ``held_out``.
-        layout: see ``stereo_movie.frames``, as for the others.
-        rate: likewise.
-        trim: likewise.
-        height: likewise.
-        rules: likewise.
-        flow: likewise.
-        weights: likewise.
+        layout: where both eyes' pictures lie in a frame; auto finds out.
+        rate: samples per second.
+        trim: share of each video to leave out at its begin, and at its end.
+        height: reduce the pictures to this height before flow is computed [px].
+        rules: gp2 or midas: which pairs are good enough; in Python also ``Rules``.
+        flow: optical flow from picture to picture; RAFT by default.
+        weights: file of RAFT's weights, as torchvision publishes them.
 
     Raises:
         DepthKitError: there are no videos, or PyAV is not installed.
@@ -73,73 +57,23 @@ def frames(
     """
     root = Path(root)
     check_folder(root, "WSVD's videos, such as ID.mp4,")
-    files = {Path(name).stem: name for name in names_in(root) if name.lower().endswith(VIDEOS)}
+    files = {Path(name).stem: name for name in films_in(root)}
     wanted = sorted(files) if split_file is None else read_bytes(Path(split_file)).decode("utf-8", "replace").split()
     if not files.keys() & set(wanted):
         raise wrong_layout(f"{wanted[0] if wanted else 'ID'}.mp4 and other videos", root)
     flow = flow or Raft(Path(weights) if weights else None).ready()
     how: dict[str, Any] = {"layout": layout, "rate": rate, "trim": trim, "height": height, "rules": rules, "flow": flow}
-    films: list[Frames] = []
-    rejects: list[Reject] = []
-    for name in (name for name in wanted if held_out(name, holdout) == (split == "val")):
-        if name not in files:
-            rejects.append(Reject(name, "there is no video of this name"))
-            continue
-        try:
-            films.append(stereo_movie.frames(root / files[name], **how))
-        except (CheckpointError, RecipeError):
-            raise
-        except DepthKitError as error:
-            rejects.append(Reject(name, str(error)))
-    return Chain(tuple(films), (*rejects, *(reject for film in films for reject in film.rejects)))
-
-
-@dataclass(frozen=True)
-class Chain(Sequence[Sample]):
-    """Sequences of samples one behind the other.
-
-    Attributes:
-        parts: the sequences.
-        rejects: what is left out of any of them.
-        kind: of every label.
-    """
-
-    parts: tuple[Frames, ...]
-    rejects: tuple[Reject, ...] = ()
-    kind: LabelKind = KIND
-
-    @cached_property
-    def _ends(self) -> list[int]:
-        return list(accumulate(map(len, self.parts)))
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self.parts else 0
-
-    def key(self, position: int) -> str:
-        """The key of a sample, without reading it."""
-        part, at = self._place(position)
-        return self.parts[part].key(at)
-
-    @overload
-    def __getitem__(self, position: int) -> Sample: ...
-    @overload
-    def __getitem__(self, position: slice) -> Sequence[Sample]: ...
-    def __getitem__(self, position: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(position, slice):
-            return [self[at] for at in range(len(self))[position]]
-        part, at = self._place(position)
-        return self.parts[part][at]
-
-    def _place(self, position: int) -> tuple[int, int]:
-        position = range(len(self))[position]  # counts from the end if negative, raises beyond it
-        part = bisect_right(self._ends, position)
-        return part, position - (self._ends[part - 1] if part else 0)
+    listed = [name for name in wanted if held_out(name, holdout) == (split == "val")]
+    found = [files[name] for name in listed if name in files]
+    chain = chained(root, found, lambda file: stereo_movie.stereo_movie(file, **how), KIND)
+    lost = [Reject(name, "there is no video of this name") for name in listed if name not in files]
+    return replace(chain, rejects=(*lost, *chain.rejects))
 
 
 DATASETS = (
     Dataset(
         name="wsvd",
-        frames=frames,
+        read=wsvd,
         layout="ID.mp4 and other stereo videos in one folder",
         kind=KIND,
         unit="disparity [px] of the left picture by optical flow, of unknown scale and offset",

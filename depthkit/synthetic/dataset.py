@@ -1,10 +1,11 @@
 """Synthetic scenes as a sequence of samples."""
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from enum import StrEnum
 
 import numpy as np
 
+from depthkit.checks import check_choice
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.synthetic.render import SyntheticView, render
 from depthkit.synthetic.rooms import build_room
@@ -12,7 +13,14 @@ from depthkit.synthetic.scene import Scene
 from depthkit.synthetic.streets import build_street
 from depthkit.types import Ambiguity, Representation, Sample, Views
 
-SceneKind = Literal["room", "street", "mixed"]
+
+class SceneKind(StrEnum):
+    """What is rendered."""
+
+    ROOM = "room"
+    STREET = "street"
+    MIXED = "mixed"
+    """Rooms at even positions, streets at odd ones."""
 
 
 class SyntheticScenes:
@@ -22,12 +30,11 @@ class SyntheticScenes:
     metric depth with infinite depth in the sky.
 
     Args:
-        count: number of scenes.
+        count: number of scenes to render.
         size: (height, width) of the images [px]. The scenes do not depend on it.
-        kind: ``room``, ``street``, or ``mixed``: rooms at even i, streets at odd i.
+        kind: room, street, or mixed: rooms at even positions, streets at odd ones.
         seed: another seed, other scenes.
-        views: what a sample holds beside its image: the frames before and after (``prev``, ``next``), the right camera's
-            picture (``stereo``), or both, with their poses.
+        views: further views with their poses: single (none), video (before and after), stereo, or video_stereo.
         spacing: frames between the image and those before and after it.
         moving: share of scenes in which some objects move on their own; in a street one car ahead is as fast as the camera.
         still: share of scenes in which the camera does not move.
@@ -48,16 +55,14 @@ class SyntheticScenes:
         count: int,
         *,
         size: tuple[int, int] = (192, 256),
-        kind: SceneKind = "mixed",
+        kind: SceneKind | str = SceneKind.MIXED,
         seed: int = 0,
-        views: Views = Views.SINGLE,
+        views: Views | str = Views.SINGLE,
         spacing: int = 1,
         moving: float = 0.0,
         still: float = 0.0,
         noise: float = 0.02,
     ) -> None:
-        if kind not in get_args(SceneKind):
-            raise RecipeError(f"expected kind to be one of {', '.join(get_args(SceneKind))}; got {kind!r}.")
         if count < 0 or seed < 0:
             raise RecipeError(f"expected count and seed to be 0 or more; got {count} and {seed}.")
         if spacing < 1:
@@ -67,9 +72,9 @@ class SyntheticScenes:
                 raise RecipeError(f"expected {name} between 0 and 1; got {share}.")
         if len(size) != 2 or min(size) < 1:
             raise ShapeError(f"expected size as (height, width) in pixels, both at least 1; got {tuple(size)}.")
-        self.count, self.kind, self.seed = count, kind, seed
+        self.count, self.kind, self.seed = count, check_choice("kind", kind, SceneKind), seed
         self.size = int(size[0]), int(size[1])
-        self.views, self.spacing = Views(views), spacing
+        self.views, self.spacing = check_choice("views", views, Views), spacing
         self.moving, self.still, self.noise = moving, still, noise
 
     def __len__(self) -> int:
@@ -83,7 +88,7 @@ class SyntheticScenes:
         return f"{self._kind(index)}-{self.seed}-{index:06d}"
 
     def _kind(self, index: int) -> str:
-        return ("room", "street")[index % 2] if self.kind == "mixed" else self.kind
+        return (SceneKind.ROOM, SceneKind.STREET)[index % 2] if self.kind == SceneKind.MIXED else self.kind
 
     def scene(self, index: int) -> Scene:
         """What there is to see in item ``index``."""

@@ -8,6 +8,7 @@ import pytest
 
 from depthkit.cli import shards
 from depthkit.cli.main import main
+from depthkit.cli.shards_write import write
 from depthkit.convert.catalogue import CATALOGUE
 from depthkit.errors import RecipeError, ShardError
 from depthkit.shards import ShardIndex, ShardWriter
@@ -31,7 +32,7 @@ def said(capsys):
 
 
 def test_a_recording_becomes_a_train_and_a_test_split(recording, tmp_path, capsys):
-    shards.write("folder", str(recording), str(tmp_path / "out"), holdout=0.2, licence="CC0")
+    write("folder", str(recording), str(tmp_path / "out"), holdout=0.2, licence="CC0")
     assert "8 samples in 8 shards of split 'train'" in said(capsys)
     index = ShardIndex.load(tmp_path / "out")
     assert (index.dataset, index.licence, index.samples("train"), index.samples("test")) == ("room", "CC0", 8, 2)
@@ -45,7 +46,7 @@ def test_a_recording_becomes_a_train_and_a_test_split(recording, tmp_path, capsy
 
 def test_scenes_are_rendered_without_a_source(tmp_path):
     out = tmp_path / "street"
-    shards.write("synthetic", "-", str(out), split="val", count=3, size=(24, 32), kind="street", seed=5, views="video")
+    write("synthetic", "-", str(out), split="val", count=3, size=(24, 32), kind="street", seed=5, views="video")
     index = ShardIndex.load(out)
     assert (index.dataset, index.samples("val"), str(index.split("val").views)) == ("street", 3, "video")
 
@@ -53,7 +54,7 @@ def test_scenes_are_rendered_without_a_source(tmp_path):
 def test_samples_left_out_are_shown_with_their_reason(recording, tmp_path, capsys):
     (recording / "depth/003.png").write_bytes(b"x")
     (recording / "depth/004.png").unlink()
-    shards.write("folder", str(recording), str(tmp_path / "out"))
+    write("folder", str(recording), str(tmp_path / "out"))
     out = said(capsys)
     assert "8 samples in 8 shards" in out
     assert "2 samples were left out" in out
@@ -63,29 +64,29 @@ def test_samples_left_out_are_shown_with_their_reason(recording, tmp_path, capsy
 
 def test_a_run_that_was_cut_short_is_continued_by_the_same_command_and_a_finished_one_is_kept(recording, tmp_path, capsys):
     out = str(tmp_path / "out")
-    shards.write("folder", str(recording), out, samples_per_shard=2)
+    write("folder", str(recording), out, samples_per_shard=2)
     index = json.loads((tmp_path / "out/index.json").read_text())
     index["splits"]["train"]["complete"] = False
     del index["splits"]["train"]["shards"][2:]
     (tmp_path / "out/index.json").write_text(json.dumps(index))
-    shards.write("folder", str(recording), out, samples_per_shard=2)
+    write("folder", str(recording), out, samples_per_shard=2)
     assert "4 samples were there already" in said(capsys)
     assert ShardIndex.load(out).samples("train") == 10
-    shards.write("folder", str(recording), out, samples_per_shard=2)
+    write("folder", str(recording), out, samples_per_shard=2)
     assert "split 'train' is complete" in said(capsys)
     with pytest.raises(ShardError, match="their stop was None and is 3 now"):
-        shards.write("folder", str(recording), out, stop=3, samples_per_shard=2)
-    shards.write("folder", str(recording), out, stop=3, overwrite=True)
+        write("folder", str(recording), out, stop=3, samples_per_shard=2)
+    write("folder", str(recording), out, stop=3, overwrite=True)
     assert ShardIndex.load(out).samples("train") == 3
 
 
 def test_a_run_that_was_cut_short_between_train_and_test_is_continued_by_the_same_command(recording, tmp_path, capsys):
     out = str(tmp_path / "out")
 
-    def write(**options):
-        shards.write("folder", str(recording), out, holdout=0.2, **options)
+    def again(**options):
+        write("folder", str(recording), out, holdout=0.2, **options)
 
-    write()
+    again()
     train = (tmp_path / "out/train-000000.tar").read_bytes()
     index = json.loads((tmp_path / "out/index.json").read_text())
     del index["splits"]["test"]
@@ -93,25 +94,25 @@ def test_a_run_that_was_cut_short_between_train_and_test_is_continued_by_the_sam
     for file in (tmp_path / "out").glob("test-*"):
         file.unlink()
     for options in ({"part": "1/2"}, {"part": "2/2"}):
-        write(**options)
+        again(**options)
     assert "split 'train' is complete" in said(capsys)
     assert (tmp_path / "out/train-000000.tar").read_bytes() == train
     assert ShardIndex.load(out).samples("test") == 2
-    write()
+    again()
     assert "split 'test' is complete" in said(capsys)
 
 
 def test_a_training_split_that_holds_what_is_to_be_held_out_is_not_kept(recording, tmp_path):
     out = str(tmp_path / "out")
-    shards.write("folder", str(recording), out)
-    with pytest.raises(ShardError, match=r"their holdout was None and is 0\.2 now"):
-        shards.write("folder", str(recording), out, holdout=0.2)
+    write("folder", str(recording), out)
+    with pytest.raises(ShardError, match=r"their holdout was 0\.0 and is 0\.2 now"):
+        write("folder", str(recording), out, holdout=0.2)
     assert not list((tmp_path / "out").glob("test-*"))
 
 
 def test_a_folder_of_frames_becomes_video_and_what_is_left_out_is_counted_by_reason(recording, tmp_path, capsys):
     options = {"label": "none", "views": "video", "spacing": 2, "intrinsics": (30, 30, 15.5, 11.5)}
-    shards.write("folder", str(recording / "rgb"), str(tmp_path / "out"), name="room", **options)
+    write("folder", str(recording / "rgb"), str(tmp_path / "out"), name="room", **options)
     out = said(capsys)
     assert "6 samples in 6 shards" in out
     assert "4 samples were left out" in out
@@ -119,7 +120,7 @@ def test_a_folder_of_frames_becomes_video_and_what_is_left_out_is_counted_by_rea
     split = ShardIndex.load(tmp_path / "out").split("train")
     assert (str(split.views), split.intrinsics) == ("video", True)
     with pytest.raises(ShardError, match=r"got none, 10 were left out; the first, rgb/000: there is no frame 1 before it"):
-        shards.write("folder", str(recording / "rgb"), str(tmp_path / "still"), label="none", views="video", min_motion=1.0)
+        write("folder", str(recording / "rgb"), str(tmp_path / "still"), label="none", views="video", min_motion=1.0)
 
 
 def test_a_video_file_becomes_shards_named_after_it(tmp_path, capsys):
@@ -130,7 +131,7 @@ def test_a_video_file_becomes_shards_named_after_it(tmp_path, capsys):
         for n in range(8):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((24, 32, 3), 20 * n, np.uint8), format="rgb24")))
         container.mux(stream.encode())
-    shards.write("video", str(tmp_path / "my drive.mp4"), str(tmp_path / "out"), holdout=0.5, views="video", every=2)
+    write("video", str(tmp_path / "my drive.mp4"), str(tmp_path / "out"), holdout=0.5, views="video", every=2)
     index = ShardIndex.load(tmp_path / "out")
     assert (index.dataset, index.samples("train"), index.samples("test")) == ("my drive", 1, 1)
     assert "without intrinsics" in said(capsys)
@@ -147,7 +148,7 @@ def test_kitti_drives_become_shards_by_a_list(tmp_path):
     (root / "2011_09_26/calib_cam_to_cam.txt").write_text(calibration)
     (tmp_path / "train_files.txt").write_text("".join(f"{drive} {n} l\n" for n in range(4)))
     options = {"split_file": str(tmp_path / "train_files.txt"), "views": "video"}
-    shards.write("kitti_raw", str(root), str(tmp_path / "out"), **options)
+    write("kitti_raw", str(root), str(tmp_path / "out"), **options)
     split = ShardIndex.load(tmp_path / "out").split("train")
     assert (sum(shard.samples for shard in split.shards), split.intrinsics) == (2, True)
 
@@ -164,7 +165,7 @@ def test_a_published_dataset_is_written_by_its_split_with_its_licence(tmp_path):
     from tests.convert.test_virtual_kitti import write_variation
 
     write_variation(tmp_path / "vkitti", "Scene01", "clone")
-    options = ["--options.variations", "[clone]", "--split", "val"]
+    options = ["--variations", "[clone]", "--split", "val"]
     main(["shards", "write", "virtual_kitti", str(tmp_path / "vkitti"), str(tmp_path / "out"), *options])
     index = ShardIndex.load(tmp_path / "out")
     assert (index.dataset, index.licence, index.samples("val")) == ("virtual_kitti", "CC BY-NC-SA 3.0", 4)
@@ -173,7 +174,7 @@ def test_a_published_dataset_is_written_by_its_split_with_its_licence(tmp_path):
 
 
 def test_rendered_videos_have_moving_things_and_still_cameras(tmp_path):
-    shards.write("synthetic", "-", str(tmp_path), count=2, size=(24, 32), views="video", moving=1.0, still=1.0, spacing=2)
+    write("synthetic", "-", str(tmp_path), count=2, size=(24, 32), views="video", moving=1.0, still=1.0, spacing=2)
     assert str(ShardIndex.load(tmp_path).split("train").views) == "video"
 
 
@@ -185,9 +186,9 @@ def test_rendered_videos_have_moving_things_and_still_cameras(tmp_path):
         (
             "synthetic",
             {"holdout": 0.2, "count": 3},
-            "options of dataset synthetic: count, kind, moving, seed, size, spacing, still, views; got holdout",
+            "options of dataset synthetic: count, kind, moving, noise, seed, size, spacing, still, views; got holdout",
         ),
-        ("synthetic", {}, "expected the number of scenes to render; got none. Give --count"),
+        ("synthetic", {}, "expected option count for dataset synthetic; got none. Give --count"),
         (
             "video",
             {"depth_folder": "d"},
@@ -198,13 +199,13 @@ def test_rendered_videos_have_moving_things_and_still_cameras(tmp_path):
             {"holdout": 0.2},
             "options of dataset kitti_raw: label, max_spacing, min_motion, spacing, split_file, views;",
         ),
-        ("kitti_raw", {}, "expected option split_file for dataset kitti_raw; got none. Give --options.split_file"),
+        ("kitti_raw", {}, "expected option split_file for dataset kitti_raw; got none. Give --split_file"),
         ("tum", {"every": 2}, "options of dataset tum: .*; got every"),
     ],
 )
 def test_an_option_of_another_dataset_is_an_error(dataset, options, says, tmp_path):
     with pytest.raises(RecipeError, match=says):
-        shards.write(dataset, str(tmp_path), str(tmp_path / "out"), **options)
+        write(dataset, str(tmp_path), str(tmp_path / "out"), **options)
     assert not (tmp_path / "out").exists()
 
 

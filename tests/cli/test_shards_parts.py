@@ -2,8 +2,8 @@
 
 import pytest
 
-from depthkit.cli import shards
 from depthkit.cli.main import main
+from depthkit.cli.shards_write import write
 from depthkit.errors import RecipeError
 from depthkit.shards import ShardIndex, verify
 
@@ -14,7 +14,7 @@ def said(capsys):
 
 def test_the_last_part_writes_the_index(tmp_path, capsys):
     for part in ("2/3", "1/3"):
-        shards.write("synthetic", "-", str(tmp_path), count=5, size=(16, 24), kind="room", part=part)
+        write("synthetic", "-", str(tmp_path), count=5, size=(16, 24), kind="room", part=part)
     assert "2 of 3 parts are complete. The last one joins them and writes the index." in said(capsys)
     main(["shards", "write", "synthetic", "-", str(tmp_path), "--count=5", "--size=[16,24]", "--kind=room", "--part=3/3"])
     assert "parts are complete" not in said(capsys)
@@ -24,4 +24,4 @@ def test_the_last_part_writes_the_index(tmp_path, capsys):
 
 def test_parts_are_not_overwritten(tmp_path):
     with pytest.raises(RecipeError, match="expected part or overwrite; got both"):
-        shards.write("synthetic", "-", str(tmp_path), count=5, part="1/3", overwrite=True)
+        write("synthetic", "-", str(tmp_path), count=5, part="1/3", overwrite=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from depthkit.cli.shards import write
+from depthkit.cli.shards_write import write
 from depthkit.cli.sky import SkyFinder
 from depthkit.data import DepthDataModule, ShardSource
 from depthkit.errors import CheckpointError, RecipeError
@@ -70,4 +70,4 @@ def test_an_option_of_that_name_that_is_no_model_goes_to_its_converter(monkeypat
 
     monkeypatch.setattr(SkyFinder, "ready", fail)
     with pytest.raises(Exception, match="expected abandonedfactory"):
-        write("tartanair", str(tmp_path), str(tmp_path / "shards"), options={"sky": 1000.0})
+        write("tartanair", str(tmp_path), str(tmp_path / "shards"), sky_depth=1000.0)

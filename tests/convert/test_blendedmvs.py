@@ -43,7 +43,7 @@ def root(tmp_path):
 
 @pytest.mark.parametrize("position", [0, 1])
 def test_depth_is_what_the_file_holds_in_either_order_of_bytes_and_holes_are_invalid(root, position):
-    sample = blendedmvs.frames(root, "train")[position]
+    sample = blendedmvs.blendedmvs(root, "train")[position]
     assert sample.kind == LabelKind(Ambiguity.SCALE, Representation.DEPTH)
     np.testing.assert_array_equal(sample.label, DEPTH)
     np.testing.assert_array_equal(sample.valid, DEPTH > 0)
@@ -52,15 +52,15 @@ def test_depth_is_what_the_file_holds_in_either_order_of_bytes_and_holes_are_inv
 
 
 def test_projects_of_the_authors_list_are_for_validation_and_masked_images_are_not_read(root):
-    assert [s.key for s in blendedmvs.frames(root, "val")] == [f"{VAL}/00000000", f"{VAL}/00000001"]
-    assert {s.key.split("/")[0] for s in blendedmvs.frames(root, "train")} == {TRAIN}
+    assert [s.key for s in blendedmvs.blendedmvs(root, "val")] == [f"{VAL}/00000000", f"{VAL}/00000001"]
+    assert {s.key.split("/")[0] for s in blendedmvs.blendedmvs(root, "train")} == {TRAIN}
 
 
 def test_a_file_cut_short_a_missing_one_and_a_garbled_camera_are_named(root):
     place = root / TRAIN
     (place / "rendered_depth_maps/00000000.pfm").write_bytes(pfm(DEPTH)[:-5])
     (place / "cams/00000001_cam.txt").write_text("extrinsic 1 0 0")
-    frames = blendedmvs.frames(root, "train")
+    frames = blendedmvs.blendedmvs(root, "train")
     with pytest.raises(LabelError, match=r"00000000.pfm: expected 32 x 24 x 1 float32; got 3067 bytes. It is cut short"):
         frames[0]
     with pytest.raises(GeometryError, match=r"00000001_cam.txt: expected intrinsic and 9 numbers"):

@@ -60,7 +60,7 @@ def root(tmp_path):
 
 
 def test_points_are_in_the_pixels_that_the_pinhole_says(root):
-    sample = ddad.frames(root)[0]
+    sample = ddad.ddad(root)[0]
     # a point at x m of the laser is at x - 1 m before the camera
     assert sample.label[20, 30] == pytest.approx(9)  # straight ahead; that at 19 m behind it is hidden
     assert sample.label[20, round(30 + 50 * 1 / 9)] == pytest.approx(9)  # a metre to the right
@@ -72,7 +72,7 @@ def test_points_are_in_the_pixels_that_the_pinhole_says(root):
 
 
 def test_scenes_are_divided_as_the_authors_divide_them(root):
-    val, train = (ddad.frames(root / "ddad_train_val", split) for split in ("val", "train"))
+    val, train = (ddad.ddad(root / "ddad_train_val", split) for split in ("val", "train"))
     assert [val.key(i) for i in range(2)] == ["000150/CAMERA_01/0", "000150/CAMERA_01/1"]
     assert [train.key(i) for i in range(2)] == ["000000/CAMERA_01/0", "000000/CAMERA_01/1"]
     assert val.rejects == (("000151/scene_cd.json", "there is no such scene"),)
@@ -80,26 +80,26 @@ def test_scenes_are_divided_as_the_authors_divide_them(root):
 
 def test_a_camera_that_is_not_there_and_a_garbled_scene_are_named(root):
     with pytest.raises(DepthKitError, match=r"expected 000150/scene_ab.json with rgb/CAMERA_09 and point_cloud/LIDAR, under"):
-        ddad.frames(root, camera="CAMERA_09")
+        ddad.ddad(root, camera="CAMERA_09")
     scene = root / "ddad_train_val/000150"
     (scene / "calibration/k.json").write_text(json.dumps({"names": ["LIDAR"], "intrinsics": [{}]}))
     with pytest.raises(GeometryError, match=r"k.json: expected intrinsics of CAMERA_01"):
-        ddad.frames(root)
+        ddad.ddad(root)
     (scene / "scene_ab.json").write_text(json.dumps({"samples": [{"datum_keys": ["x"]}], "data": []}))
     with pytest.raises(GeometryError, match=r"scene_ab.json: expected samples and data in the DGP format"):
-        ddad.frames(root)
+        ddad.ddad(root)
     (scene / "scene_ab.json").write_text("{")
     with pytest.raises(LabelError, match=r"scene_ab.json: expected JSON; it does not read"):
-        ddad.frames(root)
+        ddad.ddad(root)
 
 
 def test_a_cloud_that_is_none_is_named_and_nothing_in_it_is_executed(root):
     file = root / "ddad_train_val/000150/point_cloud/LIDAR/0.npz"
     np.savez(file, data=np.array([{"a": 1}], object))
     with pytest.raises(LabelError, match=r"0.npz: expected a .npz of points under 'data'"):
-        ddad.frames(root)[0]
+        ddad.ddad(root)[0]
     file.write_bytes(b"PK\x03\x04")
     with pytest.raises(LabelError, match=r"0.npz: expected a .npz of points under 'data'"):
-        ddad.frames(root)[0]
+        ddad.ddad(root)[0]
     with pytest.raises(DepthKitError, match=r"expected ddad.json under .*000000; found calibration/"):
-        ddad.frames(root / "ddad_train_val/000000")
+        ddad.ddad(root / "ddad_train_val/000000")

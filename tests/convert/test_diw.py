@@ -35,7 +35,7 @@ def root(tmp_path):
 
 
 def test_points_are_row_and_column_from_0_and_the_sign_says_which_is_farther(root):
-    pairs = diw.frames(root)
+    pairs = diw.diw(root)
     first, second, third = pairs
     assert (len(pairs), first.size, first.key) == (3, (40, 50), "DIW_test/aaa")
     assert first.ambiguity == Ambiguity.ORDINAL
@@ -47,7 +47,7 @@ def test_points_are_row_and_column_from_0_and_the_sign_says_which_is_farther(roo
 
 def test_a_disparity_that_grows_downwards_is_right_where_the_lower_point_is_closer(root, tmp_path):
     out = tmp_path / "out"
-    report = write_shards(diw.frames(root), out, split="test", dataset="diw", originals=root)
+    report = write_shards(diw.diw(root), out, split="test", dataset="diw", originals=root)
     assert (report.samples, len(report.rejects)) == (3, 1)
     assert verify(out).ok
     index = ShardIndex.load(out)
@@ -67,7 +67,7 @@ def test_a_disparity_that_grows_downwards_is_right_where_the_lower_point_is_clos
 
 
 def test_parts_of_the_list_and_what_travels_to_a_worker_are_read_alike(root):
-    pairs = diw.frames(root)
+    pairs = diw.diw(root)
     for part in (pairs[1:], pickle.loads(pickle.dumps(pairs))[1:]):
         assert [part.key(i) for i in range(len(part))] == ["DIW_test/bbb", "DIW_test/ccc"]
         assert part[0].pairs.tolist() == pairs[1].pairs.tolist()
@@ -76,19 +76,19 @@ def test_parts_of_the_list_and_what_travels_to_a_worker_are_read_alike(root):
 def test_the_list_may_lie_among_the_annotations(root):
     (root / "DIW_Annotations").mkdir()
     (root / "DIW_test.csv").rename(root / "DIW_Annotations/DIW_test.csv")
-    assert len(diw.frames(root)) == 3
+    assert len(diw.diw(root)) == 3
     with pytest.raises(DepthKitError, match=r"expected DIW_val.csv or DIW_Annotations/DIW_val.csv under .*; found DIW_Annot"):
-        diw.frames(root, "val")
+        diw.diw(root, "val")
 
 
 @pytest.mark.parametrize("line", ["1,2,3,4,?,5,6", "1,2,3,<", "a,2,3,4,<,5,6"])
 def test_a_garbled_line_is_named(root, line):
     (root / "DIW_test.csv").write_text(f"./DIW_test/aaa.thumb\n{line}\n")
     with pytest.raises(LabelError, match=r"DIW_test.csv, line 2: expected yA,xA,yB,xB,relation,width,height"):
-        diw.frames(root)
+        diw.diw(root)
 
 
 def test_without_images_the_first_that_is_missing_is_named(root):
     (root / "DIW_test").rename(root / "images")
     with pytest.raises(DepthKitError, match=r"expected DIW_test/aaa.thumb and the other images of DIW_test.csv under"):
-        diw.frames(root)
+        diw.diw(root)

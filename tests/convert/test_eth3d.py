@@ -36,7 +36,7 @@ def root(tmp_path):
 
 
 def test_depth_is_row_by_row_and_infinity_is_no_label(root):
-    frames = eth3d.frames(root)
+    frames = eth3d.eth3d(root)
     sample = frames[0]
     assert [frames.key(i) for i in range(4)] == [f"{s}/DSC_0{n}" for s in ("office", "relief") for n in (219, 220)]
     expected = np.linspace(1, 70, SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE)
@@ -46,7 +46,7 @@ def test_depth_is_row_by_row_and_infinity_is_no_label(root):
 
 
 def test_cameras_are_colmaps_with_pixel_centres_at_integers(root):
-    first, second = eth3d.frames(root)[0], eth3d.frames(root)[1]
+    first, second = eth3d.eth3d(root)[0], eth3d.eth3d(root)[1]
     assert np.allclose(first.intrinsics, [[27.5, 0, 24], [0, 27.25, 16.25], [0, 0, 1]])
     quarter = np.array([[0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]])  # about z, from world to camera
     assert np.allclose(np.linalg.inv(first.world_from_camera), quarter)
@@ -55,19 +55,19 @@ def test_cameras_are_colmaps_with_pixel_centres_at_integers(root):
 
 def test_without_calibration_there_is_no_camera_and_a_garbled_one_is_named(root):
     (root / "office/dslr_calibration_jpg/images.txt").unlink()
-    assert eth3d.frames(root)[0].intrinsics is None
+    assert eth3d.eth3d(root)[0].intrinsics is None
     (root / "relief/dslr_calibration_jpg/cameras.txt").write_text("0 PINHOLE 48\n")
     with pytest.raises(GeometryError, match=r"relief/dslr_calibration_jpg: expected cameras.txt and images.txt in COLMAP's"):
-        eth3d.frames(root)
+        eth3d.eth3d(root)
 
 
 def test_depth_of_another_size_and_another_layout_are_named(root, tmp_path):
     file = root / "office/ground_truth_depth/dslr_images/DSC_0219.JPG"
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(LabelError, match=r"DSC_0219.JPG: expected 48 x 32 float32, one per pixel; got 6140 bytes"):
-        eth3d.frames(root)[0]
+        eth3d.eth3d(root)[0]
     file.unlink()
-    assert eth3d.frames(root).rejects[0].name == "office/DSC_0219"
+    assert eth3d.eth3d(root).rejects[0].name == "office/DSC_0219"
     (tmp_path / "other/multi_view_training_dslr_jpg").mkdir(parents=True)
     with pytest.raises(DepthKitError, match=r"expected SCENE/images/dslr_images/ and .* under .*; found multi_view_training"):
-        eth3d.frames(tmp_path / "other")
+        eth3d.eth3d(tmp_path / "other")

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from depthkit.cli import shards
+from depthkit.cli.shards_write import write
 from depthkit.convert import redweb, virtual_kitti
 from depthkit.errors import DepthKitError, ShardError
 from depthkit.shards import ShardIndex, verify, write_shards
@@ -39,7 +39,7 @@ def keys_in(out, split):
 
 def test_a_run_that_is_killed_is_continued_by_the_same_command_with_nothing_lost_or_twice(tmp_path):
     root, out = write_redweb(tmp_path / "redweb", 400), tmp_path / "out"
-    command = ["shards", "write", "redweb", str(root), str(out), "--options.holdout", "0", "--samples_per_shard", "20"]
+    command = ["shards", "write", "redweb", str(root), str(out), "--holdout", "0", "--samples_per_shard", "20"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen([sys.executable, "-c", COMMAND, *command], env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -51,7 +51,7 @@ def test_a_run_that_is_killed_is_continued_by_the_same_command_with_nothing_lost
     if here.complete:
         pytest.skip("the run was faster than the signal")
     assert all((out / shard.name).stat().st_size == shard.bytes for shard in here.shards)
-    shards.write("redweb", str(root), str(out), options={"holdout": 0.0}, samples_per_shard=20)
+    write("redweb", str(root), str(out), holdout=0.0, samples_per_shard=20)
     assert keys_in(out, "train") == [f"redweb/{n:04d}" for n in range(400)]
     verify(out).check()
     assert json.loads((out / "index.json").read_text())["splits"]["train"]["complete"]
@@ -59,7 +59,7 @@ def test_a_run_that_is_killed_is_continued_by_the_same_command_with_nothing_lost
 
 def test_a_disk_that_will_be_too_small_is_told_after_the_first_samples(tmp_path, monkeypatch):
     root = write_redweb(tmp_path / "redweb", 40)
-    frames = redweb.frames(root, "train", holdout=0)
+    frames = redweb.redweb(root, "train", holdout=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=200_000))
     with pytest.raises(
         ShardError, match=r"expected about [0-9.]+ [KM]iB of free space for .*; the disk has [0-9.]+ KiB. Free space"
@@ -75,7 +75,7 @@ def test_unreadable_files_are_counted_by_what_is_wrong_with_them(tmp_path, capsy
         (root / f"RDs/{n:04d}.png").write_bytes((root / f"RDs/{n:04d}.png").read_bytes()[:-40])
     for n in (5, 6):
         (root / f"RDs/{n:04d}.png").unlink()
-    shards.write("redweb", str(root), str(tmp_path / "out"), options={"holdout": 0.0})
+    write("redweb", str(root), str(tmp_path / "out"), holdout=0.0)
     said = " ".join(capsys.readouterr().out.split())
     assert "7 samples in 7 shards" in said
     assert "5 samples were left out" in said
@@ -89,12 +89,12 @@ def test_what_is_no_folder_is_said_in_one_sentence_with_what_was_found(name, tmp
         (tmp_path / name).write_bytes(b"x")
     found = {"notes.txt": "a file", "nothing": "nothing"}.get(name, "an archive")
     with pytest.raises(DepthKitError, match=rf"expected a folder with Virtual KITTI 2's scenes.* found {found}\. "):
-        virtual_kitti.frames(tmp_path / name, "val")
+        virtual_kitti.virtual_kitti(tmp_path / name, "val")
 
 
 def test_a_split_that_is_complete_is_not_written_twice(tmp_path):
     root = write_redweb(tmp_path / "redweb", 4)
-    shards.write("redweb", str(root), str(tmp_path / "out"), options={"holdout": 0.0})
+    write("redweb", str(root), str(tmp_path / "out"), holdout=0.0)
     written = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.tar")}
-    shards.write("redweb", str(root), str(tmp_path / "out"), options={"holdout": 0.0})
+    write("redweb", str(root), str(tmp_path / "out"), holdout=0.0)
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.tar")} == written

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from depthkit.convert import folder
-from depthkit.convert.records.frames import part
+from depthkit.convert.records.record import part
 from depthkit.errors import DepthKitError, GeometryError, LabelError, ShapeError
 from depthkit.types import Ambiguity, LabelKind, Representation, Views
 
@@ -40,7 +40,7 @@ def change(root, **changes):
 
 
 def test_millimetres_become_metres_and_codes_without_a_value_are_invalid(root):
-    samples = list(folder.samples(root))
+    samples = list(folder.folder(root))
     assert [s.key for s in samples] == [f"my_seq_1/{n:06d}" for n in range(10)]
     for n, s in enumerate(samples):
         assert (s.image == n).all()
@@ -55,24 +55,24 @@ def test_millimetres_become_metres_and_codes_without_a_value_are_invalid(root):
 
 def test_depth_of_another_folder_and_scale_is_read(root):
     (root / "depth").rename(root / "depth256")
-    (s, *_) = folder.samples(root, depth_folder="depth256", depth_scale=1 / 256, ambiguity="scale")
+    (s, *_) = folder.folder(root, depth_folder="depth256", depth_scale=1 / 256, ambiguity="scale")
     assert np.allclose(s.label[s.valid], 1000 / 256)
     assert s.ambiguity == Ambiguity.SCALE
 
 
 def test_train_and_test_are_the_begin_and_the_end_and_nothing_is_in_both(root):
-    train, test = folder.frames(root, "train", holdout=0.3), folder.frames(root, "test", holdout=0.3)
-    assert [f.key for f in (*train.frames, *test.frames)] == [f.key for f in folder.frames(root).frames]
+    train, test = folder.folder(root, "train", holdout=0.3), folder.folder(root, "test", holdout=0.3)
+    assert [f.key for f in (*train.records, *test.records)] == [f.key for f in folder.folder(root).records]
     assert len(test) == 3
-    assert [s.key[-1] for s in folder.samples(root, first=2, stop=5)] == ["2", "3", "4"]
+    assert [s.key[-1] for s in folder.folder(root, first=2, stop=5)] == ["2", "3", "4"]
     with pytest.raises(LabelError, match=r"expected split None \(all frames\), 'train' or 'test'.*got 'val'"):
-        folder.frames(root, "val")
+        folder.folder(root, "val")
     with pytest.raises(LabelError, match="0 <= holdout < 1"):
         part(10, "train", 1.5)
 
 
 def test_neighbours_come_with_the_motion_between_them(root):
-    frames = folder.frames(root, views="video")
+    frames = folder.folder(root, views="video")
     assert len(frames) == 8
     s = frames[3]
     assert (s.image == 4).all()
@@ -84,12 +84,12 @@ def test_neighbours_come_with_the_motion_between_them(root):
 
 def test_poses_of_unknown_scale_are_not_passed_on_as_metres(root):
     change(root, pose_scale="arbitrary")
-    assert folder.frames(root)[0].world_from_camera is None
+    assert folder.folder(root)[0].world_from_camera is None
 
 
 def test_images_without_a_label_are_left_out_by_name(root):
     (root / "depth" / "000004.png").unlink()
-    frames = folder.frames(root)
+    frames = folder.folder(root)
     assert len(frames) == 9
     assert frames.rejects == (("my_seq_1/000004", "it has no label"),)
 
@@ -97,10 +97,10 @@ def test_images_without_a_label_are_left_out_by_name(root):
 def test_images_alone_are_an_unlabelled_pool(root):
     for name in ("depth", "poses.txt", "intrinsics.json"):
         (root / name).rename(root.parent / name)
-    (s, *_) = folder.samples(root)
+    (s, *_) = folder.folder(root)
     assert s.ambiguity == Ambiguity.UNLABELLED
     assert s.label is s.valid is s.intrinsics is s.world_from_camera is None
-    assert folder.frames(root, label="none")[0].label is None
+    assert folder.folder(root, label="none")[0].label is None
 
 
 def with_disparity(root, pixels=5.0, **camera):
@@ -113,7 +113,7 @@ def with_disparity(root, pixels=5.0, **camera):
 
 def test_disparity_of_a_known_rig_is_one_over_metres(root):
     with_disparity(root, baseline_m=0.2, doffs=1.0)
-    s = folder.frames(root, views=Views.STEREO)[3]
+    s = folder.folder(root, views=Views.STEREO)[3]
     assert s.kind == LabelKind(Ambiguity.METRIC, Representation.DISPARITY)
     assert np.allclose(1 / s.label, 30.0 * 0.2 / (5.0 + 1.0))
     assert s.stereo_baseline == 0.2
@@ -124,7 +124,7 @@ def test_disparity_of_a_known_rig_is_one_over_metres(root):
 @pytest.mark.parametrize("camera", [{}, {"baseline_m": 0.2, "metric": False}])
 def test_disparity_of_an_unknown_rig_is_known_up_to_scale_and_shift(root, camera):
     with_disparity(root, **camera)
-    s = folder.frames(root)[0]
+    s = folder.folder(root)[0]
     assert s.kind == LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY)
     assert np.allclose(s.label, 5.0)
 
@@ -132,7 +132,7 @@ def test_disparity_of_an_unknown_rig_is_known_up_to_scale_and_shift(root, camera
 def test_metric_disparity_without_a_baseline_is_an_error(root):
     with_disparity(root)
     with pytest.raises(GeometryError, match=r"expected fx and baseline_m in intrinsics.json.*Add it"):
-        folder.frames(root, ambiguity=Ambiguity.METRIC)
+        folder.folder(root, ambiguity=Ambiguity.METRIC)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_metric_disparity_without_a_baseline_is_an_error(root):
 )
 def test_intrinsics_are_read_in_any_of_their_forms(root, facts, focal):
     (root / "intrinsics.json").write_text(json.dumps(facts))
-    intrinsics = folder.frames(root)[0].intrinsics
+    intrinsics = folder.folder(root)[0].intrinsics
     assert (None if intrinsics is None else intrinsics[0, 0]) == focal
 
 
@@ -158,7 +158,7 @@ def test_each_file_that_does_not_fit_is_named_and_the_others_are_read(root):
     image.write_bytes(image.read_bytes()[:60])
     (root / "depth" / "000004.png").write_bytes(b"not a picture")
     store(root / "rgb" / "000005.png", np.zeros((20, 32, 3), np.uint8))
-    frames = folder.frames(root)
+    frames = folder.folder(root)
     (root / "depth" / "000006.png").unlink()
     for n, error, says in [
         (1, ShapeError, r"depth/000001.png: expected the size of rgb/000001.png, \(24, 32\); got \(12, 16\)"),
@@ -188,7 +188,7 @@ def test_each_file_that_does_not_fit_is_named_and_the_others_are_read(root):
 def test_a_garbled_description_is_named(root, name, content, says):
     (root / name).write_text(content)
     with pytest.raises(GeometryError, match=says):
-        folder.frames(root)
+        folder.folder(root)
 
 
 @pytest.mark.parametrize(
@@ -196,25 +196,25 @@ def test_a_garbled_description_is_named(root, name, content, says):
     [
         ({"label": "disparity"}, "with a disparity label and views single; got none"),
         ({"views": "stereo"}, "with a depth label and views stereo; got none"),
-        ({"label": "depths"}, "expected label among auto, depth, disparity, none; got 'depths'"),
-        ({"views": "both"}, "expected views among single"),
-        ({"ambiguity": "affine"}, "expected ambiguity among metric"),
+        ({"label": "depths"}, "expected label to be one of auto, depth, disparity, none; got 'depths'"),
+        ({"views": "both"}, "expected views to be one of single"),
+        ({"ambiguity": "affine"}, "expected ambiguity to be one of metric"),
         ({"first": 99}, "got none"),
     ],
 )
 def test_what_is_asked_for_and_not_there_is_an_error(root, options, says):
-    with pytest.raises(LabelError, match=says):
-        folder.frames(root, **options)
+    with pytest.raises(DepthKitError, match=says):
+        folder.folder(root, **options)
 
 
 def test_a_folder_without_images_is_named(tmp_path):
     with pytest.raises(DepthKitError, match=r"expected images, or rgb/ with images, under .*; found nothing. Give the"):
-        folder.frames(tmp_path)
+        folder.folder(tmp_path)
 
 
 def test_a_folder_of_nothing_but_images_is_enough(root, tmp_path):
     (root / "rgb").rename(tmp_path / "drive")
-    s = folder.frames(tmp_path / "drive", views="video", intrinsics=(30, 31, 15.5, 11.5))[4]
+    s = folder.folder(tmp_path / "drive", views="video", intrinsics=(30, 31, 15.5, 11.5))[4]
     assert [int(x[0, 0, 0]) for x in (s.frames["prev"], s.image, s.frames["next"])] == [4, 5, 6]
     assert s.intrinsics.tolist() == [[30, 0, 15.5], [0, 31, 11.5], [0, 0, 1]]
     assert s.ambiguity == Ambiguity.UNLABELLED
@@ -222,7 +222,7 @@ def test_a_folder_of_nothing_but_images_is_enough(root, tmp_path):
 
 def test_given_intrinsics_go_before_those_of_the_file_and_leave_the_rig_as_it_is(root):
     with_disparity(root, baseline_m=0.2, width=99)
-    s = folder.frames(root, intrinsics=(60, 61, 15.5, 11.5), views="stereo")[0]
+    s = folder.folder(root, intrinsics=(60, 61, 15.5, 11.5), views="stereo")[0]
     assert s.intrinsics[0, 0] == 60
     assert s.stereo_baseline == 0.2
     assert np.allclose(1 / s.label, 60 * 0.2 / 5.0)
@@ -233,7 +233,7 @@ def test_frames_are_in_the_order_of_their_numbers(root, names):
     old = sorted((root / "rgb").iterdir())
     for n, file in zip(names, old, strict=True):
         file.rename(file.with_stem(f"f{n}"))
-    frames = folder.frames(root, label="none", views="video", spacing=2, every=3)
+    frames = folder.folder(root, label="none", views="video", spacing=2, every=3)
     assert [(s.frames["prev"][0, 0, 0], s.image[0, 0, 0], s.frames["next"][0, 0, 0]) for s in frames] == [(1, 3, 5), (4, 6, 8)]
     assert [reject.reason for reject in frames.rejects] == ["there is no frame 2 before it", "there is no frame 2 behind it"]
 
@@ -242,15 +242,15 @@ def test_across_a_gap_there_are_no_neighbours_but_an_unlabelled_frame_is_one(roo
     (root / "poses.txt").unlink()
     (root / "rgb/000003.png").unlink()
     (root / "depth/000007.png").unlink()
-    frames = folder.frames(root, views="video")
-    assert [frame.key[-1] for frame in frames.frames] == ["1", "5", "6", "8"]
-    assert frames.frames[2].views["next"] == "rgb/000007.png"
+    frames = folder.folder(root, views="video")
+    assert [frame.key[-1] for frame in frames.records] == ["1", "5", "6", "8"]
+    assert frames.records[2].views["next"] == "rgb/000007.png"
     assert sorted(reject.name[-1] for reject in frames.rejects) == ["0", "2", "4", "7", "9"]
 
 
 def test_a_neighbour_of_another_size_is_named(root):
     store(root / "rgb" / "000005.png", np.zeros((20, 32, 3), np.uint8))
-    frames = folder.frames(root, views="video")
+    frames = folder.folder(root, views="video")
     for position in (3, 5):
         with pytest.raises(ShapeError, match=r"rgb/000005.png: expected the size of rgb/00000\d.png, \(24, 32\)"):
             frames[position]
@@ -267,11 +267,11 @@ def test_a_neighbour_of_another_size_is_named(root):
 def test_intrinsics_that_cannot_be_are_named(root, facts, says):
     change(root, **facts)
     with pytest.raises(GeometryError, match=says):
-        folder.frames(root)
+        folder.folder(root)
 
 
 def test_intrinsics_of_another_size_are_refused(root):
-    frames = folder.frames(root, intrinsics=(300, 310, 155, 115))
+    frames = folder.folder(root, intrinsics=(300, 310, 155, 115))
     with pytest.raises(GeometryError, match=r"000000.png: expected a principal point inside of the 32 x 24 pixels; got cx 155"):
         frames[0]
 
@@ -279,10 +279,10 @@ def test_intrinsics_of_another_size_are_refused(root):
 def test_an_archive_is_to_be_unpacked(tmp_path):
     (tmp_path / "drive.zip").write_bytes(b"PK")
     with pytest.raises(DepthKitError, match=r"expected a folder with images, or rgb/ at .*drive.zip; found an archive. Unpack"):
-        folder.frames(tmp_path / "drive.zip")
+        folder.folder(tmp_path / "drive.zip")
     (tmp_path / "frames").mkdir()
     with pytest.raises(DepthKitError, match=r"under .*; found drive.zip, frames/. Give the folder that holds it"):
-        folder.frames(tmp_path)
+        folder.folder(tmp_path)
 
 
 @pytest.mark.parametrize("renamed", ["depth/{}.npy", "depth/depth_{}.png", "Depth/x{}.png"])
@@ -293,16 +293,16 @@ def test_depth_files_that_belong_to_no_image_are_an_error(root, renamed):
         target.parent.mkdir(exist_ok=True)
         file.rename(target)
     with pytest.raises(LabelError, match=r"10 files in .* belong to no image"):
-        folder.frames(root)
-    assert len(folder.frames(root, label="none")) == 10
+        folder.folder(root)
+    assert len(folder.folder(root, label="none")) == 10
 
 
 @pytest.mark.parametrize("said", [5000, 1 / 5000])
 def test_the_depth_scale_of_the_file_is_used_unless_one_is_given(root, said):
     change(root, depth_scale=said)
-    first = folder.frames(root)[0]
+    first = folder.folder(root)[0]
     assert np.allclose(first.label[first.valid], 0.2)
-    first = folder.frames(root, depth_scale=0.001)[0]
+    first = folder.folder(root, depth_scale=0.001)[0]
     assert np.allclose(first.label[first.valid], 1.0)
 
 
@@ -319,15 +319,15 @@ def test_the_depth_scale_of_the_file_is_used_unless_one_is_given(root, said):
 def test_facts_that_would_be_ignored_are_refused_by_name(root, facts, says):
     change(root, **facts)
     with pytest.raises(GeometryError, match=says):
-        folder.frames(root)
+        folder.folder(root)
 
 
 def test_a_lens_without_distortion_is_a_pinhole(root):
     change(root, k1=0, p2=0.0, model="PINHOLE")
-    assert len(folder.frames(root)) == 10
+    assert len(folder.folder(root)) == 10
 
 
 def test_a_transposed_matrix_is_refused(root):
     (root / "intrinsics.json").write_text(json.dumps({"K": [[60, 0, 0], [0, 60, 0], [31.5, 23.5, 1]]}))
     with pytest.raises(GeometryError, match="Transpose"):
-        folder.frames(root)
+        folder.folder(root)

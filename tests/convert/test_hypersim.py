@@ -50,7 +50,7 @@ def root(tmp_path):
 
 
 def test_the_distances_of_a_frontal_plane_become_one_depth(root):
-    sample = hypersim.frames(root, "train")[0]
+    sample = hypersim.hypersim(root, "train")[0]
     assert sample.kind == LabelKind(Ambiguity.METRIC, Representation.DEPTH)
     np.testing.assert_allclose(sample.label[1:], 2.0, rtol=1e-3)  # half precision
     np.testing.assert_array_equal(sample.valid, np.isfinite(plane()) & (np.arange(768)[:, None] > 0))
@@ -58,13 +58,13 @@ def test_the_distances_of_a_frontal_plane_become_one_depth(root):
 
 
 def test_the_axis_meets_the_middle_of_the_picture(root):
-    sample = hypersim.frames(root, "train")[0]
+    sample = hypersim.hypersim(root, "train")[0]
     np.testing.assert_allclose(sample.intrinsics, [[886.81, 0, 511.5], [0, 886.81, 383.5], [0, 0, 1]])
     assert 2 * np.degrees(np.arctan(512 / 886.81)) == pytest.approx(60, abs=0.01)
 
 
 def test_a_picture_is_exposed_by_what_was_rendered(root):
-    sample = hypersim.frames(root, "train")[0]
+    sample = hypersim.hypersim(root, "train")[0]
     np.testing.assert_array_equal(sample.image[1:], round(255 * 0.8))  # all as bright as its bright pixels
     np.testing.assert_array_equal(sample.image[0], 255)
 
@@ -78,26 +78,26 @@ def test_a_picture_does_not_depend_on_the_unit_of_radiance(gain):
 
 
 def test_the_authors_list_says_what_is_published_and_where_it_belongs(root):
-    frames = hypersim.frames(root, "train")
+    frames = hypersim.hypersim(root, "train")
     assert [s.key for s in frames] == ["ai_001_001/cam_00/0003"]
     assert [(r.name, r.reason.split("/")[-1]) for r in frames.rejects] == [("ai_001_001/cam_00/0005", "frame.0005.color.hdf5")]
-    assert [s.key for s in hypersim.frames(root, "val")] == ["ai_002_001/cam_00/0003"]
+    assert [s.key for s in hypersim.hypersim(root, "val")] == ["ai_002_001/cam_00/0003"]
 
 
 def test_a_broken_file_a_missing_list_and_another_folder_are_named(root, tmp_path):
     file = root / "ai_001_001/images/scene_cam_00_geometry_hdf5/frame.0003.depth_meters.hdf5"
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(DepthKitError, match=r"frame.0003.depth_meters.hdf5: expected an HDF5 file; it does not read"):
-        hypersim.frames(root, "train")[0]
+        hypersim.hypersim(root, "train")[0]
     with h5py.File(file, "w") as content:
         content.create_dataset("depth", data=np.ones(SIZE))
     with pytest.raises(DepthKitError, match=r"expected data set 'dataset'; found depth"):
-        hypersim.frames(root, "train")[0]
+        hypersim.hypersim(root, "train")[0]
     (root / hypersim.SPLIT_FILE).write_text("scene,camera\n")
     with pytest.raises(DepthKitError, match=r"expected columns scene_name, .*; found scene, camera. Get it from"):
-        hypersim.frames(root, "train")
+        hypersim.hypersim(root, "train")
 
 
 def test_what_travels_to_workers_reads_the_same(root):
-    frames = hypersim.frames(root, "train")
+    frames = hypersim.hypersim(root, "train")
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(frames))[0].label, frames[0].label)

@@ -26,7 +26,7 @@ def root(tmp_path):
 
 
 def test_the_largest_integer_is_50_m_and_both_masks_count(root):
-    sample = ibims.frames(root)[0]
+    sample = ibims.ibims(root)[0]
     codes = (np.arange(480 * 640) % 65536).reshape(480, 640)
     assert np.allclose(sample.label, codes * 50 / 65535)
     rows, columns = np.indices(codes.shape)
@@ -36,18 +36,18 @@ def test_the_largest_integer_is_50_m_and_both_masks_count(root):
 
 def test_each_image_has_its_own_camera(root):
     (root / "ibims1_core_raw/calib/office_02.txt").write_text("500 501 320 240")
-    first, second = ibims.frames(root / "ibims1_core_raw")  # the inner folder will do
+    first, second = ibims.ibims(root / "ibims1_core_raw")  # the inner folder will do
     assert np.allclose(first.intrinsics, [[550.39, 0, 355.44], [0, 548.55, 240.26], [0, 0, 1]])
     assert np.allclose(second.intrinsics, [[500, 0, 320], [0, 501, 240], [0, 0, 1]])
     (root / "ibims1_core_raw/calib/office_02.txt").write_text("fx 500")
     with pytest.raises(GeometryError, match=r"office_02.txt: expected fx, fy, cx, cy or a matrix"):
-        ibims.frames(root)
+        ibims.ibims(root)
 
 
 def test_another_layout_is_named(root, tmp_path):
     (root / "ibims1_core_raw/mask_transp/corridor_01.png").unlink()
     with pytest.raises(DepthKitError, match=r"expected file .*mask_transp/corridor_01.png; No such file"):
-        ibims.frames(root)[0]
+        ibims.ibims(root)[0]
     (tmp_path / "mats/ibims1_core_mat").mkdir(parents=True)
     with pytest.raises(DepthKitError, match=r"expected rgb/NAME.png and depth/NAME.png under .*mats; found ibims1_core_mat/"):
-        ibims.frames(tmp_path / "mats")
+        ibims.ibims(tmp_path / "mats")

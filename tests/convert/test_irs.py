@@ -36,18 +36,18 @@ def root(tmp_path):
 
 
 def test_disparity_is_in_pixels_up_to_scale_and_in_one_per_metre_with_the_baseline(root):
-    sample = irs.frames(root, "train")[0]
+    sample = irs.irs(root, "train")[0]
     assert (sample.key, sample.kind[0]) == ("Home/ArchVizInterior03Data/l_1", Ambiguity.SCALE)
     np.testing.assert_allclose(sample.label[1:], DISPARITY[1:], rtol=1e-6)
     np.testing.assert_array_equal(sample.valid[0, :4], [False, False, False, True])
-    metric = irs.frames(root, "train", baseline=0.1)[0]
+    metric = irs.irs(root, "train", baseline=0.1)[0]
     assert metric.kind == LabelKind(Ambiguity.METRIC, Representation.DISPARITY)
     np.testing.assert_allclose(1 / metric.label[1:], 480 * 0.1 / DISPARITY[1:], rtol=1e-5)  # z = f b / d
     assert metric.stereo_baseline == 0.1
 
 
 def test_lists_divide_the_scenes_and_what_lacks_is_counted(root):
-    frames = irs.frames(root, "test")
+    frames = irs.irs(root, "test")
     assert [s.key for s in frames] == ["Store/A/l_7"]
     assert frames.rejects == (("Store/A/l_8", "there is no Store/A/l_8.png"),)
 
@@ -55,12 +55,12 @@ def test_lists_divide_the_scenes_and_what_lacks_is_counted(root):
 def test_a_broken_file_and_a_garbled_list_are_named(root):
     (root / "Store/A/d_7.exr").write_bytes(b"v/1\x01 broken")
     with pytest.raises(DepthKitError, match=r"d_7.exr: expected an OpenEXR file; it does not read"):
-        irs.frames(root, "test")[0]
+        irs.irs(root, "test")[0]
     (root / "lists/IRSDataset_TEST.list").write_text("Store/A/l_7.png\n")
     with pytest.raises(DepthKitError, match=r"expected lines 'left right disparity normals' in .*TEST.list"):
-        irs.frames(root, "test")
+        irs.irs(root, "test")
 
 
 def test_what_travels_to_workers_reads_the_same(root):
-    frames = irs.frames(root, "train")
+    frames = irs.irs(root, "train")
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(frames))[0].label, frames[0].label)

@@ -35,7 +35,7 @@ def root(tmp_path):
 
 
 def test_depth_is_the_integer_in_256ths_of_a_metre_of_the_image_of_its_camera_and_number(root):
-    sample = kitti_depth.frames(root, "train")[3]
+    sample = kitti_depth.kitti_depth(root, "train")[3]
     assert sample.kind == LabelKind(Ambiguity.METRIC, Representation.DEPTH)
     assert sample.key == "2011_09_26_drive_0001_sync/image_03/0000000006"
     np.testing.assert_allclose(sample.label, CODES / 256, rtol=1e-6)
@@ -45,18 +45,18 @@ def test_depth_is_the_integer_in_256ths_of_a_metre_of_the_image_of_its_camera_an
 
 
 def test_drives_are_on_the_side_that_their_authors_say(root):
-    assert len(kitti_depth.frames(root, "train")) == 4
-    assert {s.key.split("/")[0] for s in kitti_depth.frames(root, "val")} == {"2011_09_28_drive_0002_sync"}
-    assert set(kitti_depth.frames(root, "val", views="video")[0].frames) == {"prev", "next"}
+    assert len(kitti_depth.kitti_depth(root, "train")) == 4
+    assert {s.key.split("/")[0] for s in kitti_depth.kitti_depth(root, "val")} == {"2011_09_28_drive_0002_sync"}
+    assert set(kitti_depth.kitti_depth(root, "val", views="video")[0].frames) == {"prev", "next"}
 
 
 def test_raw_images_that_are_not_there_and_a_missing_calibration_are_named(root):
     drive = root / "2011_09_26/2011_09_26_drive_0001_sync/image_02/data"
     (drive / "0000000005.png").unlink()
-    assert kitti_depth.frames(root, "train").rejects[0].reason.endswith("has no image of this number")
+    assert kitti_depth.kitti_depth(root, "train").rejects[0].reason.endswith("has no image of this number")
     (root / "2011_09_26/calib_cam_to_cam.txt").unlink()
     with pytest.raises(GeometryError, match=r"expected KITTI's calibration in .*calib_cam_to_cam.txt"):
-        kitti_depth.frames(root, "train")
+        kitti_depth.kitti_depth(root, "train")
     (root / "train").rename(root / "training")
     with pytest.raises(DepthKitError, match=r"expected train/2011_09_26_drive_0001_sync/proj_depth/.* under .*; found 2011_09"):
-        kitti_depth.frames(root, "train")
+        kitti_depth.kitti_depth(root, "train")

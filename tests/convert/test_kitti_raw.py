@@ -90,7 +90,7 @@ def test_lines_are_read_in_their_order_in_any_of_the_published_forms(root):
     depth = f"{Path(DRIVE).name}/proj_depth/groundtruth/image_02/0000000004.png"
     of_files = (f"{DRIVE}/image_02/data/0000000004.png {depth} 721.5", f"/{DRIVE}/image_03/data/0000000001.png None 721.5")
     file = listed(root, f"{DRIVE} 3 r", f"{DRIVE} 0000000001 l", f"{DRIVE}/ 2 l", "", *of_files)
-    samples = list(kitti_raw.samples(root, file))
+    samples = list(kitti_raw.kitti_raw(root, file))
     assert [grey(s.image) for s in samples] == [35, 10, 20, 40, 15]
     assert samples[0].key == "2011_09_26_drive_0001_sync/image_03/0000000003"
     for s in samples:
@@ -100,7 +100,7 @@ def test_lines_are_read_in_their_order_in_any_of_the_published_forms(root):
 
 def test_a_missing_neighbour_is_counted_and_named(root):
     (root / DRIVE / "image_02/data/0000000004.png").unlink()
-    frames = kitti_raw.frames(root, all_frames(root), views="video")
+    frames = kitti_raw.kitti_raw(root, all_frames(root), views="video")
     assert [(grey(s.frames["prev"]), grey(s.image), grey(s.frames["next"])) for s in frames] == [(0, 10, 20), (10, 20, 30)]
     name = "2011_09_26_drive_0001_sync/image_02/000000000"
     assert dict(frames.rejects) == {
@@ -109,12 +109,12 @@ def test_a_missing_neighbour_is_counted_and_named(root):
         f"{name}3": "there is no frame 1 behind it",
         f"{name}5": "there is no frame 1 before it",
     }
-    assert [grey(s.image) for s in kitti_raw.frames(root, all_frames(root, "r"), views="video", spacing=2)] == [25, 35]
+    assert [grey(s.image) for s in kitti_raw.kitti_raw(root, all_frames(root, "r"), views="video", spacing=2)] == [25, 35]
 
 
 @pytest.mark.parametrize(("side", "camera", "other"), [("l", 2, 3), ("r", 3, 2)])
 def test_the_partner_is_where_its_projection_says(root, side, camera, other):
-    s = kitti_raw.frames(root, all_frames(root, side), views="video_stereo")[1]
+    s = kitti_raw.kitti_raw(root, all_frames(root, side), views="video_stereo")[1]
     assert (grey(s.image), grey(s.frames["stereo"])) == (20 + 5 * (camera == 3), 20 + 5 * (other == 3))
     assert tuple(s.frames) == ("stereo", "prev", "next")
     assert 0.52 < s.stereo_baseline < 0.55
@@ -127,18 +127,18 @@ def test_the_partner_is_where_its_projection_says(root, side, camera, other):
 
 def test_a_missing_partner_is_counted(root):
     (root / DRIVE / "image_03/data/0000000002.png").unlink()
-    frames = kitti_raw.frames(root, all_frames(root), views="stereo")
+    frames = kitti_raw.kitti_raw(root, all_frames(root), views="stereo")
     assert len(frames) == 5
     assert frames.rejects == ((f"{DRIVE} 2 l", f"{DRIVE}/image_03/data has no image of this number"),)
     shutil.rmtree(root / DRIVE / "image_03")
     with pytest.raises(
         LabelError, match=r"with views stereo and label none under .*; got none, the first, .*image_03/data has no"
     ):
-        kitti_raw.frames(root, all_frames(root), views="stereo")
+        kitti_raw.kitti_raw(root, all_frames(root), views="stereo")
 
 
 def test_laser_points_come_back_where_and_as_far_as_they_were(root):
-    frames = kitti_raw.frames(root, all_frames(root), label="velodyne")
+    frames = kitti_raw.kitti_raw(root, all_frames(root), label="velodyne")
     assert frames.kind == LabelKind(Ambiguity.METRIC, Representation.DEPTH)
     for n, s in enumerate(frames):
         assert np.array_equal(s.valid, a_depth(n) > 0)
@@ -147,7 +147,7 @@ def test_laser_points_come_back_where_and_as_far_as_they_were(root):
 
 
 def test_the_eigen_protocol_counts_from_the_scanner(root):
-    s = kitti_raw.frames(root, all_frames(root), label="velodyne_forward")[0]
+    s = kitti_raw.kitti_raw(root, all_frames(root), label="velodyne_forward")[0]
     expected = np.zeros((HEIGHT, WIDTH))
     expected[a_depth() > 0] = points_of(a_depth(), 2)[:, 0]
     assert np.allclose(s.label, expected, rtol=1e-5)
@@ -173,7 +173,7 @@ def test_frames_without_or_with_damaged_points_are_named(root):
     scans = root / DRIVE / "velodyne_points/data"
     (scans / "0000000001.bin").unlink()
     (scans / "0000000002.bin").write_bytes(b"x" * 50)
-    frames = kitti_raw.frames(root, all_frames(root), label="velodyne")
+    frames = kitti_raw.kitti_raw(root, all_frames(root), label="velodyne")
     assert frames.rejects == ((f"{DRIVE} 1 l", f"{DRIVE}/image_02/data has no laser points of this number"),)
     with pytest.raises(LabelError, match=r"0000000002.bin: expected points of four float32 each; got 50 bytes"):
         frames[1]
@@ -185,7 +185,7 @@ def test_annotated_depth_is_found_beside_the_drive_and_as_its_archive_unpacks(ro
     folder.mkdir(parents=True)
     for n in (2, 3):
         cv2.imwrite(str(folder / f"{n:010d}.png"), (a_depth(n) * 256).astype(np.uint16))
-    frames = kitti_raw.frames(root, all_frames(root), label="annotated")
+    frames = kitti_raw.kitti_raw(root, all_frames(root), label="annotated")
     assert len(frames.rejects) == 4
     assert frames.rejects[0].reason == f"{DRIVE}/image_02/data has no annotated depth of this number"
     for n, s in zip((2, 3), frames, strict=True):
@@ -199,16 +199,16 @@ def test_the_benchmark_test_images_have_cameras_of_their_own_and_no_neighbours(r
     for n in range(6):
         np.savetxt(root / f"intrinsics/{n:010d}.txt", [np.ravel(K + np.diag([n, n, 0]))])
     file = listed(root, "image 3", "image 5")
-    assert [(s.key, s.intrinsics[0, 0]) for s in kitti_raw.frames(root, file)] == [
+    assert [(s.key, s.intrinsics[0, 0]) for s in kitti_raw.kitti_raw(root, file)] == [
         ("image/0000000003", 53),
         ("image/0000000005", 55),
     ]
-    assert len(kitti_raw.frames(root, file, views="video")) == 0
+    assert len(kitti_raw.kitti_raw(root, file, views="video")) == 0
     with pytest.raises(LabelError, match="image of camera 3 has no image of this number"):
-        kitti_raw.frames(root, file, views="stereo")
+        kitti_raw.kitti_raw(root, file, views="stereo")
     (root / "intrinsics/0000000005.txt").unlink()
     with pytest.raises(GeometryError, match=r"expected 9 numbers in .*0000000005.txt; it does not read"):
-        kitti_raw.frames(root, file)
+        kitti_raw.kitti_raw(root, file)
 
 
 def test_odometry_sequences_have_poses_of_their_own_camera(root):
@@ -224,7 +224,7 @@ def test_odometry_sequences_have_poses_of_their_own_camera(root):
     turns = [Rotation.from_euler("y", 0.05 * n).as_matrix() for n in range(6)]
     (root / "poses").mkdir()
     np.savetxt(root / "poses/09.txt", [np.hstack([turn, [[0.1 * n], [0], [n]]]).ravel() for n, turn in enumerate(turns)])
-    frames = kitti_raw.frames(root, listed(root, "9 1 l", "9 2 r"), views="video_stereo", label="velodyne")
+    frames = kitti_raw.kitti_raw(root, listed(root, "9 1 l", "9 2 r"), views="video_stereo", label="velodyne")
     assert [s.key for s in frames] == ["09/image_2/000001", "09/image_3/000002"]
     left, right = frames
     assert np.allclose(left.label, a_depth(1), rtol=1e-5)
@@ -256,7 +256,7 @@ def driven(root):
 
 def test_a_drives_gps_and_imu_say_where_its_cameras_were(root):
     lidar_from_imu, places, turns = driven(root)
-    frames = kitti_raw.frames(root, listed(root, f"{DRIVE} 1 l", f"{DRIVE} 3 r"), views="video")
+    frames = kitti_raw.kitti_raw(root, listed(root, f"{DRIVE} 1 l", f"{DRIVE} 3 r"), views="video")
     point = np.array([12.0, 9.0, 1.0])  # east, north, up of where the drive began
     for s, n, camera in ((frames[0], 1, 2), (frames[1], 3, 3)):
         here, behind = (
@@ -270,24 +270,24 @@ def test_a_drives_gps_and_imu_say_where_its_cameras_were(root):
 def test_without_its_calibration_or_its_file_a_frame_has_no_place_and_garbled_ones_are_named(root):
     driven(root)
     (root / DRIVE / "oxts/data/0000000002.txt").unlink()
-    frames = kitti_raw.frames(root, all_frames(root))
+    frames = kitti_raw.kitti_raw(root, all_frames(root))
     assert [s.world_from_camera is None for s in frames] == [n == 2 for n in range(6)]
     (root / DRIVE / "oxts/data/0000000004.txt").write_text("49.0 8.4 nan 0 0 0")
     with pytest.raises(GeometryError, match=r"expected latitude, .* and yaw in .*0000000004.txt"):
-        kitti_raw.frames(root, all_frames(root))
+        kitti_raw.kitti_raw(root, all_frames(root))
     (root / DATE / "calib_imu_to_velo.txt").unlink()
-    assert all(s.world_from_camera is None for s in kitti_raw.frames(root, all_frames(root)))
+    assert all(s.world_from_camera is None for s in kitti_raw.kitti_raw(root, all_frames(root)))
 
 
 def test_drives_that_are_not_there_are_counted_unless_none_is(root):
     other = "2011_09_28/2011_09_28_drive_0002_sync"
-    frames = kitti_raw.frames(root, listed(root, f"{DRIVE} 1 l", f"{other} 7 r"))
+    frames = kitti_raw.kitti_raw(root, listed(root, f"{DRIVE} 1 l", f"{other} 7 r"))
     assert len(frames) == 1
     assert frames.rejects == ((f"{other} 7 r", f"there is no {other}/image_03/data"),)
     with pytest.raises(
         DepthKitError, match=rf"expected {other}/image_03/data or another drive of files.txt under .*kitti; found 2011_09_26/\."
     ):
-        kitti_raw.frames(root, listed(root, f"{other} 7 r"))
+        kitti_raw.kitti_raw(root, listed(root, f"{other} 7 r"))
 
 
 @pytest.mark.parametrize(
@@ -301,23 +301,26 @@ def test_drives_that_are_not_there_are_counted_unless_none_is(root):
 )
 def test_lists_that_do_not_read_are_refused(root, text, says):
     with pytest.raises(DepthKitError, match=says):
-        kitti_raw.frames(root, listed(root, text))
+        kitti_raw.kitti_raw(root, listed(root, text))
 
 
 def test_what_is_no_folder_or_no_list_is_named(root):
     archive = root.parent / "2011_09_26_drive_0001_sync.zip"
     archive.write_bytes(b"PK")
     with pytest.raises(DepthKitError, match=r"expected a folder with KITTI's dates.*found an archive. Unpack it first"):
-        kitti_raw.frames(archive, all_frames(root))
+        kitti_raw.kitti_raw(archive, all_frames(root))
     with pytest.raises(DepthKitError, match=r"at .*nowhere; found nothing. Check the path"):
-        kitti_raw.frames(root.parent / "nowhere", all_frames(root))
+        kitti_raw.kitti_raw(root.parent / "nowhere", all_frames(root))
     with pytest.raises(DepthKitError, match=r"expected a list of frames at .*no.txt; No such file"):
-        kitti_raw.frames(root, root / "no.txt")
-    for option, says in (("label", "expected label among none, velodyne"), ("views", "expected views among single")):
-        with pytest.raises(LabelError, match=says):
-            kitti_raw.frames(root, all_frames(root), **{option: "depths"})
+        kitti_raw.kitti_raw(root, root / "no.txt")
+    for option, says in (
+        ("label", "expected label to be one of none, velodyne"),
+        ("views", "expected views to be one of single"),
+    ):
+        with pytest.raises(RecipeError, match=says):
+            kitti_raw.kitti_raw(root, all_frames(root), **{option: "depths"})
     with pytest.raises(RecipeError, match="got views stereo"):
-        kitti_raw.frames(root, all_frames(root), views="stereo", spacing=2)
+        kitti_raw.kitti_raw(root, all_frames(root), views="stereo", spacing=2)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +335,7 @@ def test_a_garbled_calibration_is_named(root, change, says):
     file = root / DATE / "calib_cam_to_cam.txt"
     file.write_text(file.read_text().replace(*change))
     with pytest.raises(GeometryError, match=says):
-        kitti_raw.frames(root, all_frames(root))
+        kitti_raw.kitti_raw(root, all_frames(root))
 
 
 def test_a_calibration_that_is_missing_or_of_another_size_is_named(root):
@@ -340,7 +343,7 @@ def test_a_calibration_that_is_missing_or_of_another_size_is_named(root):
     text = file.read_text()
     file.write_text(text.replace(line("S_rect_02", (WIDTH, HEIGHT)), line("S_rect_02", (1242, 375))))
     with pytest.raises(GeometryError, match=r"0000000000.png: expected the size of its intrinsics, \(375, 1242\)"):
-        kitti_raw.frames(root, all_frames(root))[0]
+        kitti_raw.kitti_raw(root, all_frames(root))[0]
     file.unlink()
     with pytest.raises(GeometryError, match=r"expected KITTI's calibration in .*Unpack the calibration beside the drives"):
-        kitti_raw.frames(root, all_frames(root))
+        kitti_raw.kitti_raw(root, all_frames(root))

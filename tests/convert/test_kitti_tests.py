@@ -40,7 +40,7 @@ def root(tmp_path):
 
 
 def test_eigens_labels_are_how_far_ahead_of_the_scanner_points_are(root):
-    frames = kitti_tests.eigen(root, split_file=root / "list.txt")
+    frames = kitti_tests.kitti_eigen(root, split_file=root / "list.txt")
     sample = frames[0]
     assert len(frames) == 2
     assert sample.valid.sum() == 2
@@ -49,7 +49,7 @@ def test_eigens_labels_are_how_far_ahead_of_the_scanner_points_are(root):
 
 
 def test_the_improved_labels_are_those_there_are(root):
-    frames = kitti_tests.improved(root, split_file=root / "list.txt")
+    frames = kitti_tests.kitti_improved(root, split_file=root / "list.txt")
     assert [frames.key(i) for i in range(len(frames))] == ["2011_09_26_drive_0002_sync/image_02/0000000069"]
     assert frames[0].label[15, 20] == 7.5
     assert frames[0].valid.sum() == 1
@@ -65,13 +65,13 @@ def test_odometry_has_poses_and_depth_only_where_scans_are(tmp_path):
     (sequence / "calib.txt").write_text(f"P2: {K}\nTr: 0 -1 0 0 0 0 -1 0 1 0 0 -0.27\n")
     (tmp_path / "poses/09.txt").write_text("1 0 0 0 0 1 0 0 0 0 1 0\n1 0 0 0 0 1 0 0 0 0 1 1.5\n")
     (tmp_path / "test_files_09.txt").write_text("9 0 l\n9 1 l\n")
-    frames = kitti_tests.odometry(tmp_path, split_file=tmp_path / "test_files_09.txt")
+    frames = kitti_tests.kitti_odometry(tmp_path, split_file=tmp_path / "test_files_09.txt")
     assert frames[1].world_from_camera[2, 3] == 1.5
     assert frames[1].ambiguity == Ambiguity.UNLABELLED
     (sequence / "velodyne").mkdir()
     for n in (0, 1):
         np.array([[10, 0, 0, 0.5]], np.float32).tofile(sequence / f"velodyne/{n:06d}.bin")
-    sample = kitti_tests.odometry(tmp_path, split_file=tmp_path / "test_files_09.txt")[0]
+    sample = kitti_tests.kitti_odometry(tmp_path, split_file=tmp_path / "test_files_09.txt")[0]
     assert sample.label[11, 31] == pytest.approx(9.73)
 
 
@@ -88,20 +88,20 @@ def test_the_benchmarks_files_belong_together_by_drive_frame_and_camera(tmp_path
     cv2.imwrite(str(val / f"groundtruth_depth/{stem.format('groundtruth_depth')}.png"), codes)
     cv2.imwrite(str(test / "image/0000000000.png"), np.full((*SIZE, 3), 9, np.uint8))
     (test / "intrinsics/0000000000.txt").write_text("721.5 0 31.5 0 721.5 12 0 0 1")
-    frames = kitti_tests.benchmark(tmp_path)
+    frames = kitti_tests.kitti_benchmark(tmp_path)
     assert [frames.key(i) for i in range(len(frames))] == [stem.format("image")]
     assert frames[0].label[3, 4] == 1
     assert frames[0].intrinsics[0, 0] == 721.5
     assert "groundtruth_depth_0000000008_image_03.png" in frames.rejects[0].reason
-    unlabelled = kitti_tests.benchmark(tmp_path / "depth_selection", "test")[0]
+    unlabelled = kitti_tests.kitti_benchmark(tmp_path / "depth_selection", "test")[0]
     assert (unlabelled.ambiguity, unlabelled.label) == (Ambiguity.UNLABELLED, None)
 
 
 def test_another_layout_is_named(root, tmp_path):
     with pytest.raises(DepthKitError, match=r"expected val_selection_cropped/image/NAME.png and groundtruth_depth/ under"):
-        kitti_tests.benchmark(root)
+        kitti_tests.kitti_benchmark(root)
     with pytest.raises(DepthKitError, match=r"expected a list of frames at .*none.txt"):
-        kitti_tests.eigen(root, split_file=tmp_path / "none.txt")
+        kitti_tests.kitti_eigen(root, split_file=tmp_path / "none.txt")
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def drive(samples_root, tmp_path):
 
 def test_a_real_drive_is_converted_verified_and_scored_as_its_files_say(drive, tmp_path):
     root, source, names = drive
-    frames, out = kitti_tests.improved(root, split_file=root / "list.txt"), tmp_path / "out"
+    frames, out = kitti_tests.kitti_improved(root, split_file=root / "list.txt"), tmp_path / "out"
     report = write_shards(frames, out, split="test", dataset="kitti_improved", originals=root, depth_format="png_linear16")
     assert (report.samples, report.rejects) == (len(names), ())
     assert verify(out).ok
@@ -172,7 +172,7 @@ def test_real_depth_as_laser_points_is_read_as_far_ahead_as_the_scanner_says(dri
     calibration.write_text(calibration.read_text() + "\n" + rows_of("R_rect_00", rectify[:3, :3]))
     (root / "2011_09_26/calib_velo_to_cam.txt").write_text(rows_of("R", lidar[:3, :3]) + rows_of("T", lidar[:3, 3]))
     (root / "list.txt").write_text(f"{DRIVE} {int(names[0])} l\n")
-    sample = kitti_tests.eigen(root, split_file=root / "list.txt")[0]
+    sample = kitti_tests.kitti_eigen(root, split_file=root / "list.txt")[0]
     assert sample.valid.sum() > 0.99 * len(z)
     shared = sample.valid & (depth > 0)
     assert shared.sum() > 0.99 * len(z)
@@ -194,7 +194,7 @@ def test_a_real_odometry_sequence_has_the_poses_of_its_file(samples_root, tmp_pa
     np.savetxt(tmp_path / "poses/09.txt", poses)
     (images.parent / "calib.txt").write_text(f"P2: {facts['fx']} 0 {facts['cx']} 0 0 {facts['fy']} {facts['cy']} 0 0 0 1 0\n")
     (tmp_path / "list.txt").write_text("".join(f"9 {n} l\n" for n in range(1, len(poses) - 1, 12)))
-    frames = kitti_tests.odometry(tmp_path, split_file=tmp_path / "list.txt", views="video")
+    frames = kitti_tests.kitti_odometry(tmp_path, split_file=tmp_path / "list.txt", views="video")
     assert len(frames) == len(range(1, len(poses) - 1, 12))
     for position, sample in enumerate(frames):
         n = 1 + 12 * position

@@ -31,7 +31,7 @@ def grid():
 
 
 def test_each_distance_is_in_the_middle_of_its_cell_and_nowhere_else(root):
-    sample = make3d.frames(root)[0]
+    sample = make3d.make3d(root)[0]
     assert sample.label.shape == sample.size == SIZE
     assert sample.valid.sum() == 53 * 305  # without the row beyond the laser's reach and that of zeros
     row, column = int(20.5 * SIZE[0] / 55), int(100.5 * SIZE[1] / 305)
@@ -41,7 +41,7 @@ def test_each_distance_is_in_the_middle_of_its_cell_and_nowhere_else(root):
 
 
 def test_it_is_scored_as_the_grid_itself_is(root):
-    sample = make3d.frames(root)[0]
+    sample = make3d.make3d(root)[0]
     depth = grid()[:, :, 3].astype(np.float32)
     coarse = Sample("grid", sample.image, depth, (depth > 0) & (depth < 80), Ambiguity.METRIC, Representation.DEPTH)
     rng = np.random.default_rng(1)
@@ -57,14 +57,14 @@ def test_it_is_scored_as_the_grid_itself_is(root):
 
 def test_another_layout_and_another_variable_are_named(root, tmp_path):
     with pytest.raises(DepthKitError, match=r"expected Train400Img/img-NAME.jpg and Train400Depth/depth_sph_corr-NAME.mat"):
-        make3d.frames(root, "train")
+        make3d.make3d(root, "train")
     file = root / "Gridlaserdata/depth_sph_corr-op1-p-015t000.mat"
     savemat(file, {"depth": grid()})
     with pytest.raises(LabelError, match=r"t000.mat: expected a variable Position3DGrid; there is none"):
-        make3d.frames(root)[0]
+        make3d.make3d(root)[0]
     savemat(file, {"Position3DGrid": grid()[..., 0]})
     with pytest.raises(LabelError, match=r"expected Position3DGrid of 55 x 305 x 4; got \(55, 305\)"):
-        make3d.frames(root)[0]
+        make3d.make3d(root)[0]
     file.write_bytes(b"no matlab at all")
     with pytest.raises(LabelError, match=r"expected a MATLAB file of version 5; it does not read"):
-        make3d.frames(root)[0]
+        make3d.make3d(root)[0]

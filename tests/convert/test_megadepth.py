@@ -31,7 +31,7 @@ def root(tmp_path):
 
 
 def test_depth_is_what_the_file_holds_without_its_lowest_and_highest_percentiles(root):
-    sample = megadepth.frames(root, "train", holdout=0)[0]
+    sample = megadepth.megadepth(root, "train", holdout=0)[0]
     assert sample.kind == LabelKind(Ambiguity.SCALE, Representation.DEPTH)
     values = np.sort(sample.label[sample.valid])
     np.testing.assert_allclose(values, np.arange(9, 785) / 100, rtol=1e-6)  # 1 % of 800 below, 2 % above
@@ -39,17 +39,17 @@ def test_depth_is_what_the_file_holds_without_its_lowest_and_highest_percentiles
 
 
 def test_an_ordinal_mask_is_left_out_and_counted(root, tmp_path):
-    frames = megadepth.frames(root, "train", holdout=0)
+    frames = megadepth.megadepth(root, "train", holdout=0)
     with pytest.raises(LabelError, match=r"mask.2.h5: expected depth; got an ordinal mask"):
-        frames[[frame.key for frame in frames.frames].index("0000/dense1/mask_2")]
+        frames[[frame.key for frame in frames.records].index("0000/dense1/mask_2")]
     report = write_shards(frames, tmp_path / "out", split="train", dataset="megadepth")
     assert (report.samples, [reject.name for reject in report.rejects]) == (40, ["0000/dense1/mask_2"])
 
 
 def test_every_scene_is_on_one_side_and_always_the_same(root):
     train, val = (
-        {megadepth.frames(root, split, holdout=0.3).key(i).split("/")[0] for i in range(len(frames))}
-        for split, frames in ((s, megadepth.frames(root, s, holdout=0.3)) for s in ("train", "val"))
+        {megadepth.megadepth(root, split, holdout=0.3).key(i).split("/")[0] for i in range(len(frames))}
+        for split, frames in ((s, megadepth.megadepth(root, s, holdout=0.3)) for s in ("train", "val"))
     )
     assert not train & val
     assert len(train | val) == 40

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from depthkit.convert.records.frames import Frame
 from depthkit.convert.records.neighbours import MOTION_WIDTH, Spacing, Target, motion, timeline, with_neighbours
+from depthkit.convert.records.record import Record
 from depthkit.errors import DepthKitError, RecipeError
 from depthkit.types import Views
 
@@ -20,7 +20,7 @@ def picture(x):
 
 def clip_at(positions):
     """A clip whose camera stands at these places [px], and how to read it."""
-    frames = {n: Frame(f"k{n}", f"{n}.png") for n in range(len(positions))}
+    frames = {n: Record(f"k{n}", f"{n}.png") for n in range(len(positions))}
     return frames, lambda name: picture(positions[int(name[:-4])])
 
 
@@ -78,7 +78,7 @@ def test_poses_of_neighbours_are_seen_from_the_frame():
     poses = [np.eye(4) for _ in range(3)]
     for n, pose in enumerate(poses):
         pose[0, 3] = 0.5 * n
-    clip = {n: Frame(f"k{n}", f"{n}.png", world_from_camera=pose) for n, pose in enumerate(poses)}
+    clip = {n: Record(f"k{n}", f"{n}.png", world_from_camera=pose) for n, pose in enumerate(poses)}
     ((frame,), _) = with_neighbours([Target(clip[1], clip, 1)], Spacing(), lambda _: pytest.fail("no motion was asked for"))
     assert np.allclose(frame.views_from_camera["prev"] @ [0, 0, 2, 1], [0.5, 0, 2, 1])
     assert np.allclose(frame.views_from_camera["next"] @ [0, 0, 2, 1], [-0.5, 0, 2, 1])

@@ -38,7 +38,7 @@ def root(tmp_path):
 
 
 def test_every_picture_is_found_once_in_folders_and_tars_by_a_key_without_dots(root):
-    pool = pools.frames(root)
+    pool = pools.pools(root)
     levels = {pool.key(i): round(float(sample.image.mean())) for i, sample in enumerate(pool)}
     assert levels == {"x": 10, "b/y": 20, "b/c/z": 30, "b/c/z_w": 40, "sa_000000/sa_1": 50, "sa_000000/deep/sa_2": 60}
     assert [sample.key for sample in pool] == list(levels)
@@ -46,15 +46,15 @@ def test_every_picture_is_found_once_in_folders_and_tars_by_a_key_without_dots(r
 
 
 def test_one_tar_and_a_list_are_pools_too(root, tmp_path):
-    assert [s.key for s in pools.frames(root / "sa_000000.tar")] == ["sa_000000/sa_1", "sa_000000/deep/sa_2"]
+    assert [s.key for s in pools.pools(root / "sa_000000.tar")] == ["sa_000000/sa_1", "sa_000000/deep/sa_2"]
     (tmp_path / "list.txt").write_text("b/y.JPEG\n\nsa_000000.tar\nreadme.txt\n")
-    pool = pools.frames(root, split_file=tmp_path / "list.txt")
+    pool = pools.pools(root, split_file=tmp_path / "list.txt")
     assert (pool.key(0), len(pool)) == ("b/y", 3)
     assert pool.rejects == (("readme.txt", "it is no image"),)
 
 
 def test_jpegs_are_stored_byte_for_byte_out_of_folders_and_tars(root, tmp_path):
-    report = write_shards(pools.frames(root), tmp_path / "out", split="train", dataset="pool", originals=root)
+    report = write_shards(pools.pools(root), tmp_path / "out", split="train", dataset="pool", originals=root)
     assert report.samples == 6
     shard = ShardIndex.load(tmp_path / "out").split("train").shards[0]
     raw = {r.key: r.members for r in read_shard(str(tmp_path / "out" / shard.name), 0, 6, total=6)}
@@ -68,7 +68,7 @@ def test_what_is_broken_or_packed_is_counted_and_the_others_are_written(root, tm
     (root / "a.zip").write_bytes(b"PK")
     (root / "broken.jpg").write_bytes(jpeg(1)[:-30])
     (root / "cut.tar").write_bytes((root / "sa_000000.tar").read_bytes()[:700])
-    report = write_shards(pools.frames(root), tmp_path / "out", split="train", dataset="pool")
+    report = write_shards(pools.pools(root), tmp_path / "out", split="train", dataset="pool")
     reasons = {reject.name: reject.reason for reject in report.rejects}
     assert set(reasons) == {"a.zip", "broken", "cut.tar", "cut/sa_1"}
     assert "unpack it" in reasons["a.zip"]
@@ -81,7 +81,7 @@ def test_names_too_long_for_a_tar_get_short_keys_of_their_own(tmp_path):
     for letter in "ab":
         (tmp_path / (letter * 120)).mkdir()
         (tmp_path / (letter * 120) / "picture.jpg").write_bytes(jpeg(5))
-    keys = [sample.key for sample in pools.frames(tmp_path)]
+    keys = [sample.key for sample in pools.pools(tmp_path)]
     assert len(set(keys)) == 2
     assert all(len(key) <= 80 for key in keys)
 
@@ -89,10 +89,10 @@ def test_names_too_long_for_a_tar_get_short_keys_of_their_own(tmp_path):
 def test_a_folder_without_pictures_and_a_zip_are_refused(tmp_path):
     (tmp_path / "data.mdb").write_bytes(b"x")
     with pytest.raises(DepthKitError, match=r"expected images, or tars of images, under .*; found data.mdb"):
-        pools.frames(tmp_path)
+        pools.pools(tmp_path)
     (tmp_path / "pool.zip").write_bytes(b"PK")
     with pytest.raises(DepthKitError, match=r"found an archive. Unpack it first"):
-        pools.frames(tmp_path / "pool.zip")
+        pools.pools(tmp_path / "pool.zip")
 
 
 def test_real_photographs_are_the_same_out_of_a_folder_and_out_of_a_tar(samples_root, tmp_path):
@@ -101,7 +101,7 @@ def test_real_photographs_are_the_same_out_of_a_folder_and_out_of_a_tar(samples_
         pytest.skip(f"no photographs at {folder}")
     files = sorted(folder.iterdir())[:4]
     write_tar(tmp_path / "photos.tar", {file.name: file.read_bytes() for file in files})
-    loose, packed = pools.frames(folder), pools.frames(tmp_path / "photos.tar")
+    loose, packed = pools.pools(folder), pools.pools(tmp_path / "photos.tar")
     for n, file in enumerate(files):
         np.testing.assert_array_equal(packed[n].image, loose[n].image)
         assert (loose.key(n), packed.key(n)) == (file.stem, f"photos/{file.stem}")

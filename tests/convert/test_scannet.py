@@ -31,7 +31,7 @@ def root(tmp_path):
 
 
 def test_depth_is_in_millimetres_and_the_image_of_its_size(root):
-    frames = scannet.frames(root, split_file=root / "list.txt")
+    frames = scannet.scannet(root, split_file=root / "list.txt")
     sample = frames[1]
     assert [frames.key(i) for i in range(2)] == ["scene0011_00/000100", "scene0011_00/000000"]  # in the order of the list
     assert sample.size == sample.label.shape == (480, 640)
@@ -44,17 +44,17 @@ def test_depth_is_in_millimetres_and_the_image_of_its_size(root):
 
 
 def test_a_pose_that_was_not_found_is_none(root):
-    unknown, known = scannet.frames(root, split_file=root / "list.txt")
+    unknown, known = scannet.scannet(root, split_file=root / "list.txt")
     assert unknown.world_from_camera is None
     assert np.array_equal(known.world_from_camera, np.eye(4))
 
 
 def test_what_is_listed_and_not_there_is_counted_and_a_garbled_list_is_named(root):
-    frames = scannet.frames(root, split_file=root / "list.txt")
+    frames = scannet.scannet(root, split_file=root / "list.txt")
     assert frames.rejects == (("scene0011_00/color/000200.jpg", "there is no scene0011_00/color/000200.jpg"),)
     (root / "list.txt").write_text("scene0011_00\n")
     with pytest.raises(LabelError, match=r"list.txt: expected lines 'sceneNNNN_NN/color/FRAME.jpg .*'; got 'scene0011_00'"):
-        scannet.frames(root, split_file=root / "list.txt")
+        scannet.scannet(root, split_file=root / "list.txt")
     (root / "list.txt").write_text("scene0000_00/color/0.jpg scene0000_00/depth/0.png\n")
     with pytest.raises(DepthKitError, match=r"expected scene0000_00/color/0.jpg or another image of list.txt under"):
-        scannet.frames(root, split_file=root / "list.txt")
+        scannet.scannet(root, split_file=root / "list.txt")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from depthkit.cli import shards
+from depthkit.cli.shards_write import write
 from depthkit.convert import sintel
 from depthkit.errors import DepthKitError, GeometryError, LabelError
 from depthkit.shards import ShardIndex, decode_sample
@@ -38,7 +38,7 @@ def root(tmp_path):
 
 
 def test_depth_is_that_of_the_file_row_by_row(root):
-    frames = sintel.frames(root)
+    frames = sintel.sintel(root)
     sample = frames[1]
     assert [frames.key(i) for i in range(4)] == [f"{s}/frame_000{n}" for s in ("alley_1", "bamboo_2") for n in (1, 2)]
     assert sample.kind == LabelKind(Ambiguity.METRIC, Representation.DEPTH)
@@ -54,28 +54,28 @@ def test_a_single_value_is_at_its_row_and_column(tmp_path):
     data[12 + 4 * (1 * 5 + 3) : 12 + 4 * (1 * 5 + 4)] = struct.pack("<f", 77.5)
     data[12:16] = struct.pack("<f", float("nan"))
     (tmp_path / "depth/a/frame_0001.dpt").write_bytes(bytes(data))
-    sample = sintel.frames(tmp_path)[0]  # the folder of training alone will do
+    sample = sintel.sintel(tmp_path)[0]  # the folder of training alone will do
     assert sample.label[1, 3] == 77.5
     assert not sample.valid[0, 0]
     assert sample.valid.sum() == 14
 
 
 def test_cameras_are_those_of_the_files_and_their_poses_from_world(root):
-    sample = sintel.frames(root)[0]
+    sample = sintel.sintel(root)[0]
     assert sample.intrinsics.tolist() == K
     assert np.allclose(np.linalg.inv(sample.world_from_camera)[:3], POSE)
     (root / "training/camdata_left/alley_1/frame_0001.cam").unlink()
-    assert sintel.frames(root)[0].intrinsics is None
+    assert sintel.sintel(root)[0].intrinsics is None
     (root / "training/camdata_left/alley_1/frame_0001.cam").write_bytes(b"x" * 172)
     with pytest.raises(GeometryError, match=r"frame_0001.cam: expected 202021.25 and 21 float64"):
-        sintel.frames(root)
+        sintel.sintel(root)
 
 
 def test_the_clean_pass_is_read_when_asked_for(root):
     write_scene(root / "training", "alley_1", rendering="clean")
-    assert len(sintel.frames(root, rendering="clean")) == 2
-    with pytest.raises(LabelError, match=r"expected rendering among final, clean; got 'albedo'"):
-        sintel.frames(root, rendering="albedo")
+    assert len(sintel.sintel(root, rendering="clean")) == 2
+    with pytest.raises(DepthKitError, match=r"expected rendering to be one of final, clean; got 'albedo'"):
+        sintel.sintel(root, rendering="albedo")
 
 
 @pytest.mark.parametrize(
@@ -91,22 +91,22 @@ def test_the_clean_pass_is_read_when_asked_for(root):
 def test_a_file_of_another_kind_is_refused(root, data, message):
     (root / "training/depth/alley_1/frame_0001.dpt").write_bytes(data)
     with pytest.raises(LabelError, match=message):
-        sintel.frames(root)[0]
+        sintel.sintel(root)[0]
 
 
 def test_another_folder_is_named_and_what_lacks_is_counted(root, tmp_path):
     (root / "training/depth/alley_1/frame_0002.dpt").unlink()
-    assert sintel.frames(root).rejects == (("alley_1/frame_0002", "there is no training/depth/alley_1/frame_0002.dpt"),)
+    assert sintel.sintel(root).rejects == (("alley_1/frame_0002", "there is no training/depth/alley_1/frame_0002.dpt"),)
     (tmp_path / "other/flow").mkdir(parents=True)
     with pytest.raises(DepthKitError, match=r"expected training/final/SCENE/frame_0001.png and .* under .*other; found flow/"):
-        sintel.frames(tmp_path / "other")
+        sintel.sintel(tmp_path / "other")
 
 
 def test_shards_of_a_test_hold_the_pictures_as_they_are(tmp_path):
     write_scene(tmp_path, "a", frames=1)
     noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "final/a/frame_0001.png"), noise[..., ::-1])
-    shards.write("sintel", str(tmp_path), str(tmp_path / "out"), split="test")
+    write("sintel", str(tmp_path), str(tmp_path / "out"), split="test")
     index = ShardIndex.load(tmp_path / "out")
     (shard,) = index.shards("test")
     (raw,) = read_shard(index.url(shard), 0, 1, total=1)

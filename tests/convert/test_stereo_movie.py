@@ -125,7 +125,7 @@ def affine_error(label, truth, valid):
 
 
 def test_labels_are_the_truth_up_to_scale_and_shift_and_bad_frames_are_left_out(film, tmp_path):
-    frames = stereo_movie.frames(film, flow=Oracle(), views="stereo")
+    frames = stereo_movie.stereo_movie(film, flow=Oracle(), views="stereo")
     assert [second_of(frames.key(n)) for n in range(len(frames))] == list(range(4, 37))  # without 10 % at both ends
     report = write_shards(frames, tmp_path / "out", split="train", dataset="film", image_format="png")
     assert {(second_of(name), reason) for name, reason in report.rejects} == {
@@ -150,7 +150,7 @@ def test_labels_are_the_truth_up_to_scale_and_shift_and_bad_frames_are_left_out(
 
 
 def test_what_the_right_eye_does_not_see_is_not_valid(film):
-    frames = stereo_movie.frames(film, flow=Oracle(), rules=Rules(discrepancy=1, matched=0.5))
+    frames = stereo_movie.stereo_movie(film, flow=Oracle(), rules=Rules(discrepancy=1, matched=0.5))
     sample = frames[6]
     box = inverse_depth(10)
     hidden = np.zeros((HEIGHT, WIDTH), bool)
@@ -161,7 +161,7 @@ def test_what_the_right_eye_does_not_see_is_not_valid(film):
 
 
 def test_rules_of_midas_look_at_vertical_flow(film):
-    frames = stereo_movie.frames(film, flow=Oracle(), rules=RULES["midas"])
+    frames = stereo_movie.stereo_movie(film, flow=Oracle(), rules=RULES["midas"])
     assert frames[0].valid.any()
     with pytest.raises(LabelError, match="over 10% of its pixels move by more than 2 px vertically"):
         frames[ROLLED - 4]
@@ -171,7 +171,7 @@ def test_the_sky_has_the_least_disparity_and_is_valid(film):
     def sky(picture):
         return np.arange(len(picture))[:, None] < np.full(picture.shape[1], 6)
 
-    sample = stereo_movie.frames(film, flow=Oracle(), sky=sky)[0]
+    sample = stereo_movie.stereo_movie(film, flow=Oracle(), sky=sky)[0]
     assert sample.sky[:6].all()
     assert not sample.sky[6:].any()
     assert sample.valid[:6].all()
@@ -179,8 +179,8 @@ def test_the_sky_has_the_least_disparity_and_is_valid(film):
 
 
 def test_splits_part_at_a_cut_and_hold_every_frame_once(film):
-    parts = [stereo_movie.frames(film, split, holdout=0.25, flow=Oracle()) for split in ("train", "test")]
-    train, test = ([second_of(frame.key) for frame in part.frames] for part in parts)
+    parts = [stereo_movie.stereo_movie(film, split, holdout=0.25, flow=Oracle()) for split in ("train", "test")]
+    train, test = ([second_of(frame.key) for frame in part.records] for part in parts)
     assert train + test == list(range(4, 37))
     assert test[0] == 30  # the scene changes there; a quarter would begin at 29
 
@@ -195,7 +195,7 @@ def test_the_layout_is_found_and_bars_are_cut_off(layout, eyes_first, tmp_path):
         return np.concatenate(pair if eyes_first == "left_right" else pair[::-1], 1 if layout == "side_by_side" else 0)
 
     file = encode(tmp_path / "film.mkv", [frame(n) for n in range(5)], fps=1)
-    frames = stereo_movie.frames(file, flow=Oracle(), eyes=eyes_first, trim=0)
+    frames = stereo_movie.stereo_movie(file, flow=Oracle(), eyes=eyes_first, trim=0)
     assert cut(frames).layout == layout
     assert not cut(frames).squeezed
     assert np.array_equal(frames[2].image, eyes(2)[0])
@@ -210,7 +210,9 @@ def test_bars_of_single_frames_are_not_valid(tmp_path):
         return np.concatenate(pair, 1)
 
     file = encode(tmp_path / "film.mkv", [frame(n) for n in range(5)], fps=1)
-    frames = stereo_movie.frames(file, flow=lambda a, b: flows(2)[0 if np.array_equal(a[:56], eyes(2)[0][:56]) else 1], trim=0)
+    frames = stereo_movie.stereo_movie(
+        file, flow=lambda a, b: flows(2)[0 if np.array_equal(a[:56], eyes(2)[0][:56]) else 1], trim=0
+    )
     assert cut(frames).area == (slice(0, HEIGHT), slice(0, WIDTH))
     assert not frames[2].valid[-8:].any()
     assert frames[2].valid[:-8].mean() > 0.8
@@ -221,16 +223,16 @@ def test_squeezed_pictures_get_their_aspect_back(tmp_path):
         return np.concatenate([eye[:, ::2] for eye in eyes(second)], 1)  # 64 x 64 each
 
     file = encode(tmp_path / "film.mkv", [frame(n) for n in range(5)], fps=1)
-    frames = stereo_movie.frames(file, flow=Oracle(), trim=0)
+    frames = stereo_movie.stereo_movie(file, flow=Oracle(), trim=0)
     assert cut(frames).squeezed
-    assert frames.image(frames.frames[0].image).shape == (HEIGHT // 2, WIDTH // 2, 3)
-    small = stereo_movie.frames(file, flow=Oracle(), trim=0, squeezed=False, height=16)
-    assert small.image(small.frames[0].image).shape == (16, 16, 3)
+    assert frames.image(frames.records[0].image).shape == (HEIGHT // 2, WIDTH // 2, 3)
+    small = stereo_movie.stereo_movie(file, flow=Oracle(), trim=0, squeezed=False, height=16)
+    assert small.image(small.records[0].image).shape == (16, 16, 3)
 
 
 def test_a_killed_run_continues_with_the_frames_that_are_missing(film, tmp_path):
     def run(calls, **options):
-        frames = stereo_movie.frames(film, flow=Oracle(tmp_path / calls))
+        frames = stereo_movie.stereo_movie(film, flow=Oracle(tmp_path / calls))
         options = {"split": "train", "dataset": "film", "samples_per_shard": 5, **options}
         return write_shards(frames, tmp_path / "out", **options), frames
 
@@ -245,7 +247,7 @@ def test_a_killed_run_continues_with_the_frames_that_are_missing(film, tmp_path)
 
     with pytest.raises(Killed):
         write_shards(
-            stereo_movie.frames(film, flow=Fatal()), tmp_path / "out", split="train", dataset="film", samples_per_shard=5
+            stereo_movie.stereo_movie(film, flow=Fatal()), tmp_path / "out", split="train", dataset="film", samples_per_shard=5
         )
     report, frames = run("calls", resume=True)
     assert report.skipped == 10
@@ -262,7 +264,7 @@ def test_a_killed_run_continues_with_the_frames_that_are_missing(film, tmp_path)
 
 
 def test_frames_travel_to_other_processes(film):
-    frames = stereo_movie.frames(film, flow=Oracle())
+    frames = stereo_movie.stereo_movie(film, flow=Oracle())
     here, there = frames[2], pickle.loads(pickle.dumps(frames))[2]
     assert np.array_equal(here.image, there.image)
     assert np.array_equal(here.label, there.label)
@@ -276,7 +278,7 @@ def test_damage_is_told_and_the_rest_is_kept(film, tmp_path):
     data = bytearray(film.read_bytes())
     data[lost.pos : lost.pos + lost.size] = bytes(lost.size)
     (tmp_path / "damaged.mp4").write_bytes(data)
-    frames = stereo_movie.frames(tmp_path / "damaged.mp4", flow=Oracle())
+    frames = stereo_movie.stereo_movie(tmp_path / "damaged.mp4", flow=Oracle())
     report = write_shards(frames, tmp_path / "out", split="train", dataset="film")
     damaged = [reason for _, reason in report.rejects if "damaged" in reason]
     assert 1 <= len(damaged) <= 3  # up to the next key frame
@@ -286,7 +288,7 @@ def test_damage_is_told_and_the_rest_is_kept(film, tmp_path):
 @pytest.mark.parametrize(
     ("pictures", "options", "message"),
     [
-        (4, {}, "at least 2 samples; got 3.0 s, .* Raise --options.rate"),
+        (4, {}, "at least 2 samples; got 3.0 s, .* Raise --rate"),
         (12, {"mono": True}, "expected stereo, two pictures of the same .* What is made for one eye has no disparity"),
         (12, {"black": True, "layout": "side_by_side"}, "expected pictures; all frames looked at are black"),
     ],
@@ -297,12 +299,12 @@ def test_a_film_that_gives_nothing_is_an_error(pictures, options, message, tmp_p
     shown = [rng.integers(60, 256, (64, 128, 3), np.uint8) if mono else side_by_side(n) for n in range(pictures)]
     file = encode(tmp_path / "film.mkv", [picture * (not black) for picture in shown], fps=1)
     with pytest.raises(DepthKitError, match=message):
-        stereo_movie.frames(file, flow=Oracle(), **options, **({"trim": 0.45} if pictures == 4 else {}))
+        stereo_movie.stereo_movie(file, flow=Oracle(), **options, **({"trim": 0.45} if pictures == 4 else {}))
 
 
 def test_one_picture_twice_is_left_out_frame_by_frame(tmp_path):
     file = encode(tmp_path / "film.mkv", [np.concatenate([eyes(n)[0]] * 2, 1) for n in range(5)], fps=1)
-    frames = stereo_movie.frames(file, flow=lambda a, b: np.zeros((HEIGHT, WIDTH, 2)))
+    frames = stereo_movie.stereo_movie(file, flow=lambda a, b: np.zeros((HEIGHT, WIDTH, 2)))
     with pytest.raises(DepthKitError, match=r"got none, 4 .*the first, .*: its disparities span no more than 8 px"):
         write_shards(frames, tmp_path / "out", split="train", dataset="film")
 
@@ -314,20 +316,18 @@ def test_one_picture_twice_is_left_out_frame_by_frame(tmp_path):
         ({"trim": 0.5}, RecipeError, "trim from 0 to below 0.5"),
         ({"rules": "dpt"}, RecipeError, "rules among gp2, midas; got 'dpt'"),
         ({"views": "video"}, LabelError, "views single or stereo"),
-        ({"layout": "diagonal"}, LabelError, "layout among auto, side_by_side, over_under"),
+        ({"layout": "diagonal"}, RecipeError, "layout to be one of auto, side_by_side, over_under"),
     ],
 )
 def test_mistakes_are_told(film, options, error, message):
     with pytest.raises(error, match=message):
-        stereo_movie.frames(film, flow=Oracle(), **options)
+        stereo_movie.stereo_movie(film, flow=Oracle(), **options)
 
 
 def test_weights_that_do_not_read_are_told_before_anything_is_written(film, tmp_path):
     (tmp_path / "raft.pth").write_bytes(b"none")
-    with pytest.raises(
-        CheckpointError, match=r"expected weights of RAFT, large, in .*raft.pth; .* give --options.weights raft_large"
-    ):
-        stereo_movie.frames(film, weights=tmp_path / "raft.pth")
+    with pytest.raises(CheckpointError, match=r"expected weights of RAFT, large, in .*raft.pth; .* give --weights raft_large"):
+        stereo_movie.stereo_movie(film, weights=tmp_path / "raft.pth")
 
 
 def test_layouts_are_named():
@@ -346,7 +346,7 @@ def test_the_command_writes_a_film(film, tmp_path, monkeypatch, capsys):
             return self
 
     monkeypatch.setattr(stereo_movie, "Raft", Known)
-    main(["shards", "write", "stereo-movie", str(film), str(tmp_path / "out"), "--holdout=0.25", "--options.rules=midas"])
+    main(["shards", "write", "stereo-movie", str(film), str(tmp_path / "out"), "--holdout=0.25", "--rules=midas"])
     index = ShardIndex.load(tmp_path / "out")
     assert index.samples("train") + index.samples("test") == 33 - 3  # FLAT, TORN and ROLLED
     assert "over 10% of its pixels move" in " ".join(capsys.readouterr().out.split())

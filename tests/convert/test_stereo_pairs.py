@@ -66,7 +66,7 @@ def stored(root, way, count=3):
 
 @pytest.mark.parametrize("way", ["folders", "side_by_side", "over_under", "behind"])
 def test_the_label_is_the_truth_however_the_pair_is_stored(way, tmp_path):
-    frames = stereo_pairs.frames(stored(tmp_path / "photos", way), flow=flow, views="stereo")
+    frames = stereo_pairs.stereo_pairs(stored(tmp_path / "photos", way), flow=flow, views="stereo")
     assert [frames.key(n) for n in range(3)] == ["photos/p_0", "photos/p_1", "photos/p_2"]
     for n, sample in enumerate(frames):
         assert str(sample.kind) == "shift_scale disparity"
@@ -84,7 +84,7 @@ def test_photographs_of_other_sizes_and_bars_are_cut_one_by_one(tmp_path):
     bar = np.zeros((8, WIDTH, 3), np.uint8)
     save(tmp_path / "a.png", np.concatenate([left, right], 1))
     save(tmp_path / "b.png", np.concatenate([np.concatenate([bar, eye, bar]) for eye in (left, right)], 1))
-    for sample in stereo_pairs.frames(tmp_path, flow=flow):
+    for sample in stereo_pairs.stereo_pairs(tmp_path, flow=flow):
         assert np.array_equal(sample.image, left)
 
 
@@ -92,7 +92,7 @@ def test_a_jpeg_of_both_is_not_stored_for_the_left_one(tmp_path):
     left, right = eyes()
     (tmp_path / "in").mkdir()
     cv2.imwrite(str(tmp_path / "in/a.jpg"), np.concatenate([left, right], 1)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])
-    frames = stereo_pairs.frames(tmp_path / "in", flow=flow)
+    frames = stereo_pairs.stereo_pairs(tmp_path / "in", flow=flow)
     write_shards(frames, tmp_path / "out", split="train", dataset="a", originals=tmp_path / "in")
     assert verify(tmp_path / "out").ok  # sizes of image and label agree
 
@@ -101,7 +101,7 @@ def test_pairs_without_a_right_picture_and_bad_ones_are_counted(tmp_path):
     root = stored(tmp_path / "photos", "folders")
     (root / "right/p.1.png").unlink()
     save(root / "right/p.2.png", eyes(2)[0])  # the left one again
-    report = write_shards(stereo_pairs.frames(root, flow=flow), tmp_path / "out", split="train", dataset="photos")
+    report = write_shards(stereo_pairs.stereo_pairs(root, flow=flow), tmp_path / "out", split="train", dataset="photos")
     assert report.samples == 1
     assert report.rejects == (
         ("photos/p_1", "there is no right picture"),
@@ -113,23 +113,23 @@ def test_sizes_that_differ_and_files_of_one_picture_are_refused(tmp_path):
     root = stored(tmp_path / "photos", "folders", 1)
     save(root / "right/p.0.png", eyes()[1][:-2])
     with pytest.raises(DepthKitError, match=r"expected two pictures of one size; got \(64, 128\) and \(62, 128\)"):
-        stereo_pairs.frames(root, flow=flow)[0]
+        stereo_pairs.stereo_pairs(root, flow=flow)[0]
     alone = io.BytesIO()
     Image.fromarray(eyes()[0]).save(alone, "JPEG")
     (tmp_path / "mpo").mkdir()
     (tmp_path / "mpo/a.mpo").write_bytes(alone.getvalue())
     with pytest.raises(LabelError, match="expected two pictures; it holds 1"):
-        stereo_pairs.frames(tmp_path / "mpo", flow=flow)[0]
+        stereo_pairs.stereo_pairs(tmp_path / "mpo", flow=flow)[0]
     (tmp_path / "mpo/a.mpo").write_bytes(b"none")
     with pytest.raises(DepthKitError, match="expected a whole picture; it does not decode"):
-        stereo_pairs.frames(tmp_path / "mpo", flow=flow)[0]
+        stereo_pairs.stereo_pairs(tmp_path / "mpo", flow=flow)[0]
 
 
 def test_a_folder_of_pictures_for_one_eye_is_refused(tmp_path):
     for n in range(3):
         save(tmp_path / f"{n}.png", np.random.default_rng(n).integers(0, 256, (64, 128, 3), np.uint8))
     with pytest.raises(DepthKitError, match="expected stereo, two pictures of the same beside or above each other"):
-        stereo_pairs.frames(tmp_path, flow=flow)
+        stereo_pairs.stereo_pairs(tmp_path, flow=flow)
 
 
 def test_real_pairs_side_by_side_are_recognised_and_labelled(samples_root, tmp_path):
@@ -157,7 +157,7 @@ def test_real_pairs_side_by_side_are_recognised_and_labelled(samples_root, tmp_p
         back[y, at, 0] = codes[y, x]
         return back
 
-    frames = stereo_pairs.frames(tmp_path, flow=oracle, rules=Rules(discrepancy=2, matched=0.3))
+    frames = stereo_pairs.stereo_pairs(tmp_path, flow=oracle, rules=Rules(discrepancy=2, matched=0.3))
     sizes = [codes.shape for codes in truth.values()]
     for n, sample in enumerate(frames):
         assert sample.image.shape[:2] == sizes[n]

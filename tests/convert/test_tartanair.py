@@ -34,7 +34,7 @@ def root(tmp_path):
 
 
 def test_depth_is_in_metres_and_what_is_kilometres_away_is_sky(root):
-    sample = tartanair.frames(root, "train")[1]
+    sample = tartanair.tartanair(root, "train")[1]
     assert sample.kind == LabelKind(Ambiguity.METRIC, Representation.DEPTH)
     assert sample.key == "office/Easy/P001/000001_left"
     np.testing.assert_array_equal(sample.label[2:], DEPTH[2:])
@@ -45,7 +45,7 @@ def test_depth_is_in_metres_and_what_is_kilometres_away_is_sky(root):
 
 
 def test_a_camera_turned_east_sees_north_on_its_left(root):
-    sample = tartanair.frames(root, "train")[1]
+    sample = tartanair.tartanair(root, "train")[1]
     np.testing.assert_allclose(sample.world_from_camera[:3, 3], [3, 1, -2])
     forward, right, down = (sample.world_from_camera[:3, :3] @ axis for axis in np.eye(3)[[2, 0, 1]])
     np.testing.assert_allclose([forward, right, down], [[0, 1, 0], [-1, 0, 0], [0, 0, 1]], atol=1e-6)
@@ -53,25 +53,25 @@ def test_a_camera_turned_east_sees_north_on_its_left(root):
 
 
 def test_environments_are_for_training_or_for_validation(root):
-    assert [s.key for s in tartanair.frames(root, "val")] == ["carwelding/Hard/P000/000000_left"]
-    assert {s.key.split("/")[0] for s in tartanair.frames(root, "train")} == {"office"}
-    assert len(tartanair.frames(root, "train", validation=())) == 3
+    assert [s.key for s in tartanair.tartanair(root, "val")] == ["carwelding/Hard/P000/000000_left"]
+    assert {s.key.split("/")[0] for s in tartanair.tartanair(root, "train")} == {"office"}
+    assert len(tartanair.tartanair(root, "train", validation=())) == 3
 
 
 def test_missing_and_broken_files_are_named(root):
     flight = root / "office/Easy/P001"
     (flight / "depth_left/000000_left_depth.npy").unlink()
     (flight / "depth_left/000001_left_depth.npy").write_bytes(b"x")
-    frames = tartanair.frames(root, "train")
+    frames = tartanair.tartanair(root, "train")
     rejected = "there is no office/Easy/P001/depth_left/000000_left_depth.npy"
     assert frames.rejects == (("office/Easy/P001/000000_left", rejected),)
     with pytest.raises(DepthKitError, match=r"000001_left_depth.npy: expected a plain .npy file"):
         frames[0]
     (flight / "pose_left.txt").write_text("0 0 0 0 0 0 1\n")
     with pytest.raises(GeometryError, match=r"pose_left.txt: expected a line for each image up to 1; got 1"):
-        tartanair.frames(root, "train")
+        tartanair.tartanair(root, "train")
 
 
 def test_what_travels_to_workers_reads_the_same(root):
-    frames = tartanair.frames(root, "train")
+    frames = tartanair.tartanair(root, "train")
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(frames))[0].label, frames[0].label)

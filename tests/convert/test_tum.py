@@ -35,7 +35,7 @@ def rotation(n):
 
 
 def test_images_depth_and_poses_of_one_time_come_together_in_metres(root):
-    samples = list(tum.samples(root))
+    samples = list(tum.tum(root))
     assert [s.key for s in samples] == [
         f"rgbd_dataset_freiburg2_desk/{100 + 0.1 * n:.6f}".replace(".", "_") for n in (0, 1, 2, 4, 5)
     ]
@@ -49,13 +49,13 @@ def test_images_depth_and_poses_of_one_time_come_together_in_metres(root):
         else:
             assert np.allclose(s.world_from_camera[:3, :3], rotation(10 * n).as_matrix())
             assert np.allclose(s.world_from_camera[:3, 3], [0.1 * n, 0, 1])
-    assert [reject.reason for reject in tum.frames(root).rejects] == ["there is no depth map within 0.02 s"]
+    assert [reject.reason for reject in tum.tum(root).rejects] == ["there is no depth map within 0.02 s"]
 
 
 def test_a_wider_tolerance_pairs_what_is_further_apart(root):
-    assert len(tum.frames(root, tolerance=0.06)) == 6
+    assert len(tum.tum(root, tolerance=0.06)) == 6
     with pytest.raises(LabelError, match=r"expected depth maps within 0.001 s .*got none. Raise tolerance"):
-        tum.frames(root, tolerance=0.001)
+        tum.tum(root, tolerance=0.001)
 
 
 def test_association_takes_the_closest_pairs_first_and_nothing_twice():
@@ -74,8 +74,8 @@ def test_association_takes_the_closest_pairs_first_and_nothing_twice():
 
 
 def test_splits_and_neighbours_follow_the_order_of_time(root):
-    assert [len(tum.frames(root, split)) for split in ("train", "test")] == [4, 1]
-    frames = tum.frames(root, views="video")
+    assert [len(tum.tum(root, split, holdout=0.2)) for split in ("train", "test")] == [4, 1]
+    frames = tum.tum(root, views="video")
     assert [(s.frames["prev"][0, 0, 0], s.image[0, 0, 0], s.frames["next"][0, 0, 0]) for s in frames] == [
         (0, 1, 2),
         (1, 2, 3),
@@ -87,19 +87,19 @@ def test_splits_and_neighbours_follow_the_order_of_time(root):
         "there is no frame 1 behind it",
     ]
     with pytest.raises(LabelError, match="no second camera"):
-        tum.frames(root, views="stereo")
+        tum.tum(root, views="stereo")
 
 
 def test_intrinsics_are_given_or_told_by_the_name_and_never_guessed(root):
-    assert tum.frames(root, intrinsics=(1, 2, 3, 4))[0].intrinsics.tolist() == [[1, 0, 3], [0, 2, 4], [0, 0, 1]]
+    assert tum.tum(root, intrinsics=(1, 2, 3, 4))[0].intrinsics.tolist() == [[1, 0, 3], [0, 2, 4], [0, 0, 1]]
     other = root.rename(root.parent / "my_room")
     with pytest.raises(GeometryError, match=r"Give intrinsics=\(fx, fy, cx, cy\) in pixels"):
-        tum.frames(other)
+        tum.tum(other)
 
 
 def test_poses_are_optional(root):
     (root / "groundtruth.txt").unlink()
-    assert tum.frames(root)[0].world_from_camera is None
+    assert tum.tum(root)[0].world_from_camera is None
 
 
 @pytest.mark.parametrize(
@@ -116,4 +116,4 @@ def test_poses_are_optional(root):
 def test_a_garbled_list_is_named(root, name, content, says):
     (root / name).unlink() if content is None else (root / name).write_text(content)
     with pytest.raises(DepthKitError, match=says):
-        tum.frames(root)
+        tum.tum(root)

@@ -26,7 +26,7 @@ def root(tmp_path):
 
 
 def test_image_and_depth_are_those_of_the_file(root):
-    frames = tum_people.frames(root)
+    frames = tum_people.tum_people(root)
     sample = frames[1]
     assert [frames.key(i) for i in range(2)] == ["sitting_xyz/0001", "walking_xyz/0002"]
     expected = np.linspace(0, 1, 12 * 16 * 3).reshape(12, 16, 3) * 255
@@ -39,10 +39,10 @@ def test_image_and_depth_are_those_of_the_file(root):
 def test_another_shape_another_content_and_another_folder_are_named(root, tmp_path):
     write(root / "sitting_xyz/0001.jpg.h5", np.zeros((3, 12, 16)), np.ones((12, 16)))
     with pytest.raises(ShapeError, match=r"0001.jpg.h5: expected gt/img_1 of shape \(H, W, 3\); got \(3, 12, 16\)"):
-        tum_people.frames(root)[0]
+        tum_people.tum_people(root)[0]
     (root / "sitting_xyz/0001.jpg.h5").write_bytes(b"no HDF5")
     with pytest.raises(LabelError, match=r"0001.jpg.h5: expected an HDF5 file"):
-        tum_people.frames(root)[0]
+        tum_people.tum_people(root)[0]
     (tmp_path / "other/rgb").mkdir(parents=True)
     with pytest.raises(DepthKitError, match=r"expected NAME.h5 under .*other; found rgb/"):
-        tum_people.frames(tmp_path / "other")
+        tum_people.tum_people(tmp_path / "other")

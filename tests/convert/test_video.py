@@ -87,8 +87,8 @@ def test_a_frame_does_not_depend_on_the_order_of_access(name, codec, memory, tmp
 
 def test_frames_become_samples_with_their_neighbours_and_the_camera(clip):
     expected = decoded(clip)
-    frames = video.frames(clip, views="video", spacing=3, every=5, intrinsics=K)
-    assert [f.key for f in frames.frames] == [f"my_clip_1/{n:06d}" for n in range(5, 40, 5) if n + 3 < 40]
+    frames = video.video(clip, views="video", spacing=3, every=5, intrinsics=K)
+    assert [f.key for f in frames.records] == [f"my_clip_1/{n:06d}" for n in range(5, 40, 5) if n + 3 < 40]
     for n, s in zip(range(5, 40, 5), frames, strict=True):
         assert np.array_equal(s.image, expected[n])
         assert np.array_equal(s.frames["prev"], expected[n - 3])
@@ -100,16 +100,16 @@ def test_frames_become_samples_with_their_neighbours_and_the_camera(clip):
 
 
 def test_parts_hold_every_frame_once_and_neighbours_stay_in_them(clip):
-    parts = [video.frames(clip, split, holdout=0.25) for split in ("train", "test")]
-    assert [frame.key for part in parts for frame in part.frames] == [frame.key for frame in video.frames(clip).frames]
-    train = video.frames(clip, "train", holdout=0.25, views="video")
-    assert train.frames[-1].views["next"] == "my clip.1.mp4#29"
-    assert next(iter(video.samples(clip, first=7, stop=8))).key == "my_clip_1/000007"
+    parts = [video.video(clip, split, holdout=0.25) for split in ("train", "test")]
+    assert [frame.key for part in parts for frame in part.records] == [frame.key for frame in video.video(clip).records]
+    train = video.video(clip, "train", holdout=0.25, views="video")
+    assert train.records[-1].views["next"] == "my clip.1.mp4#29"
+    assert next(iter(video.video(clip, first=7, stop=8))).key == "my_clip_1/000007"
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_video_is_written_by_any_number_of_processes(clip, workers, tmp_path):
-    frames = video.frames(clip, views="video")
+    frames = video.video(clip, views="video")
     frames[0]
     pickle.dumps(frames)  # an open file does not travel
     report = write_shards(frames, tmp_path / "out", split="train", dataset="clip", workers=workers)
@@ -131,7 +131,7 @@ def test_what_builds_on_a_damaged_frame_is_refused_with_its_time_and_the_rest_is
     with pytest.raises(DepthKitError, match=r"damaged_a.mp4: frame 15 \(0.600 s\): expected a picture that decodes"):
         clip[15]
     assert {15, 19} <= set(refused) <= set(range(10, 20))  # of its group of ten, what was encoded later
-    report = write_shards(video.frames(without(file, 15)), tmp_path / "out", split="train", dataset="clip")
+    report = write_shards(video.video(without(file, 15)), tmp_path / "out", split="train", dataset="clip")
     assert [reject.name for reject in report.rejects] == [f"damaged_a/{n:06d}" for n in sorted(refused)]
 
 
@@ -140,7 +140,7 @@ def test_a_file_that_ends_early_says_so(clip, tmp_path):
         Video(begin(clip, 0.5))
     assert 10 < len(Video(begin(encode(tmp_path / "a.mkv", [shown(n) for n in range(40)]), 0.6))) < 40
     avi = encode(tmp_path / "a.avi", [shown(n) for n in range(40)], "mpeg4")
-    (*_, last) = video.frames(begin(avi, 0.6)).rejects
+    (*_, last) = video.video(begin(avi, 0.6)).rejects
     assert re.fullmatch(r"the file ends \d+ frames early", last.reason)
 
 
@@ -162,12 +162,12 @@ def test_a_telephone_held_upright_gives_upright_pictures(clip, tmp_path):
 
 def test_what_stands_still_is_left_out_and_counted(tmp_path):
     still = encode(tmp_path / "still.mp4", [shown(min(n, 10)) for n in range(25)])
-    frames = video.frames(still, views="video", min_motion=1)
-    assert [int(frame.key[-2:]) for frame in frames.frames] == list(range(1, 10))
+    frames = video.video(still, views="video", min_motion=1)
+    assert [int(frame.key[-2:]) for frame in frames.records] == list(range(1, 10))
     reasons = [reject.reason for reject in frames.rejects]
     assert reasons.count("the picture moves less than 1 px within 1 frame") == 14
     with pytest.raises(RecipeError, match=r"expected views video or video_stereo with spacing.*got views single"):
-        video.frames(still, min_motion=1)
+        video.video(still, min_motion=1)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_what_stands_still_is_left_out_and_counted(tmp_path):
         ({"intrinsics": (-40, 41, 31, 23)}, GeometryError, "fx and fy above 0; got -40"),
         ({"intrinsics": (0.58, 1.92, 0.5, 0.5)}, GeometryError, "look like fractions of the image's size. Multiply"),
         ({"views": "stereo"}, LabelError, "A video file has no second camera"),
-        ({"views": "both"}, LabelError, "expected views among single, video"),
+        ({"views": "both"}, RecipeError, "expected views to be one of single, video"),
         ({"every": 0}, RecipeError, "expected every to be 1"),
         ({"views": "video", "spacing": 0}, RecipeError, "expected 1 <= spacing <= max_spacing"),
         ({"views": "video", "max_spacing": 3}, RecipeError, "expected min_motion above 0 with max_spacing 3"),
@@ -186,12 +186,12 @@ def test_what_stands_still_is_left_out_and_counted(tmp_path):
 )
 def test_options_that_cannot_be_are_refused(clip, options, error, says):
     with pytest.raises(error, match=says):
-        video.frames(clip, **options)
+        video.video(clip, **options)
 
 
 def test_intrinsics_of_a_larger_picture_are_refused(clip):
     with pytest.raises(GeometryError, match=r"#0: expected a principal point inside of the 64 x 48 pixels; got cx 320, cy 240"):
-        video.frames(clip, intrinsics=(500, 500, 320, 240))[0]
+        video.video(clip, intrinsics=(500, 500, 320, 240))[0]
 
 
 def test_what_is_no_video_is_refused(tmp_path):
@@ -219,3 +219,22 @@ def test_without_pyav_the_extra_is_named(clip, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", no_av)
     with pytest.raises(DepthKitError, match=r"expected PyAV to read video files; .*pip install 'depthkit\[video\]'"):
         Video(clip)
+
+
+def test_a_folder_of_videos_is_one_dataset_of_many_sources(clip, tmp_path):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes(clip.read_bytes())
+    (folder / "b.MP4").write_bytes(clip.read_bytes())
+    (folder / "c.mp4").write_bytes(b"no film")
+    (folder / "notes.txt").write_text("not read")
+    one, both = video.video(clip, "train", holdout=0.25, every=5), video.video(folder, "train", holdout=0.25, every=5)
+    assert len(both) == 2 * len(one)
+    assert [both.key(n).partition("/")[0] for n in range(len(both))] == ["a"] * len(one) + ["b"] * len(one)
+    assert np.array_equal(both[len(one)].image, one[0].image)
+    assert [reject.name for reject in both.rejects] == ["c.mp4"]
+    report = write_shards(both, tmp_path / "out", split="train", dataset="films", workers=2)
+    assert report.samples == len(both)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DepthKitError, match=r"expected films \(.mp4, .*\) under .*empty; found nothing"):
+        video.video(tmp_path / "empty")

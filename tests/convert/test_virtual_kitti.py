@@ -52,7 +52,7 @@ def root(tmp_path):
 
 
 def test_depth_is_the_integer_in_centimetres_and_the_farthest_is_sky_at_infinity(root):
-    sample = virtual_kitti.frames(root, "train")[0]
+    sample = virtual_kitti.virtual_kitti(root, "train")[0]
     codes = np.arange(600).reshape(20, 30) + 1
     assert sample.kind == LabelKind(Ambiguity.METRIC, Representation.DEPTH)
     np.testing.assert_allclose(sample.label[1:], codes[1:] / 100, rtol=1e-6)
@@ -62,7 +62,7 @@ def test_depth_is_the_integer_in_centimetres_and_the_farthest_is_sky_at_infinity
 
 
 def test_cameras_and_poses_are_those_of_the_texts(root):
-    found = {sample.key: sample for sample in virtual_kitti.frames(root, "val")}
+    found = {sample.key: sample for sample in virtual_kitti.virtual_kitti(root, "val")}
     sample = found["Scene01/clone/1/rgb_00001"]
     np.testing.assert_allclose(sample.intrinsics, [[25, 0, 14.5], [0, 25, 9.5], [0, 0, 1]])
     np.testing.assert_allclose(sample.world_from_camera @ pose(1, 1), np.eye(4), atol=1e-9)
@@ -70,21 +70,21 @@ def test_cameras_and_poses_are_those_of_the_texts(root):
 
 
 def test_no_scene_is_on_both_sides_and_turned_cameras_are_read_only_when_asked_for(root):
-    train, val = ([s.key for s in virtual_kitti.frames(root, split)] for split in ("train", "val"))
+    train, val = ([s.key for s in virtual_kitti.virtual_kitti(root, split)] for split in ("train", "val"))
     assert {key.split("/")[0] for key in train} == {"Scene02", "Scene06"}
     assert {key.split("/")[0] for key in val} == {"Scene01"}
     assert (len(train), len(val)) == (2 * 2 * 2 * 2, 2 * 2 * 2)
-    turned = virtual_kitti.frames(root, "val", variations=("15-deg-left",))
+    turned = virtual_kitti.virtual_kitti(root, "val", variations=("15-deg-left",))
     assert {s.key.split("/")[1] for s in turned} == {"15-deg-left"}
     with pytest.raises(RecipeError, match=r"expected variations among clone, .*; got snow"):
-        virtual_kitti.frames(root, "val", variations=("snow",))
+        virtual_kitti.virtual_kitti(root, "val", variations=("snow",))
 
 
 def test_the_benchmarks_crop_moves_the_principal_point_with_the_pixels(tmp_path):
     codes = (np.arange(SIZE[0] * SIZE[1]) % 60000 + 1).astype(np.uint16).reshape(SIZE)
     write_variation(tmp_path, "Scene01", "clone", frames=1, size=SIZE, camera_facts=K)
     cv2.imwrite(str(tmp_path / "Scene01/clone/frames/depth/Camera_0/depth_00000.png"), codes)
-    sample = virtual_kitti.frames(tmp_path, "val", benchmark_crop=True)[0]
+    sample = virtual_kitti.virtual_kitti(tmp_path, "val", benchmark_crop=True)[0]
     assert sample.size == sample.label.shape == BENCHMARK
     np.testing.assert_allclose(sample.label, codes[375 - 352 :, 13 : 13 + 1216] / 100, rtol=1e-6)
     np.testing.assert_allclose(sample.intrinsics[:2, 2], [K[2] - 13, K[3] - 23])
@@ -94,26 +94,26 @@ def test_what_lacks_is_counted_and_what_is_broken_is_named(root):
     place = root / "Scene01/clone/frames/depth/Camera_0"
     (place / "depth_00000.png").unlink()
     (place / "depth_00001.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    frames = virtual_kitti.frames(root, "val")
+    frames = virtual_kitti.virtual_kitti(root, "val")
     assert ("Scene01/clone/0/rgb_00000", "there is no Scene01/clone/frames/depth/Camera_0/depth_00000.png") in frames.rejects
     with pytest.raises(DepthKitError, match=r"depth_00001.png: expected a whole"):
         frames[0]
     (root / "Scene01/fog/intrinsic.txt").write_text("frame cameraID\n0 0 25 25 14 9\n0 1 25 25 14 9\n")
     with pytest.raises(GeometryError, match=r"frame 1 of camera 0 in intrinsic.txt and extrinsic.txt of .*fog; it is missing"):
-        virtual_kitti.frames(root, "val")
+        virtual_kitti.virtual_kitti(root, "val")
 
 
 def test_another_folder_and_an_archive_are_named(tmp_path):
     (tmp_path / "rgb").mkdir()
     with pytest.raises(DepthKitError, match=r"expected Scene01/clone/frames/rgb/Camera_0 under .*; found rgb/"):
-        virtual_kitti.frames(tmp_path, "val")
+        virtual_kitti.virtual_kitti(tmp_path, "val")
     (tmp_path / "vkitti_2.0.3_rgb.tar").write_bytes(b"x")
     with pytest.raises(DepthKitError, match=r"found an archive. Unpack it first"):
-        virtual_kitti.frames(tmp_path / "vkitti_2.0.3_rgb.tar", "val")
+        virtual_kitti.virtual_kitti(tmp_path / "vkitti_2.0.3_rgb.tar", "val")
 
 
 def test_the_sky_and_the_cameras_are_the_same_out_of_shards(root, tmp_path):
-    frames = pickle.loads(pickle.dumps(virtual_kitti.frames(root, "val", variations=("clone",))))  # as workers get them
+    frames = pickle.loads(pickle.dumps(virtual_kitti.virtual_kitti(root, "val", variations=("clone",))))  # as workers get them
     write_shards(frames, tmp_path / "out", split="val", dataset="virtual_kitti", originals=root)
     shard = ShardIndex.load(tmp_path / "out").split("val").shards[0]
     for raw, sample in zip(read_shard(str(tmp_path / "out" / shard.name), 0, 4, total=4), frames, strict=True):

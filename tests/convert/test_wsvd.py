@@ -55,7 +55,7 @@ def root(tmp_path_factory):
 
 
 def test_frames_of_all_videos_follow_each_other_and_the_rest_is_counted(root):
-    chain = wsvd.frames(root, "train", split_file=root / "list.txt", holdout=0, flow=oracle, rules=RULES)
+    chain = wsvd.wsvd(root, "train", split_file=root / "list.txt", holdout=0, flow=oracle, rules=RULES)
     assert chain.kind == LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY)
     assert [chain.key(i) for i in (0, 8, 9, -1)] == [f"{n}/{f:06d}" for n, f in
         (("-3Br2RCzmEc", 2), ("-3Br2RCzmEc", 18), ("aeW37ZgbwYg", 2), ("aeW37ZgbwYg", 18))]  # fmt: skip
@@ -64,12 +64,12 @@ def test_frames_of_all_videos_follow_each_other_and_the_rest_is_counted(root):
     np.testing.assert_allclose(sample.label[sample.valid], disparity()[sample.valid], atol=1e-5)
     assert sample.valid.mean() > 0.8
     reasons = dict(chain.rejects)
-    assert reasons.keys() == {"broken00000", "deleted0000"}
+    assert reasons.keys() == {"broken00000.mp4", "deleted0000"}
     assert reasons["deleted0000"] == "there is no video of this name"
 
 
 def test_videos_are_on_one_side(root):
-    train, val = (wsvd.frames(root, split, holdout=0.5, flow=oracle, rules=RULES) for split in ("train", "val"))
+    train, val = (wsvd.wsvd(root, split, holdout=0.5, flow=oracle, rules=RULES) for split in ("train", "val"))
     videos = [{chain.key(i).split("/")[0] for i in range(len(chain))} for chain in (train, val)]
     assert not videos[0] & videos[1]
     assert videos[0] | videos[1] == {"-3Br2RCzmEc", "aeW37ZgbwYg"}
@@ -77,12 +77,12 @@ def test_videos_are_on_one_side(root):
 
 def test_they_are_written_as_one_split(root, tmp_path):
     report = write_shards(
-        wsvd.frames(root, "train", holdout=0, flow=oracle, rules=RULES), tmp_path, split="train", dataset="wsvd"
+        wsvd.wsvd(root, "train", holdout=0, flow=oracle, rules=RULES), tmp_path, split="train", dataset="wsvd"
     )
-    assert (report.samples, [reject.name for reject in report.rejects]) == (18, ["broken00000"])
+    assert (report.samples, [reject.name for reject in report.rejects]) == (18, ["broken00000.mp4"])
 
 
 def test_a_folder_without_videos_is_refused(tmp_path):
     (tmp_path / "wsvd_list.txt").write_text("a\n")
-    with pytest.raises(DepthKitError, match=r"expected ID.mp4 and other videos under .*; found wsvd_list.txt"):
-        wsvd.frames(tmp_path, "train")
+    with pytest.raises(DepthKitError, match=r"expected films \(.mp4, .*\) under .*; found wsvd_list.txt"):
+        wsvd.wsvd(tmp_path, "train")

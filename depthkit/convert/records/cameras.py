@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from depthkit.convert.records.files import read_bytes
-from depthkit.convert.records.frames import camera_matrix
+from depthkit.convert.records.record import camera_matrix
 from depthkit.errors import GeometryError
 
 
 def read_camera(file: Path) -> np.ndarray:
-    """Intrinsics ``(3, 3)`` [px] from a file of fx, fy, cx, cy, or of a 3 x 3 or 4 x 4 matrix row by row.
+    """Read intrinsics ``(3, 3)`` [px] from a file of fx, fy, cx, cy, or of a 3 x 3 or 4 x 4 matrix row by row.
 
     Args:
         file: numbers apart by blanks, commas or line ends.

@@ -1,15 +1,14 @@
 """Files of depth as arrays: 16-bit PNG, npy, PFM, HDF5, OpenEXR, tables. What is wrong with one is said with its name."""
 
-import importlib
 import io
 import os
 import re
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
 
+from depthkit.checks import optional_import
 from depthkit.errors import DepthKitError, GeometryError, LabelError
 from depthkit.shards.images import decode_pixels
 
@@ -17,7 +16,7 @@ _LARGEST = 2**28  # pixels; a header that promises more is garbled
 
 
 def read_bytes(file: Path) -> bytes:
-    """The content of a file.
+    """Read the content of a file.
 
     Raises:
         DepthKitError: it does not read.
@@ -29,7 +28,7 @@ def read_bytes(file: Path) -> bytes:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Names of what a folder holds, sorted; none if there is no such folder."""
+    """List the names in a folder, sorted; none if there is no such folder."""
     try:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -37,7 +36,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def folders_with(root: Path, name: str) -> list[str]:
-    """Folders below the root that hold a folder of this name, relative to the root, sorted; what lies in them is not searched.
+    """Find folders that hold a folder of this name, relative to the root, sorted; their insides are not searched.
 
     Data sets of a million files are found in a second, because folders of pictures are never opened.
     """
@@ -50,7 +49,7 @@ def folders_with(root: Path, name: str) -> list[str]:
 
 
 def read_table(file: Path, columns: int, *, skip: int = 0) -> np.ndarray:
-    """Numbers in lines of equal length, float64 ``(N, columns)``.
+    """Read numbers in lines of equal length, float64 ``(N, columns)``.
 
     Args:
         file: the file.
@@ -72,7 +71,7 @@ def read_table(file: Path, columns: int, *, skip: int = 0) -> np.ndarray:
 
 
 def read_png16(file: Path) -> np.ndarray:
-    """A 16-bit PNG, uint16 ``(H, W)``.
+    """Read a 16-bit PNG, uint16 ``(H, W)``.
 
     Raises:
         LabelError: it is something else.
@@ -84,7 +83,7 @@ def read_png16(file: Path) -> np.ndarray:
 
 
 def read_grey(file: Path) -> np.ndarray:
-    """An 8-bit picture as one channel, uint8 ``(H, W)``.
+    """Read an 8-bit picture as one channel, uint8 ``(H, W)``.
 
     Raises:
         LabelError: it is no picture.
@@ -93,7 +92,7 @@ def read_grey(file: Path) -> np.ndarray:
 
 
 def read_npy(file: Path) -> np.ndarray:
-    """A plain .npy file of one map, ``(H, W)``; nothing in it is executed.
+    """Read a plain .npy file of one map, ``(H, W)``; nothing in it is executed.
 
     Raises:
         LabelError: it is something else.
@@ -106,7 +105,7 @@ def read_npy(file: Path) -> np.ndarray:
 
 
 def read_pfm(file: Path) -> np.ndarray:
-    """A portable float map, float32 ``(H, W)``, the first row on top (the file has it last); the first of three channels.
+    """Read a portable float map, float32 ``(H, W)``, first row on top (the file has it last); the first of three channels.
 
     Raises:
         LabelError: it is something else.
@@ -126,7 +125,7 @@ def read_pfm(file: Path) -> np.ndarray:
 
 
 def read_pnm(file: Path) -> np.ndarray:
-    """A binary PGM or PPM file, ``(H, W)`` or RGB ``(H, W, 3)``: uint8, or uint16 with the higher byte first, as is the rule.
+    """Read a binary PGM or PPM file, ``(H, W)`` or RGB ``(H, W, 3)``: uint8, or uint16 with the higher byte first.
 
     Raises:
         LabelError: it is something else.
@@ -145,7 +144,7 @@ def read_pnm(file: Path) -> np.ndarray:
 
 
 def read_h5(file: Path, name: str, index: int | None = None) -> np.ndarray:
-    """A data set of an HDF5 file.
+    """Read a data set of an HDF5 file.
 
     Args:
         file: the file.
@@ -156,7 +155,7 @@ def read_h5(file: Path, name: str, index: int | None = None) -> np.ndarray:
         DepthKitError: h5py is not installed.
         LabelError: the file is none, or has no such data set.
     """
-    h5py = reader("h5py", "h5py", "HDF5")
+    h5py = optional_import("h5py", "convert")
     if not file.is_file():
         read_bytes(file)
     try:
@@ -171,21 +170,21 @@ def read_h5(file: Path, name: str, index: int | None = None) -> np.ndarray:
 
 
 def read_h5_words(file: Path, name: str) -> list[str]:
-    """The words of a cell array of MATLAB in an HDF5 file; errors are those of ``read_h5``."""
+    """Read the words of a cell array of MATLAB in an HDF5 file; errors are those of ``read_h5``."""
     references = read_h5(file, name).ravel()
-    h5py = reader("h5py", "h5py", "HDF5")
+    h5py = optional_import("h5py", "convert")
     with h5py.File(file, "r") as content:
         return ["".join(map(chr, content[reference][()].ravel())) for reference in references]
 
 
 def read_exr(file: Path) -> np.ndarray:
-    """The first channel (Y, G, R or Z) of an OpenEXR file, float32 ``(H, W)``.
+    """Read the first channel (Y, G, R or Z) of an OpenEXR file, float32 ``(H, W)``.
 
     Raises:
         DepthKitError: OpenEXR is not installed.
         LabelError: the file is none.
     """
-    openexr = reader("OpenEXR", "openexr", "EXR")  # wheels of OpenCV are built without it
+    openexr = optional_import("OpenEXR", "convert")  # wheels of OpenCV are built without it
     if not file.is_file():
         read_bytes(file)
     try:
@@ -197,20 +196,6 @@ def read_exr(file: Path) -> np.ndarray:
             return _map(np.asarray(channels[name].pixels), file).astype(np.float32)
     except (OSError, RuntimeError, TypeError) as error:
         raise LabelError(f"{file}: expected an OpenEXR file; it does not read ({error}). Get it again.") from error
-
-
-def reader(module: str, package: str, what: str) -> ModuleType:
-    """A module that only some datasets need.
-
-    Raises:
-        DepthKitError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise DepthKitError(
-            f"expected the package {package} to read {what} files; it is not installed. Run `pip install 'depthkit[convert]'`."
-        ) from error
 
 
 def _map(array: np.ndarray, file: Path) -> np.ndarray:

@@ -14,7 +14,7 @@ EARTH_RADIUS = 6378137.0
 
 
 def numbered(root: Path, place: str, suffixes: tuple[str, ...]) -> dict[int, str]:
-    """Files of a folder by the numbers that are their names, relative to the root."""
+    """List the files of a folder by the numbers that are their names, relative to the root."""
     if not (root / place).is_dir():
         return {}
     files = sorted(file for file in (root / place).iterdir() if file.suffix in suffixes and file.stem.isdigit())
@@ -22,14 +22,14 @@ def numbered(root: Path, place: str, suffixes: tuple[str, ...]) -> dict[int, str
 
 
 def square(matrix: np.ndarray) -> np.ndarray:
-    """The matrix in the top left of a 4 x 4 identity."""
+    """Put the matrix in the top left of a 4 x 4 identity."""
     full = np.eye(4)
     full[: matrix.shape[0], : matrix.shape[1]] = matrix
     return full
 
 
 def facts(file: Path) -> Any:
-    """Numbers of a calibration file by name and count; with ``optional=True`` None for a name that is not there."""
+    """Read numbers of a calibration file by name and count; with ``optional=True`` None for a missing name."""
     try:
         rows = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
     except (OSError, ValueError) as error:
@@ -54,13 +54,13 @@ def _fact(rows: Mapping[str, str], file: Path, name: str, count: int, *, optiona
 
 
 def rigid(file: Path) -> np.ndarray:
-    """The rotation R and the shift T [m] of a calibration file, ``(4, 4)``."""
+    """Read rotation R and shift T [m] of a calibration file, ``(4, 4)``."""
     turn, shift = (facts(file)(name, count) for name, count in (("R", 9), ("T", 3)))
     return square(np.hstack([turn.reshape(3, 3), shift[:, None]]))
 
 
 def sequence_poses(root: Path, sequence: int) -> dict[int, np.ndarray]:
-    """``world_from_camera`` of camera 0 by number, if the odometry sequence has poses."""
+    """Read ``world_from_camera`` of camera 0 by number, if the odometry sequence has poses."""
     file = root / f"poses/{sequence:02d}.txt"
     if not file.is_file():
         return {}
@@ -71,7 +71,7 @@ def sequence_poses(root: Path, sequence: int) -> dict[int, np.ndarray]:
 
 
 def drive_poses(root: Path, drive: str) -> dict[int, np.ndarray]:
-    """``world_from_imu`` by number, if the raw drive has ``oxts``: east, north and up [m] of its first frame.
+    """Read ``world_from_imu`` by number, if the raw drive has ``oxts``: east, north and up [m] of its first frame.
 
     Latitude and longitude by Mercator's projection at the first latitude, as KITTI's authors do. Good to some centimetres from
     frame to frame, so that motion has its true scale; odometry's poses are smoother.
@@ -95,7 +95,7 @@ def drive_poses(root: Path, drive: str) -> dict[int, np.ndarray]:
 
 
 def _about(axis: int, angle: float) -> np.ndarray:
-    """Rotation about a coordinate axis, ``(3, 3)``."""
+    """Return the rotation about a coordinate axis, ``(3, 3)``."""
     matrix, (i, j) = np.eye(3), ((axis + 1) % 3, (axis + 2) % 3)
     matrix[i, i] = matrix[j, j] = np.cos(angle)
     matrix[i, j], matrix[j, i] = -np.sin(angle), np.sin(angle)

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from depthkit.convert.records.files import read_bytes, reader
+from depthkit.checks import optional_import
+from depthkit.convert.records.files import read_bytes
 from depthkit.errors import LabelError
 
 
 def read_mat(file: Path, name: str) -> Any:
-    """A variable of a MATLAB file.
+    """Read a variable of a MATLAB file.
 
     Args:
         file: the file.
@@ -18,7 +19,7 @@ def read_mat(file: Path, name: str) -> Any:
         DepthKitError: SciPy is not installed, or the file is not there.
         LabelError: it is no such file, or has no such variable.
     """
-    scipy_io = reader("scipy.io", "scipy", "MATLAB")
+    scipy_io = optional_import("scipy.io", "convert")
     if not file.is_file():
         read_bytes(file)
     try:

@@ -1,6 +1,6 @@
 """Which frames of a video stand beside an image in a sample: how far from it, and only where the picture moves.
 
-Learning from video needs motion. Frames that hardly differ teach nothing and frames that differ too much cannot be matched,
+Learning from video needs motion. Records that hardly differ teach nothing and frames that differ too much cannot be matched,
 so neighbours are a number of frames away, and samples that move too little are left out. Zhou et al. (2017, section 4) leave
 out what has a mean optical flow of less than 1 pixel in pictures 416 wide; ``min_motion=1`` is that rule, and
 ``max_spacing`` looks for neighbours further away before it gives a sample up.
@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from depthkit.convert.records.frames import Frame
+from depthkit.convert.records.record import Record
 from depthkit.errors import DepthKitError, RecipeError
 from depthkit.shards.build import Reject
 from depthkit.types import Views
@@ -33,8 +33,8 @@ class Spacing:
     """How far neighbours are from their image.
 
     Attributes:
-        frames: so many frames before and behind it.
-        largest: where the picture moves too little, neighbours up to so many frames away are tried; None for ``frames``.
+        frames: how many frames before and behind the image.
+        largest: how far away neighbours are sought where the picture moves too little; None for ``frames``.
         min_motion: least ``motion`` [px] from each neighbour to the image; 0 for any.
 
     Raises:
@@ -60,7 +60,7 @@ class Spacing:
 
     @classmethod
     def of(cls, views: Views, frames: int, largest: int | None, min_motion: float) -> "Spacing | None":
-        """Where to look for the neighbours of these views; None if they have none.
+        """Return where to look for the neighbours of these views; None if they have none.
 
         Raises:
             RecipeError: a number is out of its range, or given for views that have no neighbours.
@@ -77,22 +77,22 @@ class Spacing:
 
     @property
     def steps(self) -> range:
-        """Distances [frames] to try, nearest first."""
+        """Return the distances [frames] to try, nearest first."""
         return range(self.frames, (self.frames if self.largest is None else self.largest) + 1)
 
 
 class Target(NamedTuple):
     """An image that is to get neighbours: its frame, and its place in the clip, which holds every frame by its time."""
 
-    frame: Frame
-    clip: Mapping[int, Frame]
+    frame: Record
+    clip: Mapping[int, Record]
     time: int
 
 
 def with_neighbours(
     targets: Sequence[Target], spacing: Spacing, read: Callable[[str], np.ndarray]
-) -> tuple[tuple[Frame, ...], tuple[Reject, ...]]:
-    """The frames with their neighbours as views ``prev`` and ``next``, and those that have none or do not move.
+) -> tuple[tuple[Record, ...], tuple[Reject, ...]]:
+    """Add each record's neighbours as views ``prev`` and ``next``; leave out those that have none or do not move.
 
     Args:
         targets: what to find neighbours for.
@@ -112,8 +112,8 @@ def with_neighbours(
     return tuple(kept), tuple(rejects)
 
 
-def _beside(target: Target, spacing: Spacing, between: Callable[[str, str], float]) -> dict[str, Frame] | str:
-    """The neighbours of an image, or why it has none."""
+def _beside(target: Target, spacing: Spacing, between: Callable[[str, str], float]) -> dict[str, Record] | str:
+    """Return the neighbours of an image, or why it has none."""
     frame, clip, time = target
     reason = ""
     for step in spacing.steps:
@@ -128,11 +128,11 @@ def _beside(target: Target, spacing: Spacing, between: Callable[[str, str], floa
 
 
 def motion(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean length of the optical flow (Kroeger et al. 2016) from one picture to another of its size.
+    """Return the mean length of the optical flow (Kroeger et al. 2016) from one picture to another of its size.
 
     Args:
         a: uint8 RGB, ``(H, W, 3)``.
-        b: likewise.
+        b: uint8 RGB of the same size.
 
     Returns:
         [px] of pictures scaled to ``MOTION_WIDTH``.
@@ -141,7 +141,7 @@ def motion(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _motion_between(read: Callable[[str], np.ndarray], memory: int) -> Callable[[str, str], float]:
-    """``motion`` from file to file; every file is read once as long as clips are gone through in order."""
+    """Measure ``motion`` from file to file; each file is read once as long as clips are gone through in order."""
     small = lru_cache(memory)(lambda name: _small(read(name)))
 
     @lru_cache(memory)
@@ -169,7 +169,7 @@ def _flow(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(flow, axis=-1).mean())
 
 
-def _with_views(frame: Frame, others: Mapping[str, Frame]) -> Frame:
+def _with_views(frame: Record, others: Mapping[str, Record]) -> Record:
     world, poses = frame.world_from_camera, dict(frame.views_from_camera)
     if world is not None:
         known = {name: other.world_from_camera for name, other in others.items()}
@@ -180,7 +180,7 @@ def _with_views(frame: Frame, others: Mapping[str, Frame]) -> Frame:
 
 
 def timeline(names: Sequence[str]) -> list[int]:
-    """Times [frames] of images by their names, which are in order: a gap in their numbers is a gap in time.
+    """Return the times [frames] of images by their ordered names: a gap in their numbers is a gap in time.
 
     The usual difference of the numbers that names end in (of frames, or time stamps) is one frame. Names that begin
     otherwise are of another clip. Unless all names end in numbers, each image follows the one before.

@@ -36,14 +36,14 @@ class Raft:
         return {**self.__dict__, "_model": None}
 
     def ready(self) -> Self:
-        """The same, its weights loaded."""
+        """Load the weights."""
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._model = self._model or self._load().eval().to(device)
         return self
 
     @torch.inference_mode()
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Where each pixel of the first picture, uint8 RGB ``(H, W, 3)``, goes in the second, ``(H, W, 2)`` [px]."""
+        """Return where each pixel of the first picture, uint8 RGB ``(H, W, 3)``, goes in the second, ``(H, W, 2)`` [px]."""
         model = self.ready()._model
         device = next(model.parameters()).device
         pair = torch.from_numpy(np.stack([first, second])).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -71,6 +71,6 @@ class Raft:
             raise CheckpointError(
                 f"expected weights of RAFT, {self.size}, {'in ' + str(self.weights) if self.weights else 'from torchvision'}; "
                 f"they cannot be had ({lines[0]}). Download {choice.url} where there is a connection and give "
-                f"--options.weights {name}."
+                f"--weights {name}."
             ) from error
         return model

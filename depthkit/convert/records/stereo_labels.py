@@ -14,7 +14,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from depthkit.convert.records.frames import Annotation, Frame, member
+from depthkit.checks import check_choice
+from depthkit.convert.records.record import Annotation, Record
 from depthkit.convert.records.sky import Sky
 from depthkit.convert.records.stereo_layout import picture_area
 from depthkit.errors import LabelError, RecipeError, ShapeError
@@ -56,7 +57,7 @@ RULES: Mapping[str, Rules] = MappingProxyType(
 
 @dataclass(frozen=True)
 class StereoLabels:
-    """Reads the label of a frame, as ``Frames.reader``; travels to worker processes if its parts do.
+    """Reads the label of a frame, as ``Records.reader``; travels to worker processes if its parts do.
 
     Attributes:
         pair: from root and name to the left and the right picture.
@@ -70,8 +71,8 @@ class StereoLabels:
     rules: Rules = RULES["gp2"]
     sky: Sky | None = None
 
-    def __call__(self, root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
-        """Disparity [px], where it is known, and the sky.
+    def __call__(self, root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
+        """Return disparity [px], where it is known, and the sky.
 
         Raises:
             Unsuitable: the frame is not good enough.
@@ -94,7 +95,7 @@ class StereoLabels:
         return Annotation(np.where(sky, disparity[ground].min(), disparity), ground | sky, sky)
 
     def picture(self, root: Path, name: str) -> np.ndarray:
-        """A picture by its name, uint8 RGB ``(H, W, 3)``, as ``Frames.picture``."""
+        """Return a picture by its name, uint8 RGB ``(H, W, 3)``, as ``Records.picture``."""
         return self.pair(root, name.removesuffix(RIGHT))[name.endswith(RIGHT)]
 
     def _sized(self, found: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
@@ -103,19 +104,19 @@ class StereoLabels:
         return found
 
 
-def stereo_frame(key: str, name: str, views: Views | str) -> Frame:
-    """A pair as a frame: its left picture, its label, and, with views stereo, its right picture.
+def stereo_frame(key: str, name: str, views: Views | str) -> Record:
+    """Make the record of a pair: its left picture, its label, and, with views stereo, its right picture.
 
     Raises:
         LabelError: the views are neither single nor stereo.
     """
-    if member(Views, views, "views") not in (Views.SINGLE, Views.STEREO):
+    if check_choice("views", views, Views) not in (Views.SINGLE, Views.STEREO):
         raise LabelError(f"expected views single or stereo; got {views}. A stereo pair has no neighbours in time.")
-    return Frame(key, name, label=f"{name} flow", views={"stereo": name + RIGHT} if views == Views.STEREO else {})
+    return Record(key, name, label=f"{name} flow", views={"stereo": name + RIGHT} if views == Views.STEREO else {})
 
 
 def preset(rules: Rules | str) -> Rules:
-    """The rules of a name.
+    """Return the rules of a name.
 
     Raises:
         RecipeError: there are none.
@@ -128,7 +129,7 @@ def preset(rules: Rules | str) -> Rules:
 
 
 def disparity_from_flow(forward: np.ndarray, backward: np.ndarray, *, discrepancy: float) -> tuple[np.ndarray, np.ndarray]:
-    """Disparity [px], float32 ``(H, W)``, of the left picture, and where it is confirmed, bool ``(H, W)``.
+    """Return disparity [px] of the left picture, float32 ``(H, W)``, and where it is confirmed, bool ``(H, W)``.
 
     A pixel is confirmed if the flow back, read between its pixels where the flow leads along the row, returns to less than
     ``discrepancy`` from it. One that leaves the picture has nothing that could confirm it.
@@ -162,7 +163,7 @@ def disparity_from_flow(forward: np.ndarray, backward: np.ndarray, *, discrepanc
 
 
 def check_frame(disparity: np.ndarray, good: np.ndarray, rules: Rules, *, seen: np.ndarray, vertical: np.ndarray) -> None:
-    """Nothing, if the frame is good enough.
+    """Check that the frame is good enough.
 
     Args:
         disparity: [px], ``(H, W)``.

@@ -55,7 +55,7 @@ class Arrangement:
     height: int | None = None
 
     def __call__(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Left and right picture, uint8 RGB ``(H, W, 3)``, of a frame."""
+        """Return the left and right picture, uint8 RGB ``(H, W, 3)``, of a frame."""
         eyes = [self._sized(self._whole(eye)[self.area]) for eye in halves(frame, self.layout)]
         return (eyes[1], eyes[0]) if self.swapped else (eyes[0], eyes[1])
 
@@ -74,7 +74,7 @@ class Arrangement:
 
 
 def halves(frame: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Both pictures as they lie in the frame, first one first; a last odd column or row is left out."""
+    """Return both pictures as they lie in the frame, first one first; a last odd column or row is left out."""
     height, width = frame.shape[:2]
     if layout == Layout.SIDE_BY_SIDE:
         return frame[:, : width // 2], frame[:, width // 2 : width // 2 * 2]
@@ -90,7 +90,7 @@ def arrange(
     squeezed: bool | None = None,
     height: int | None = None,
 ) -> Arrangement:
-    """How frames of one size are cut.
+    """Decide how frames of one size are cut.
 
     Args:
         frames: some, spread over the film.
@@ -98,7 +98,7 @@ def arrange(
         layout: where the pictures lie.
         eyes: which comes first. No picture tells: with the wrong one, what is far looks near.
         squeezed: whether the pictures are; None to judge by their aspect, below 1.2 (side by side) or above 2.8 (over under).
-        height: see ``Arrangement``.
+        height: of ``Arrangement``.
 
     Raises:
         DepthKitError: the halves of the frames do not show the same, or all are black.
@@ -118,7 +118,7 @@ def arrange(
 
 
 def found_layout(frames: Sequence[np.ndarray], what: str) -> Layout:
-    """Whether halves side by side or one above the other show the same, of some frames, which may differ in size.
+    """Decide whether halves side by side or one above the other show the same, from some frames, which may differ in size.
 
     Raises:
         DepthKitError: neither do.
@@ -132,13 +132,13 @@ def found_layout(frames: Sequence[np.ndarray], what: str) -> Layout:
         numbers = " and ".join(f"{value:.2f} ({name})" for name, value in found.items())
         raise DepthKitError(
             f"{what}: expected stereo, two pictures of the same beside or above each other; the halves have a likeness of "
-            f"{numbers}, below {_LIKE}. What is made for one eye has no disparity; if this is not, give --options.layout."
+            f"{numbers}, below {_LIKE}. What is made for one eye has no disparity; if this is not, give --layout."
         )
     return layout
 
 
 def picture_area(pictures: Sequence[np.ndarray]) -> tuple[slice, slice]:
-    """Rows and columns between the black bars around all of some pictures of one size; empty if all is black."""
+    """Return rows and columns between the black bars around pictures of one size; empty if all is black."""
     brightest = np.max([picture.max(2) for picture in pictures], 0) > _BLACK
     sides = []
     for axis in (1, 0):
@@ -148,7 +148,7 @@ def picture_area(pictures: Sequence[np.ndarray]) -> tuple[slice, slice]:
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:
-    """How well the details of one picture are found in another at nearly the same place: 1 for equal ones, 0 for nothing.
+    """Measure how well the details of one picture are found in another at nearly the same place: 1 equal, 0 nothing.
 
     The median, over blocks that have details, of the best normalised correlation within a tenth of the width.
     """

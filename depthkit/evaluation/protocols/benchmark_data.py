@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 _EIGEN = "kitti_eigen --split test --split_file LIST"
 _IMPROVED = "kitti_improved --split test --split_file LIST"
-_NYU, _NYU_RAW = "nyuv2 --split test", "nyuv2 --split test --options.depth raw"
+_NYU, _NYU_RAW = "nyuv2 --split test", "nyuv2 --split test --depth raw"
 _TUM, _DIW, _MAKE3D = "tum_people --split test", "diw --split test", "make3d --split test"
 _ETH3D, _SINTEL, _DIODE = "eth3d --split test", "sintel --split test", "diode --split val"
 _HYPERSIM, _VKITTI2, _DDAD = "hypersim --split test", "virtual_kitti --split val", "ddad --split val"
@@ -53,7 +53,7 @@ def command_for(protocol: str) -> str | None:
     """The command that writes what a protocol is to be scored on; None if there is no converter for it.
 
     >>> command_for("gp2_uts_nyu")
-    'depthkit shards write nyuv2 ROOT OUT --split test --options.depth raw'
+    'depthkit shards write nyuv2 ROOT OUT --split test --depth raw'
     """
     if protocol not in TEST_DATA:
         return None

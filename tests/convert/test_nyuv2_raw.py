@@ -6,8 +6,8 @@ import pytest
 from scipy.io import savemat
 from scipy.spatial.transform import Rotation
 
-from depthkit.convert import nyuv2_video
-from depthkit.convert.nyuv2_video import project
+from depthkit.convert import nyuv2_raw
+from depthkit.convert.nyuv2_raw import project
 from depthkit.errors import DepthKitError, LabelError
 from depthkit.types import Ambiguity, LabelKind, Representation
 
@@ -74,9 +74,9 @@ def root(tmp_path):
 
 
 def test_a_picture_has_the_depth_nearest_in_time_and_one_without_is_counted(root):
-    frames = nyuv2_video.frames(root, "train", labelled="all", holdout=0)
+    frames = nyuv2_raw.nyuv2_raw(root, "train", labelled="all", holdout=0)
     assert len(frames) == 4
-    assert [(f.image.split("-")[1], f.label.split("-")[1]) for f in frames.frames[:2]] == [
+    assert [(f.image.split("-")[1], f.label.split("-")[1]) for f in frames.records[:2]] == [
         ("10.000000", "10.020000"),
         ("10.070000", "10.060000"),
     ]
@@ -98,7 +98,7 @@ def test_rooms_of_the_labelled_test_are_left_out_whatever_their_part(root, tmp_p
             file[f"#refs#/{word}"] = np.frombuffer(word.encode(), np.uint8).astype(np.uint16)[:, None]
         file["scenes"] = np.array([[file[f"#refs#/{word}"].ref for word in words]], dtype=h5py.ref_dtype)
     savemat(labelled / "splits.mat", {"trainNdxs": np.array([[1]]), "testNdxs": np.array([[2]])})
-    frames = nyuv2_video.frames(root, "train", labelled=labelled, holdout=0)
+    frames = nyuv2_raw.nyuv2_raw(root, "train", labelled=labelled, holdout=0)
     assert {key.split("/")[0] for key in map(frames.key, range(len(frames)))} == {"study_0008"}
 
 
@@ -106,7 +106,7 @@ def test_files_cut_short_are_named(root):
     for file in (root / "study_0008").glob("d-*"):
         file.write_bytes(pgm(wall_with_a_patch())[:-1])
     with pytest.raises(LabelError, match=r"study_0008/d-.*: expected \(480, 640\) values; got 614399 bytes. It is cut short"):
-        nyuv2_video.frames(root, "train", labelled="all", holdout=0)[2]
+        nyuv2_raw.nyuv2_raw(root, "train", labelled="all", holdout=0)[2]
 
 
 def test_the_synchronised_version_is_in_millimetres_by_its_list(tmp_path):
@@ -117,10 +117,10 @@ def test_the_synchronised_version_is_in_millimetres_by_its_list(tmp_path):
     cv2.imwrite(str(scene / "sync_depth_00045.png"), codes)
     rows = [f"/kitchen_0028b/rgb_{n:05d}.jpg /kitchen_0028b/sync_depth_{n:05d}.png 518.8579\n" for n in (45, 46)]
     (tmp_path / "train.txt").write_text("".join(rows))
-    frames = nyuv2_video.synchronised(tmp_path / "sync", split_file=tmp_path / "train.txt")
+    frames = nyuv2_raw.nyuv2_sync(tmp_path / "sync", split_file=tmp_path / "train.txt")
     assert frames.rejects == (("kitchen_0028b/rgb_00046", "there is no kitchen_0028b/rgb_00046.jpg"),)
     np.testing.assert_allclose(frames[0].label, codes / 1000, rtol=1e-6)
     np.testing.assert_array_equal(frames[0].valid, codes > 0)
     (tmp_path / "train.txt").write_text("rgb depth\n")
     with pytest.raises(DepthKitError, match=r"expected lines 'picture depth focal_length' in .*train.txt"):
-        nyuv2_video.synchronised(tmp_path / "sync", split_file=tmp_path / "train.txt")
+        nyuv2_raw.nyuv2_sync(tmp_path / "sync", split_file=tmp_path / "train.txt")

@@ -4,7 +4,6 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, TypeVar, overload
 
@@ -18,12 +17,11 @@ from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 UNLABELLED = LabelKind(Ambiguity.UNLABELLED, Representation.DEPTH)
 T = TypeVar("T")
-E = TypeVar("E", bound=StrEnum)
 _SATURATED = 65535  # cameras and converters mean "no value" or "too far" by it
 
 
 @dataclass(frozen=True)
-class Frame:
+class Record:
     """One image file and what belongs to it; file names are relative to the sequence's root.
 
     Attributes:
@@ -62,7 +60,7 @@ class Annotation(NamedTuple):
         value: float, ``(H, W)``; arbitrary where not valid.
         valid: bool, ``(H, W)``.
         sky: bool, ``(H, W)``, where it is known; a subset of valid.
-        intrinsics: ``(3, 3)`` [px] if they come with the label and the frame has none.
+        intrinsics: ``(3, 3)`` [px] if they come with the label and the record has none.
     """
 
     value: np.ndarray
@@ -71,11 +69,11 @@ class Annotation(NamedTuple):
     intrinsics: np.ndarray | None = None
 
 
-def read_codes(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
-    """The label of a frame that is a 16-bit PNG, in which 0 and 65535 mean "no value"."""
-    assert frame.label
-    codes = read_png16(root / frame.label)
-    return Annotation(codes * frame.scale + frame.shift, (codes > 0) & (codes < _SATURATED))
+def read_codes(root: Path, record: Record, size: tuple[int, int]) -> Annotation:
+    """Read the label of a record from a 16-bit PNG, in which 0 and 65535 mean "no value"."""
+    assert record.label
+    codes = read_png16(root / record.label)
+    return Annotation(codes * record.scale + record.shift, (codes > 0) & (codes < _SATURATED))
 
 
 def read_picture(root: Path, name: str) -> np.ndarray:
@@ -84,101 +82,101 @@ def read_picture(root: Path, name: str) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Frames(Sequence[Sample]):
+class Records(Sequence[Sample]):
     """A sequence of samples, each read from its files when it is indexed.
 
     Indexing raises a ``DepthKitError`` that names the file if it is missing, damaged, or of another size than its image.
 
     Attributes:
         root: folder.
-        frames: what to read.
+        records: what to read.
         kind: of every label.
         rejects: images that are left out, and why: nothing belongs to them, they have no neighbour, nothing moves.
-        reader: from root, frame and the image's (height, width) to the label. A function of a module, so that it travels to
+        reader: from root, record and the image's (height, width) to the label. A function of a module, so that it travels to
             worker processes, like ``picture``.
         picture: from root and file name to uint8 RGB ``(H, W, 3)``.
     """
 
     root: Path
-    frames: tuple[Frame, ...]
+    records: tuple[Record, ...]
     kind: LabelKind = UNLABELLED
     rejects: tuple[Reject, ...] = ()
-    reader: Callable[[Path, Frame, tuple[int, int]], Annotation] = read_codes
+    reader: Callable[[Path, Record, tuple[int, int]], Annotation] = read_codes
     picture: Callable[[Path, str], np.ndarray] = read_picture
 
     @property
     def unaltered(self) -> bool:
-        """Whether pictures are what their files hold, upright."""
+        """Return whether pictures are what their files hold, upright."""
         return self.picture is read_picture
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self.records)
 
     def key(self, position: int) -> str:
-        """The key of a sample, without reading it."""
-        return self.frames[position].key
+        """Return the key of a sample, without reading it."""
+        return self.records[position].key
 
     @overload
     def __getitem__(self, position: int) -> Sample: ...
     @overload
-    def __getitem__(self, position: slice) -> "Frames": ...
-    def __getitem__(self, position: int | slice) -> "Sample | Frames":
+    def __getitem__(self, position: slice) -> "Records": ...
+    def __getitem__(self, position: int | slice) -> "Sample | Records":
         if isinstance(position, slice):
-            return replace(self, frames=self.frames[position])
-        frame = self.frames[position]
-        image = self.image(frame.image)
+            return replace(self, records=self.records[position])
+        record = self.records[position]
+        image = self.image(record.image)
         size = image.shape[0], image.shape[1]
-        self._check_camera(frame, size)
-        views = {name: self.image(file) for name, file in frame.views.items()}
+        self._check_camera(record, size)
+        views = {name: self.image(file) for name, file in record.views.items()}
         for name, view in views.items():
             if view.shape != image.shape:
                 raise ShapeError(
-                    f"{self.root / frame.views[name]}: expected the size of {frame.image}, {image.shape[:2]} (height, width); "
-                    f"got {view.shape[:2]}. Save all frames of a video, and both images of a pair, in one size."
+                    f"{self.root / record.views[name]}: expected the size of {record.image}, {image.shape[:2]} "
+                    f"(height, width); got {view.shape[:2]}. Save all frames of a video, and both images of a pair, alike."
                 )
-        label, valid, sky, intrinsics = self._label(frame, size) if frame.label else (None, None, None, None)
+        label, valid, sky, intrinsics = self._label(record, size) if record.label else (None, None, None, None)
         return Sample(
-            key=frame.key,
+            key=record.key,
             image=image,
             label=label,
             valid=valid,
             ambiguity=self.kind.ambiguity,
             representation=self.kind.representation,
             sky=sky if sky is not None and sky.any() else None,
-            intrinsics=frame.intrinsics if frame.intrinsics is not None else intrinsics,
-            world_from_camera=frame.world_from_camera,
-            stereo_baseline=frame.stereo_baseline,
+            intrinsics=record.intrinsics if record.intrinsics is not None else intrinsics,
+            world_from_camera=record.world_from_camera,
+            stereo_baseline=record.stereo_baseline,
             frames=views,
-            frames_from_camera=frame.views_from_camera,
-            source={"image": frame.image, **({"label": frame.label} if frame.label else {}), **frame.parts, **frame.views},
+            frames_from_camera=record.views_from_camera,
+            source={"image": record.image, **({"label": record.label} if record.label else {}), **record.parts, **record.views},
         )
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[position] for position in range(len(self)))
 
-    def _check_camera(self, frame: Frame, size: tuple[int, int]) -> None:
-        if frame.size and frame.size != size:
+    def _check_camera(self, record: Record, size: tuple[int, int]) -> None:
+        if record.size and record.size != size:
             raise GeometryError(
-                f"{self.root / frame.image}: expected the size of its intrinsics, {frame.size} (height, width); "
+                f"{self.root / record.image}: expected the size of its intrinsics, {record.size} (height, width); "
                 f"got {size}. Give intrinsics of this image."
             )
-        if frame.intrinsics is not None and not frame.size:
-            x, y = frame.intrinsics[:2, 2]
+        if record.intrinsics is not None and not record.size:
+            x, y = record.intrinsics[:2, 2]
             if not (0 <= x <= size[1] and 0 <= y <= size[0]):
                 raise GeometryError(
-                    f"{self.root / frame.image}: expected a principal point inside of the {size[1]} x {size[0]} pixels; "
+                    f"{self.root / record.image}: expected a principal point inside of the {size[1]} x {size[0]} pixels; "
                     f"got cx {x:g}, cy {y:g}. Give intrinsics of images of this size: they scale with it."
                 )
 
     def image(self, name: str) -> np.ndarray:
-        """A picture by its file name, uint8 RGB ``(H, W, 3)``."""
+        """Return a picture by its file name, uint8 RGB ``(H, W, 3)``."""
         return self.picture(self.root, name)
 
-    def _label(self, frame: Frame, size: tuple[int, int]) -> Annotation:
-        label = self.reader(self.root, frame, size)
+    def _label(self, record: Record, size: tuple[int, int]) -> Annotation:
+        label = self.reader(self.root, record, size)
         if label.value.shape != size:
             raise ShapeError(
-                f"{self.root / (frame.label or '')}: expected the size of {frame.image}, {size}; got {label.value.shape}. "
+                f"{self.root / (record.label or '')}: expected the size of {record.image}, {size}; got {label.value.shape}. "
                 "Resize the image to its label."
             )
         return label._replace(value=label.value.astype(np.float32))
@@ -186,8 +184,8 @@ class Frames(Sequence[Sample]):
 
 def paired(
     root: Path, images: str, labels: str, name: Callable[[str], str | None], key: str
-) -> tuple[list[Frame], list[Reject]]:
-    """Pictures of a folder whose label lies in another folder, and the others.
+) -> tuple[list[Record], list[Reject]]:
+    """Pair the pictures of a folder with labels of the same stem in another folder; also return those left alone.
 
     Args:
         root: to which the folders are relative.
@@ -202,16 +200,16 @@ def paired(
         label = name(stem) if ending.lower() in SUFFIXES else None
         if label is None:
             continue
-        frame = Frame(key_of(key, stem), f"{images}/{file}", f"{labels}/{label}")
+        record = Record(key_of(key, stem), f"{images}/{file}", f"{labels}/{label}")
         if label in there:
-            found.append(frame)
+            found.append(record)
         else:
-            alone.append(Reject(frame.key, f"there is no {frame.label}"))
+            alone.append(Reject(record.key, f"there is no {record.label}"))
     return found, alone
 
 
 def held_out(name: str, share: float) -> bool:
-    """Whether what has this name is for validation, where nobody has published which are: by its CRC-32, so always the same.
+    """Decide by its CRC-32, so always alike, whether this name is for validation where nobody has published a split.
 
     >>> sum(held_out(f"scene {n}", 0.1) for n in range(1000))
     118
@@ -220,7 +218,7 @@ def held_out(name: str, share: float) -> bool:
 
 
 def part(count: int, split: str | None, holdout: float) -> slice:
-    """Which of ``count`` frames belong to a split: the last ``holdout`` of them are the test, the others the training frames.
+    """Return which of ``count`` frames belong to a split: the last ``holdout`` of them are the test, the others train.
 
     Neighbouring frames show nearly the same, so a split by chance would test on what was trained on.
 
@@ -241,7 +239,7 @@ def part(count: int, split: str | None, holdout: float) -> slice:
 
 
 def every_nth(items: Sequence[T], n: int) -> Sequence[T]:
-    """The first and each n-th after it.
+    """Return the first item and each n-th after it.
 
     Raises:
         RecipeError: n is below 1.
@@ -251,20 +249,8 @@ def every_nth(items: Sequence[T], n: int) -> Sequence[T]:
     return items[::n]
 
 
-def member(kind: type[E], value: str, name: str) -> E:
-    """The member of an enum that a word means.
-
-    Raises:
-        LabelError: there is none.
-    """
-    try:
-        return kind(value)
-    except ValueError as error:
-        raise LabelError(f"expected {name} among {', '.join(kind)}; got '{value}'. Choose one of them.") from error
-
-
 def camera_matrix(numbers: Sequence[float], where: str) -> np.ndarray:
-    """Intrinsics ``(3, 3)`` [px] from fx, fy, cx, cy.
+    """Return intrinsics ``(3, 3)`` [px] from fx, fy, cx, cy.
 
     Args:
         numbers: the four.
@@ -287,7 +273,7 @@ def camera_matrix(numbers: Sequence[float], where: str) -> np.ndarray:
 
 
 def check_folder(root: Path, content: str, *names: str) -> None:
-    """Nothing, if there is a folder.
+    """Check that there is a folder, and in it the files without which it is another dataset's.
 
     Args:
         root: what should be one.
@@ -308,12 +294,12 @@ def check_folder(root: Path, content: str, *names: str) -> None:
 
 
 def wrong_layout(expected: str, root: Path) -> DepthKitError:
-    """The error of a folder that does not hold what it should, with what it holds."""
+    """Make the error of a folder that does not hold what it should, with what it holds."""
     names = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
     found = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     return DepthKitError(f"expected {expected} under {root}; found {found or 'nothing'}. Give the folder that holds it.")
 
 
 def key_of(*names: str) -> str:
-    """A sample's key from file names, which may hold dots and blanks."""
+    """Make a sample's key from file names, which may hold dots and blanks."""
     return "/".join("".join(c if c.isalnum() or c in "-_/" else "_" for c in name) for name in names)

@@ -5,28 +5,21 @@ of room with ``color/NAME_c.png`` and ``depth_filled/NAME_depth_filled.png``. Th
 images is packed. How all 220,000 are packed could not be found out: other folders are refused.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import folders_with, read_png16
-from depthkit.convert.records.frames import Annotation, Frame, Frames, check_folder, paired, wrong_layout
+from depthkit.convert.records.record import Annotation, Record, Records, check_folder, paired, wrong_layout
 from depthkit.errors import RecipeError
 from depthkit.shards import DepthFormat, Reject
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 MILLIMETRE = 0.001
 RESOLUTIONS = ("HR", "LR")
 
 
-def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
-    """The samples of a split one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(root: str | Path, split: str, *, resolution: str = "HR") -> Frames:
-    """The images of a split as a sequence, by room.
+def diml_indoor(root: str | Path, split: str, *, resolution: str = "HR") -> Records:
+    """Read the images of a split, by room.
 
     Args:
         root: folder of ``train`` and ``test``.
@@ -45,20 +38,20 @@ def frames(root: str | Path, split: str, *, resolution: str = "HR") -> Frames:
     places = folders_with(root / top, "color")
     if not places:
         raise wrong_layout(f"{top}/ROOM/color and depth_filled", root)
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     for place in places:
         here, alone = paired(root, f"{top}/{place}/color", f"{top}/{place}/depth_filled", _depth_name, place)
         found += here
         rejects += alone
-    return Frames(root, tuple(found), _KIND, tuple(rejects), _read_depth)
+    return Records(root, tuple(found), _KIND, tuple(rejects), _read_depth)
 
 
 def _depth_name(stem: str) -> str | None:
     return f"{stem.removesuffix('_c')}_depth_filled.png" if stem.endswith("_c") else None
 
 
-def _read_depth(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
+def _read_depth(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
     assert frame.label
     codes = read_png16(root / frame.label)
     return Annotation(codes * MILLIMETRE, (codes > 0) & (codes <= 65500))
@@ -68,7 +61,7 @@ _KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 DATASETS = (
     Dataset(
         name="diml_indoor",
-        frames=frames,
+        read=diml_indoor,
         layout="train|test/HR|LR/ROOM/ with color/ and depth_filled/",
         kind=_KIND,
         unit="depth in millimetres, holes filled by its authors",
@@ -80,7 +73,7 @@ DATASETS = (
         published={"train": 1609, "test": 503},
         total=220_000,
         splits="the authors'",
-        test="tests/convert/test_diml.py",
+        test="tests/convert/test_diml_indoor.py",
         depth_format=DepthFormat.PNG_LINEAR16,
     ),
 )

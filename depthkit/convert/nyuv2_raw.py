@@ -8,7 +8,6 @@ Synchronised: ``SCENE/rgb_NNNNN.jpg`` and ``SCENE/sync_depth_NNNNN.png`` in mill
 ``picture depth focal_length`` for each sample.
 """
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from depthkit.convert.kitti_raw import nearest_in_pixel
 from depthkit.convert.nyuv2 import CAMERA, SIZE, room, tested_rooms
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import names_in, read_bytes, read_pnm
-from depthkit.convert.records.frames import (
+from depthkit.convert.records.record import (
     Annotation,
-    Frame,
-    Frames,
+    Record,
+    Records,
     camera_matrix,
     check_folder,
     every_nth,
@@ -34,7 +33,7 @@ from depthkit.convert.records.frames import (
 from depthkit.convert.tum import associate
 from depthkit.errors import DepthKitError, LabelError
 from depthkit.shards import DepthFormat, Reject
-from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 MILLIMETRE = 0.001
 FARTHEST = 10.0
@@ -60,15 +59,10 @@ _NO_CODE = 2047  # the Kinect's word for "nothing"
 _LEAST_CODE = 600  # below, codes come from noise
 
 
-def samples(root: str | Path, split: str, **options: Any) -> Iterator[Sample]:
-    """The samples of recorded scenes one by one; arguments and errors are those of ``frames``."""
-    return iter(frames(root, split, **options))
-
-
-def frames(
+def nyuv2_raw(
     root: str | Path, split: str, *, labelled: str | Path, holdout: float = 0.05, every: int = 1, tolerance: float = 0.05
-) -> Frames:
-    """The pictures of recorded scenes as a sequence, by scene and time, with the depth nearest in time.
+) -> Records:
+    """Read the pictures of recorded scenes, by scene and time, with the depth nearest in time.
 
     Args:
         root: folder of the scenes.
@@ -84,7 +78,7 @@ def frames(
     """
     root = Path(root)
     check_folder(root, "NYU Depth V2's scenes, such as basement_0001a,")
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     scenes = [scene for scene in names_in(root) if (root / scene).is_dir()]
     recorded = {scene: _recorded(names_in(root / scene)) for scene in scenes}
@@ -99,14 +93,14 @@ def frames(
             key = key_of(scene, Path(pictures[i][1]).stem)
             if i in depth_of:
                 label = f"{scene}/{depths[depth_of[i]][1]}"
-                found.append(Frame(key, f"{scene}/{pictures[i][1]}", label, intrinsics=_COLOUR, size=SIZE))
+                found.append(Record(key, f"{scene}/{pictures[i][1]}", label, intrinsics=_COLOUR, size=SIZE))
             else:
                 rejects.append(Reject(key, f"there is no depth within {tolerance:g} s"))
-    return Frames(root, tuple(found), _KIND, tuple(rejects), _read_codes, _picture)
+    return Records(root, tuple(found), _KIND, tuple(rejects), _read_codes, _picture)
 
 
-def synchronised(root: str | Path, *, split_file: str | Path) -> Frames:
-    """The samples of a list of the synchronised version as a sequence.
+def nyuv2_sync(root: str | Path, *, split_file: str | Path) -> Records:
+    """Read the samples that a list of the synchronised version names.
 
     Args:
         root: folder of the scenes (``sync``, or ``official_splits/test``).
@@ -120,7 +114,7 @@ def synchronised(root: str | Path, *, split_file: str | Path) -> Frames:
     lines = [line.split() for line in read_bytes(file).decode("utf-8", "replace").splitlines() if line.strip()]
     if not lines or any(len(line) != 3 for line in lines):
         raise DepthKitError(f"expected lines 'picture depth focal_length' in {file}; got others, or none. Give another list.")
-    found: list[Frame] = []
+    found: list[Record] = []
     rejects: list[Reject] = []
     there: dict[str, set[str]] = {}
     for picture, depth, _ in ((a.lstrip("/"), b.lstrip("/"), c) for a, b, c in lines):
@@ -131,14 +125,14 @@ def synchronised(root: str | Path, *, split_file: str | Path) -> Frames:
         if missing:
             rejects.append(Reject(key, f"there is no {missing[0]}"))
         else:
-            found.append(Frame(key, picture, depth, scale=MILLIMETRE, intrinsics=_COLOUR, size=SIZE))
+            found.append(Record(key, picture, depth, scale=MILLIMETRE, intrinsics=_COLOUR, size=SIZE))
     if not found:
         raise wrong_layout(lines[0][0].lstrip("/"), root)
-    return Frames(root, tuple(found), _KIND, tuple(rejects))
+    return Records(root, tuple(found), _KIND, tuple(rejects))
 
 
 def project(codes: np.ndarray) -> np.ndarray:
-    """Depth seen from the colour camera, of the Kinect's codes, with both cameras' distortion taken out.
+    """Turn the Kinect's codes into depth seen from the colour camera, with both cameras' distortion taken out.
 
     The authors' toolbox interpolates codes when it takes out the distortion, which puts points into the air at edges; here each
     pixel takes the nearest code.
@@ -159,7 +153,7 @@ def project(codes: np.ndarray) -> np.ndarray:
 
 @cache
 def _depth_of_codes() -> np.ndarray:
-    """[m] by code, 0 for codes that mean nothing, float32 ``(2048,)``."""
+    """Return depth [m] by code, 0 for codes that mean nothing, float32 ``(2048,)``."""
     codes = np.arange(_NO_CODE + 1)
     measured = (codes >= _LEAST_CODE) & (codes < CODES[1] - CODES[0] / FARTHEST)
     return np.where(measured, CODES[0] / (CODES[1] - codes), 0).astype(np.float32)
@@ -167,7 +161,7 @@ def _depth_of_codes() -> np.ndarray:
 
 @cache
 def _rays() -> np.ndarray:
-    """Where a point 1 m before each pixel is in the colour picture but for ``_SHIFT``, homogeneous float32 ``(3, N)``."""
+    """Return where a point 1 m before each pixel is in the colour picture without ``_SHIFT``, float32 ``(3, N)``."""
     row, column = np.indices(SIZE).reshape(2, -1)
     pixels = np.stack([column, row, np.ones_like(row)])
     return (_COLOUR @ _TURN @ np.linalg.inv(_DEPTH) @ pixels).astype(np.float32)
@@ -175,14 +169,14 @@ def _rays() -> np.ndarray:
 
 @cache
 def _straightening(*, of_depth: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Maps that take a camera's distortion out, of depth to the nearest pixel."""
+    """Make the maps that take a camera's distortion out, of depth to the nearest pixel."""
     camera, distortion = (_DEPTH, _DEPTH_DISTORTION) if of_depth else (_COLOUR, _COLOUR_DISTORTION)
     x, y = cv2.initUndistortRectifyMap(camera, distortion, None, camera, SIZE[::-1], cv2.CV_32FC1)
     return cv2.convertMaps(x, y, cv2.CV_16SC2, nninterpolation=of_depth)
 
 
 def _recorded(files: list[str]) -> tuple[list[tuple[float, str]], list[tuple[float, str]]]:
-    """Time and name of a scene's pictures and of its depth maps, ascending."""
+    """List time and name of a scene's pictures and of its depth maps, ascending."""
     kinds: dict[str, list[tuple[float, str]]] = {"r": [], "d": []}
     for file in files:
         words = file.split("-")
@@ -200,7 +194,7 @@ def _picture(root: Path, name: str) -> np.ndarray:
     return cv2.remap(image, *_straightening(of_depth=False), cv2.INTER_LINEAR)
 
 
-def _read_codes(root: Path, frame: Frame, size: tuple[int, int]) -> Annotation:
+def _read_codes(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
     assert frame.label
     codes = read_pnm(root / frame.label)
     if codes.shape != SIZE or codes.dtype.itemsize != 2:
@@ -216,12 +210,12 @@ _FACTS: dict[str, Any] = {
     "sky": "indoors",
     "camera": "the toolbox's colour camera, as in nyuv2",
     "licence": "research only; the authors state none",
-    "test": "tests/convert/test_nyuv2_video.py",
+    "test": "tests/convert/test_nyuv2_raw.py",
 }
 DATASETS = (
     Dataset(
         name="nyuv2_raw",
-        frames=frames,
+        read=nyuv2_raw,
         layout="SCENE/ with r-TIME-COUNT.ppm and d-TIME-COUNT.pgm",
         unit="the Kinect's codes, 351.3 / (1092.5 - code) metres, seen from the colour camera",
         invalid="codes of 2047, below 600 and of 10 m and more; pixels that no point falls into",
@@ -233,7 +227,7 @@ DATASETS = (
     ),
     Dataset(
         name="nyuv2_sync",
-        frames=synchronised,
+        read=nyuv2_sync,
         layout="SCENE/rgb_NNNNN.jpg and sync_depth_NNNNN.png, and a list",
         unit="depth in millimetres, holes filled in",
         invalid="0 and 65535",

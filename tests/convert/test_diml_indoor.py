@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from depthkit.convert import diml
+from depthkit.convert import diml_indoor
 from depthkit.errors import DepthKitError, RecipeError
 from depthkit.types import Ambiguity, LabelKind, Representation
 
@@ -29,7 +29,7 @@ def root(tmp_path):
 
 
 def test_depth_is_the_integer_in_millimetres(root):
-    sample = diml.frames(root, "train")[0]
+    sample = diml_indoor.diml_indoor(root, "train")[0]
     assert sample.kind == LabelKind(Ambiguity.METRIC, Representation.DEPTH)
     assert sample.key == "01__Warehouse/in_01_160217_123138_c"
     np.testing.assert_allclose(sample.label, CODES / 1000, rtol=1e-6)
@@ -37,13 +37,13 @@ def test_depth_is_the_integer_in_millimetres(root):
 
 
 def test_rooms_belong_to_one_side_in_either_resolution(root):
-    assert len(diml.frames(root, "train")) == 2
-    assert [s.size for s in diml.frames(root, "test", resolution="LR")] == [(9, 16)]
+    assert len(diml_indoor.diml_indoor(root, "train")) == 2
+    assert [s.size for s in diml_indoor.diml_indoor(root, "test", resolution="LR")] == [(9, 16)]
     with pytest.raises(RecipeError, match="expected resolution among HR, LR; got 4K"):
-        diml.frames(root, "test", resolution="4K")
+        diml_indoor.diml_indoor(root, "test", resolution="4K")
 
 
 def test_another_way_of_packing_is_refused(tmp_path):
     (tmp_path / "Store/col").mkdir(parents=True)
     with pytest.raises(DepthKitError, match=r"expected train/HR/ROOM/color and depth_filled under .*; found Store/"):
-        diml.frames(tmp_path, "train")
+        diml_indoor.diml_indoor(tmp_path, "train")
