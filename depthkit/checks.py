@@ -1,14 +1,17 @@
 """Guards at the door of public functions: each error names what was expected, what came, and the remedy."""
 
+from __future__ import annotations
+
 from enum import StrEnum
 from importlib import import_module
 from types import ModuleType
-from typing import TypeVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeVar
 
 from depthkit.errors import GeometryError, MissingPackageError, RecipeError, ShapeError
+
+if TYPE_CHECKING:  # what reads no tensors does not wait for torch
+    import torch
+    from torch import Tensor
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -28,7 +31,9 @@ def check_map(name: str, x: Tensor) -> None:
 
 def check_tensor(name: str, x: Tensor) -> None:
     """``x`` is a tensor, not an array of another library."""
-    if not isinstance(x, Tensor):
+    import torch
+
+    if not isinstance(x, torch.Tensor):
         raise ShapeError(f"expected {name} as a torch.Tensor; got {type(x).__name__}. Pass torch.as_tensor(x).")
 
 
@@ -47,6 +52,8 @@ def check_map_pair(pred: Tensor, target: Tensor, valid: Tensor) -> None:
 
 def check_valid(valid: Tensor, like: Tensor) -> None:
     """``valid`` is a bool mask of the batch and image size of ``like``."""
+    import torch
+
     check_tensor("valid", valid)
     expected = (like.shape[0], 1, *like.shape[-2:])
     if valid.dtype != torch.bool or _shape(valid) != expected:
@@ -88,6 +95,8 @@ def check_device(name: str | torch.device) -> torch.device:
     Raises:
         RecipeError: it has none, or there is no such name.
     """
+    import torch
+
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

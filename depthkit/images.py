@@ -1,5 +1,7 @@
 """Image files, arrays and tensors as RGB in the orientation in which they are looked at: one reader for every command."""
 
+from __future__ import annotations
+
 import os
 import struct
 import threading
@@ -9,15 +11,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from depthkit.checks import first_line
 from depthkit.errors import DepthKitError, ShapeError
+
+if TYPE_CHECKING:  # reading files needs no tensors
+    from torch import Tensor
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """What the names of image files end in, in small or capital letters. Those that need another package are refused by name."""
@@ -131,6 +134,8 @@ def as_image(image: Any) -> Tensor:
         >>> as_image(np.full((2, 3, 3), 255, np.uint8)).shape, as_image(np.full((2, 3), 0.5))[0, :, 0, 0]
         (torch.Size([1, 3, 2, 3]), tensor([0.5000, 0.5000, 0.5000]))
     """
+    import torch
+
     if isinstance(image, Image.Image):
         try:
             image = _rgb(ImageOps.exif_transpose(image), "the image given")
@@ -138,7 +143,7 @@ def as_image(image: Any) -> Tensor:
             raise
         except _DECODER_ERRORS as found:
             raise ShapeError(f"expected an image that Pillow can decode; it cannot ({first_line(found)}).") from found
-    if not isinstance(image, np.ndarray | Tensor):
+    if not isinstance(image, np.ndarray | torch.Tensor):
         raise ShapeError(
             "expected an image: the path of a file, an image of Pillow, an array (H, W, 3) or a tensor (3, H, W); got "
             f"{type(image).__name__}. Bytes are read by depthkit.images.read_image."

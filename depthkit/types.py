@@ -14,14 +14,18 @@ camera axes        x right, y down, z forward
 =================  =====================================================================================
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # names of depthkit's types do not cost the second that torch takes to import
+    import torch
+    from torch import Tensor
 
 
 class Ambiguity(StrEnum):
@@ -135,7 +139,7 @@ class Sample:
         return replace(self, **changes)
 
 
-_NOT_GIVEN = torch.empty(0)  # views of no batch: what a batch without any holds has the batch's rows, size and device
+_NOT_GIVEN: Any = object()  # views of no batch: what a batch without any holds has the batch's rows, size and device
 
 
 @dataclass(frozen=True)
@@ -182,24 +186,24 @@ class Batch:
         if self.frames is _NOT_GIVEN:
             object.__setattr__(self, "frames", self.image.new_zeros(rows, 0, 3, height, width))
         if self.frames_from_camera is _NOT_GIVEN:
-            unknown = torch.full((rows, self.frames.shape[1], 4, 4), torch.nan, device=self.image.device)
+            unknown = self.image.new_full((rows, self.frames.shape[1], 4, 4), float("nan")).float()
             object.__setattr__(self, "frames_from_camera", unknown)
 
     def __len__(self) -> int:
         return len(self.image)
 
     def _map(self, function: Any) -> Self:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: function(x) for name, x in tensors.items() if isinstance(x, Tensor)})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: function(x) for name, x in values.items() if not isinstance(x, tuple)})
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch on another device, as Lightning asks; copies from page-locked memory to it do not wait."""
-        ahead = torch.device(device).type == "cuda"
+        ahead = str(device).startswith("cuda")
         return self._map(lambda x: x.to(device, non_blocking=non_blocking or (ahead and x.is_pinned())))
 
     def pin_memory(self) -> Self:
         """The batch in page-locked memory. ``DataLoader(pin_memory=True)`` calls this."""
-        return self._map(Tensor.pin_memory)
+        return self._map(lambda x: x.pin_memory())
 
     def rows(self, keep: Tensor) -> Self:
         """The rows where ``keep``, bool ``(B,)``, is True."""
