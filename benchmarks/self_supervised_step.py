@@ -227,7 +227,7 @@ def mark_parts() -> None:
         "photometric": [(MinReprojectionLoss, "maps"), (MinReprojectionLoss, "identity")],
         "smoothness": [(self_supervised_video, name) for name in ("_shrunk", "edge_aware_smoothness_loss")],
         "networks": [
-            (SelfSupervisedVideoModule, "encoded"),
+            (self_supervised_video, "encode_views"),
             (SelfSupervisedVideoModule, "poses"),
             (Monodepth2Net, "multiscale_of"),
         ],

@@ -22,3 +22,17 @@ def test_split_batch_and_start_are_the_papers(views: str, size: str) -> None:
         assert ("45,200 images" if views == "stereo" else "39,810 images") in text
     else:
         assert f"runs/kitti_{views}_640x192/lightning_logs/version_0/checkpoints/epoch=9.ckpt" in text
+
+
+@pytest.mark.parametrize("size", ["640x192", "1024x320"])
+@pytest.mark.parametrize("views", ["mono", "stereo", "mono_stereo"])
+def test_depth_and_motion_are_in_one_unit(views: str, size: str) -> None:
+    """The paper's unit is 5.4 m: depth between 0.1 and 100 of them, and the pose network's translations counted in them."""
+    model = yaml.safe_load((RECIPES / f"kitti_{views}_{size}.yaml").read_text())["model"]["init_args"]
+    unit = 1.0 if views == "mono" else 5.4
+    depth = model["model"]["init_args"]
+    assert (depth.get("min_depth", 0.1), depth.get("max_depth", 100.0)) == pytest.approx((0.1 * unit, 100 * unit))
+    if views == "stereo":
+        assert "pose_net" not in model
+    else:
+        assert model["pose_net"]["init_args"].get("unit", 1.0) == unit

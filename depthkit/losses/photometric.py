@@ -15,7 +15,7 @@ _SQUARED_NORM_FLOOR = 1e-6
 
 @in_float32
 def photometric_error(a: Tensor, b: Tensor, *, ssim_weight: float = 0.85) -> Tensor:
-    r"""The photometric error of Godard et al. (2019), eq. 3, after Wang et al. (2004), one value per pixel.
+    r"""Compute the photometric error of Godard et al. (2019), eq. 3, after Wang et al. (2004), one value per pixel.
 
     .. math:: pe = \alpha \, \overline{\operatorname{clamp}(\tfrac{1 - SSIM}{2}, 0, 1)} + (1 - \alpha) \, \overline{|a - b|}
 
@@ -24,7 +24,7 @@ def photometric_error(a: Tensor, b: Tensor, *, ssim_weight: float = 0.85) -> Ten
 
     Args:
         a: image in [0, 1], ``(B, 3, H, W)``; or more leading axes, which broadcast against those of ``b``.
-        b: image in [0, 1], ``(B, 3, H, W)``; likewise. The arguments may be swapped.
+        b: image in [0, 1], ``(B, 3, H, W)``, with such leading axes. The arguments may be swapped.
         ssim_weight: alpha in [0, 1]; 0 is plain L1.
 
     Returns:
@@ -64,7 +64,7 @@ def _mirrored(x: Tensor) -> Tensor:
 
 
 def _window_mean(x: Tensor) -> Tensor:
-    """Mean over the 3x3 window around every pixel but those of the border; ``(..., H, W) -> (..., H - 2, W - 2)``."""
+    """Average over the 3x3 window around every pixel but those of the border; ``(..., H, W) -> (..., H - 2, W - 2)``."""
     if x.device.type == "cpu":  # where pooling is not vectorised and takes several times as long
         return _WindowMean.apply(x)
     return F.avg_pool2d(x.flatten(0, -4), 3, 1).unflatten(0, x.shape[:-3])
@@ -114,19 +114,19 @@ class PhotometricError(nn.Module):
         self.ssim_weight = ssim_weight
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """The error per pixel, ``(B, 1, H, W)``."""
+        """Compute the error per pixel, ``(B, 1, H, W)``."""
         return photometric_error(a, b, ssim_weight=self.ssim_weight)
 
 
 @in_float32
 def feature_l1_error(a: Tensor, b: Tensor) -> Tensor:
-    """Mean absolute difference of two feature maps, each pixel's vector scaled to length 1 (Godard et al. 2019, supplement).
+    """Compare two feature maps, each pixel's vector scaled to length 1, by the mean absolute difference (Godard et al. 2019).
 
-    The paper says "normalised" and not how; unit length makes the error the same for any gain of the extractor.
+    The supplement says "normalised" and not how; unit length makes the error the same for any gain of the extractor.
 
     Args:
         a: features of an image, ``(B, C, H, W)``; or more leading axes, which broadcast against those of ``b``.
-        b: features of another image, ``(B, C, H, W)``; likewise.
+        b: features of another image, ``(B, C, H, W)``, with such leading axes.
 
     Returns:
         Error [1], ``(B, 1, H, W)``; gradients are finite where all features are 0.
@@ -159,13 +159,13 @@ class FeatureL1Error(nn.Module):
         self.features = features.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "FeatureL1Error":
-        """As ``nn.Module.train``, but for the extractor."""
+        """Set the mode as in torch, but keep the extractor in evaluation mode."""
         super().train(mode)
         self.features.eval()
         return self
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Two images ``(B, 3, H, W)``, with broadcasting leading axes, to the error per pixel, ``(B, 1, H, W)``."""
+        """Compare two images ``(B, 3, H, W)``, with broadcasting leading axes; the error per pixel is ``(B, 1, H, W)``."""
         _check_images(a, b)
         return feature_l1_error(self._extract(a), self._extract(b))
 

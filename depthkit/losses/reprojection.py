@@ -1,22 +1,32 @@
 """What is left between a view and its neighbours warped into it: the training signal of video and stereo."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from enum import StrEnum
+from functools import wraps
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy
 
-from depthkit.checks import check_image
+from depthkit.checks import check_choice, check_image
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.losses.photometric import PhotometricError, photometric_error
 from depthkit.masked import masked_mean
 from depthkit.precision import in_float32
 
-SourceReduction = Literal["min", "mean"]
 PixelError = Callable[[Tensor, Tensor], Tensor]
 TIE_BREAK = 1e-5
 """Standard deviation of the noise that decides between a source and its warp where both are the same."""
+
+
+class SourceReduction(StrEnum):
+    """How the errors of several sources become one."""
+
+    MIN = "min"
+    """The least, which forgives occlusion."""
+    MEAN = "mean"
+    """The mean, as before Monodepth2."""
 
 
 class Reprojection(NamedTuple):
@@ -37,7 +47,7 @@ def min_reprojection(
     sources: Tensor,
     *,
     automask: bool = True,
-    reduction: SourceReduction = "min",
+    reduction: SourceReduction | str = SourceReduction.MIN,
     error: PixelError = photometric_error,
     mask_weight: float = 0.2,
     identity: Tensor | None = None,
@@ -45,10 +55,34 @@ def min_reprojection(
     predictive_mask: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Reprojection:
-    """``min_reprojection_loss`` with the maps behind it; arguments and errors are the same."""
+    """Compute ``min_reprojection_loss`` with the maps behind it.
+
+    Args:
+        target: RGB in [0, 1] without colour augmentation, ``(B, 3, H, W)``.
+        warped: each source seen from the target by predicted depth and pose, ``(B, S, 3, H, W)``.
+        sources: the sources as they are, ``(B, S, 3, H, W)``.
+        automask: let the unwarped sources compete.
+        reduction: over sources: ``"min"``, which forgives occlusion, or ``"mean"``, as before Monodepth2.
+        error: two images ``(B, S, 3, H, W)`` and ``(B, 1, 3, H, W)`` to errors ``(B, S, 1, H, W)``.
+        mask_weight: weight of the term that draws ``predictive_mask`` to 1.
+        identity: what ``source_errors`` gives for these images, ``(B, S, H, W)``, if it is known from another scale already.
+        visible: where each source shows what the target pixel shows, bool ``(B, S, H, W)``, for example from ``inside_image``.
+            None, as released: a pixel warped from beyond the border, or from behind the source camera, is compared with the
+            border pixel it got. Otherwise a source takes no part where it is not visible, whatever ``warped`` holds there, and
+            a pixel that no source shows has no gradient; without ``automask`` it leaves the mean.
+        predictive_mask: in [0, 1], ``(B, S, H, W)``, multiplies the errors: the mask of Zhou et al. (2017), the baseline that
+            ``automask`` replaced. Their cross-entropy against 1 is added.
+        generator: source of the noise; on the device of ``target``.
+
+    Returns:
+        The loss per image with the maps behind it.
+
+    Raises:
+        ShapeError: the tensors are not of these shapes, or the images less than 2 pixels high or wide.
+        RecipeError: unknown ``reduction``, or ``automask`` together with a predictive mask.
+    """
     _check(target, warped, sources, visible, predictive_mask)
-    if reduction not in get_args(SourceReduction):
-        raise RecipeError(f"expected reduction to be one of {', '.join(get_args(SourceReduction))}; got {reduction!r}.")
+    reduction = check_choice("reduction", reduction, SourceReduction)
     if automask and predictive_mask is not None:
         raise RecipeError("expected either automask or a predictive mask; got both. Set automask to False.")
     if visible is not None:
@@ -75,21 +109,9 @@ def min_reprojection(
     return Reprojection(loss, least, selected)
 
 
-def min_reprojection_loss(
-    target: Tensor,
-    warped: Tensor,
-    sources: Tensor,
-    *,
-    automask: bool = True,
-    reduction: SourceReduction = "min",
-    error: PixelError = photometric_error,
-    mask_weight: float = 0.2,
-    identity: Tensor | None = None,
-    visible: Tensor | None = None,
-    predictive_mask: Tensor | None = None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    r"""Minimum reprojection with automask of Godard et al. (2019), eqs 1 and 5, one value per image.
+@wraps(min_reprojection, assigned=())
+def min_reprojection_loss(*images: Tensor, **options: Any) -> Tensor:
+    r"""Compute the minimum reprojection with automask of Godard et al. (2019), eqs 1 and 5, one value per image.
 
     .. math:: L = \overline{\min\bigl(\min_s pe(I_t, I_{s \to t}),\; \min_s pe(I_t, I_s)\bigr)}
 
@@ -97,28 +119,11 @@ def min_reprojection_loss(
     a constant: it has no gradient and stays in the mean. The unwarped errors carry noise of 1e-5, which breaks ties.
 
     Args:
-        target: RGB in [0, 1] without colour augmentation, ``(B, 3, H, W)``.
-        warped: each source seen from the target by predicted depth and pose, ``(B, S, 3, H, W)``.
-        sources: the sources as they are, ``(B, S, 3, H, W)``.
-        automask: let the unwarped sources compete.
-        reduction: over sources: ``"min"``, which forgives occlusion, or ``"mean"``, as before Monodepth2.
-        error: two images ``(B, S, 3, H, W)`` and ``(B, 1, 3, H, W)`` to errors ``(B, S, 1, H, W)``.
-        mask_weight: weight of the term that draws ``predictive_mask`` to 1.
-        identity: what ``source_errors`` gives for these images, ``(B, S, H, W)``, if it is known from another scale already.
-        visible: where each source shows what the target pixel shows, bool ``(B, S, H, W)``, for example from ``inside_image``.
-            None, as released: a pixel warped from beyond the border, or from behind the source camera, is compared with the
-            border pixel it got. Otherwise a source takes no part where it is not visible, whatever ``warped`` holds there, and
-            a pixel that no source shows has no gradient; without ``automask`` it leaves the mean.
-        predictive_mask: in [0, 1], ``(B, S, H, W)``, multiplies the errors: the mask of Zhou et al. (2017), the baseline that
-            ``automask`` replaced. Their cross-entropy against 1 is added.
-        generator: source of the noise; on the device of ``target``.
+        images: ``target``, ``warped`` and ``sources``.
+        options: the same arguments as of ``min_reprojection``, which raises the same errors.
 
     Returns:
         Loss [1], ``(B,)``.
-
-    Raises:
-        ShapeError: the tensors are not of these shapes, or the images less than 2 pixels high or wide.
-        RecipeError: unknown ``reduction``, or ``automask`` together with a predictive mask.
 
     Example:
         >>> target, sources = torch.rand(1, 3, 4, 4), torch.rand(1, 2, 3, 4, 4)
@@ -126,24 +131,12 @@ def min_reprojection_loss(
         >>> min_reprojection_loss(target, perfect, sources)
         tensor([0.])
     """
-    return min_reprojection(
-        target,
-        warped,
-        sources,
-        automask=automask,
-        reduction=reduction,
-        error=error,
-        mask_weight=mask_weight,
-        identity=identity,
-        visible=visible,
-        predictive_mask=predictive_mask,
-        generator=generator,
-    ).loss
+    return min_reprojection(*images, **options).loss
 
 
 @in_float32
 def source_errors(target: Tensor, sources: Tensor, *, error: PixelError = photometric_error) -> Tensor:
-    """Errors of the sources as they are, ``(B, 3, H, W)`` and ``(B, S, 3, H, W)`` to ``(B, S, H, W)``.
+    """Compare the sources as they are, ``(B, S, 3, H, W)``, with the target, ``(B, 3, H, W)``; errors are ``(B, S, H, W)``.
 
     They are the same at every scale that is compared at full resolution: compute them once and pass them as ``identity``.
     """
@@ -154,8 +147,8 @@ def source_errors(target: Tensor, sources: Tensor, *, error: PixelError = photom
 def _over_sources(
     errors: Tensor, reduction: SourceReduction, visible: Tensor | None, noise: Tensor | float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """The error over sources, and which one it is of, ``(B, 1, H, W)`` each; 0 of a mean, anything where none is visible."""
-    if reduction == "min":
+    """Reduce over sources: error and which one it is of, ``(B, 1, H, W)`` each; 0 of a mean, anything where none is visible."""
+    if reduction == SourceReduction.MIN:
         errors = errors if visible is None else errors.where(visible, torch.inf)
         best, index = (errors + noise).min(1, keepdim=True)
         return best, index
@@ -168,7 +161,7 @@ def _over_sources(
 
 
 def _reduced(shape: torch.Size, reduction: SourceReduction) -> tuple[int, ...]:
-    return tuple(shape) if reduction == "min" else (shape[0], 1, *shape[2:])
+    return tuple(shape) if reduction == SourceReduction.MIN else (shape[0], 1, *shape[2:])
 
 
 def _check(target: Tensor, warped: Tensor, sources: Tensor, visible: Tensor | None, predictive_mask: Tensor | None) -> None:
@@ -195,6 +188,9 @@ class MinReprojectionLoss(nn.Module):
         automask: let the unwarped sources compete.
         reduction: "min" or "mean" over sources.
         mask_weight: weight of the term that draws a predictive mask to 1.
+
+    Raises:
+        RecipeError: unknown ``reduction``.
     """
 
     def __init__(
@@ -202,29 +198,27 @@ class MinReprojectionLoss(nn.Module):
         *,
         error: nn.Module | None = None,
         automask: bool = True,
-        reduction: SourceReduction = "min",
+        reduction: SourceReduction | str = SourceReduction.MIN,
         mask_weight: float = 0.2,
     ) -> None:
         super().__init__()
         self.error = PhotometricError() if error is None else error
-        self.automask, self.reduction, self.mask_weight = automask, reduction, mask_weight
+        self.reduction = check_choice("reduction", reduction, SourceReduction)
+        self.automask, self.mask_weight = automask, mask_weight
 
     def forward(self, target: Tensor, warped: Tensor, sources: Tensor, **given: Any) -> Tensor:
-        """The loss per image, ``(B,)``; takes what ``maps`` takes."""
+        """Compute the loss per image, ``(B,)``; ``given`` is what ``maps`` takes."""
         return self.maps(target, warped, sources, **given).loss
 
-    def maps(
-        self,
-        target: Tensor,
-        warped: Tensor,
-        sources: Tensor,
-        *,
-        identity: Tensor | None = None,
-        visible: Tensor | None = None,
-        predictive_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Reprojection:
-        """The loss per image with the maps behind it."""
+    def maps(self, target: Tensor, warped: Tensor, sources: Tensor, **given: Any) -> Reprojection:
+        """Compute the loss per image with the maps behind it.
+
+        Args:
+            target: see ``min_reprojection``.
+            warped: see ``min_reprojection``.
+            sources: see ``min_reprojection``.
+            given: ``identity``, ``visible``, ``predictive_mask`` and ``generator`` of ``min_reprojection``.
+        """
         return min_reprojection(
             target,
             warped,
@@ -233,12 +227,9 @@ class MinReprojectionLoss(nn.Module):
             reduction=self.reduction,
             error=self.error,
             mask_weight=self.mask_weight,
-            identity=identity,
-            visible=visible,
-            predictive_mask=predictive_mask,
-            generator=generator,
+            **given,
         )
 
     def identity(self, target: Tensor, sources: Tensor) -> Tensor:
-        """``source_errors`` by this loss's error, ``(B, S, H, W)``."""
+        """Compute ``source_errors`` by this loss's error, ``(B, S, H, W)``."""
         return source_errors(target, sources, error=self.error)

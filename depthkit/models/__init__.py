@@ -51,8 +51,8 @@ from depthkit.models.networks.refinenet_light import (
 )
 from depthkit.models.networks.zoedepth import BinsHead, ZoeDepthNet, zoedepth
 from depthkit.models.pose.camera import LearnedCamera
+from depthkit.models.pose.interface import EgoMotion, PosePredictor
 from depthkit.models.pose.networks import (
-    EgoMotion,
     PoseCNN,
     PoseNet,
     SharedPoseNet,
@@ -92,6 +92,7 @@ __all__ = [
     "NoiseSchedule",
     "PoseCNN",
     "PoseNet",
+    "PosePredictor",
     "PredictiveMask",
     "PublishedNetwork",
     "RedWebDecoder",

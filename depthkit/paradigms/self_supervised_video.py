@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from depthkit.errors import GeometryError, RecipeError
-from depthkit.geometry import inside_image, pose_from_axis_angle, reproject, sample_pixels, scale_intrinsics
+from depthkit.geometry import inside_image, reproject, sample_pixels, scale_intrinsics
 from depthkit.losses import MinReprojectionLoss
 from depthkit.losses.functional import edge_aware_smoothness_loss
 from depthkit.masked import masked_mean
 from depthkit.models import EgoMotion
 from depthkit.models.networks.monodepth2 import Monodepth2Net
+from depthkit.models.pose.interface import encode_views
 from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.terms.term import Term
 from depthkit.types import AMBIGUITIES, Ambiguity, Batch, LabelKind, Representation
@@ -51,8 +52,8 @@ class SelfSupervisedVideoModule(DepthModule):
 
     Args:
         model: network with sigmoids at several scales, such as ``depthkit.models.monodepth2_resnet18()``.
-        pose_net: ``PoseNet``, ``SharedPoseNet`` or ``PoseCNN``; None takes every pose from the batch, as for stereo alone or
-            video with known motion.
+        pose_net: ``PoseNet``, ``SharedPoseNet``, ``PoseCNN`` or another ``PosePredictor``; None takes every pose from the
+            batch, as for stereo alone or video with known motion.
         reprojection: photometric loss over sources; default ``MinReprojectionLoss()``.
         smoothness: weight of the edge-aware smoothness at the finest scale.
         full_resolution: compare every scale at the input's resolution; else each at its own, as before Monodepth2.
@@ -96,7 +97,7 @@ class SelfSupervisedVideoModule(DepthModule):
                 f"expected a model with sigmoids at several scales; got {type(model).__name__}. Use monodepth2_timm."
             )
         channels = tuple(model.encoder.channels)
-        if pose_net is not None and getattr(pose_net, "shares_encoder", False):
+        if pose_net is not None:
             _check_built_for(pose_net, "channels", channels[-1])
         if mask_decoder is not None:
             _check_built_for(mask_decoder, "encoder_channels", channels)
@@ -116,12 +117,12 @@ class SelfSupervisedVideoModule(DepthModule):
 
     @property
     def accepts(self) -> frozenset[LabelKind]:
-        """Any labels: none is read in training."""
+        """Accept any labels: none is read in training."""
         return frozenset(LabelKind(a, r) for a in AMBIGUITIES for r in Representation)
 
     @property
     def ambiguity(self) -> Ambiguity:
-        """What a trained model leaves undetermined."""
+        """State what a trained model leaves undetermined."""
         known = self.stereo or self.motion_weight or self.pose_net is None
         return Ambiguity.METRIC if known else Ambiguity.SCALE
 
@@ -135,6 +136,74 @@ class SelfSupervisedVideoModule(DepthModule):
         if self.motion_weight:
             terms["motion"] = Term(self._motion_error(found.source_from_target, batch), every, self.motion_weight)
         return terms
+
+    def reconstruct(self, batch: Batch) -> Reconstruction:
+        """Predict depth and motion, warp the sources into the target at every scale, and compare.
+
+        Raises:
+            GeometryError: no neighbouring view, an unknown one, or a camera or pose that is not known.
+        """
+        features, seen = encode_views(self.model, self.augmented(batch), self.pose_net)
+        sigmoids = self.model.multiscale_of(features)
+        poses = self.poses(batch, seen, self.model.to_disparity(sigmoids[0]))
+        masks = [None] * len(sigmoids) if self.mask_decoder is None else self.mask_decoder(features)
+        cameras, identity = self.intrinsics(batch), None
+        if self.full_resolution and self.reprojection.automask:  # the same at every scale
+            identity = self.reprojection.identity(batch.image, batch.frames)
+        losses, finest = [], None
+        for scale, (sigmoid, mask) in enumerate(zip(sigmoids, masks, strict=True)):
+            small = _shrunk(batch.image, sigmoid)
+            smooth = self.smoothness / 2**scale * edge_aware_smoothness_loss(sigmoid, small)
+            image, sources, camera = batch.image, batch.frames, cameras
+            if not self.full_resolution:
+                image, sources = small, _shrunk(batch.frames, sigmoid)
+                camera = scale_intrinsics(cameras, 0.5**scale, 0.5**scale)
+            depth = 1 / self.model.to_disparity(_enlarged(sigmoid, image))
+            warped, visible = self.synthesised(sources, depth, camera, poses)
+            mask = None if mask is None else _enlarged(mask, image)
+            found = self.reprojection.maps(image, warped, sources, identity=identity, visible=visible, predictive_mask=mask)
+            finest = finest or (warped, found.selected)
+            losses.append(found.loss + smooth)
+        assert finest is not None
+        return Reconstruction(sigmoids, poses, *finest, torch.stack(losses).mean(0))
+
+    def synthesised(self, sources: Tensor, depth: Tensor, camera: Tensor, poses: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Warp each source into the target, ``(B, S, 3, H, W)``; with ``only_visible``, say where it is seen, ``(B, S, H, W)``."""
+        pixels = [reproject(depth, camera, pose) for pose in poses.unbind(1)]
+        warped = torch.stack([sample_pixels(x, at) for x, at in zip(sources.unbind(1), pixels, strict=True)], 1)
+        size = depth.shape[-2], depth.shape[-1]
+        return warped, torch.cat([inside_image(at, size) for at in pixels], 1) if self.only_visible else None
+
+    def augmented(self, batch: Batch) -> Tensor:
+        """Show target and sources as the networks see them, ``(B, 1 + S, 3, H, W)``."""
+        self._check_views(batch)
+        views = torch.cat([batch.image[:, None], batch.frames], 1)
+        return self.augment(views) if self.training else views
+
+    def intrinsics(self, batch: Batch) -> Tensor:
+        """Give the camera of each image, ``(B, 3, 3)`` [px]."""
+        if self.camera is None:
+            return batch.intrinsics
+        found: Tensor = self.camera(batch.dataset, (batch.image.shape[-2], batch.image.shape[-1]))
+        return found
+
+    def poses(self, batch: Batch, seen: Tensor, disparity: Tensor) -> Tensor:
+        """Give ``source_from_target`` of each source, ``(B, S, 4, 4)``: predicted in time, known for the stereo partner."""
+        poses, predicted = list(batch.frames_from_camera.unbind(1)), []
+        for i, name in enumerate(batch.frame_names):
+            if name in STEPS and self.pose_net is not None:
+                predicted.append(i)
+            elif not poses[i].isfinite().all():
+                raise GeometryError(
+                    f"the pose of view {name!r} is not known for every sample, such as {batch.keys[0]!r}. "
+                    "Store it with the shards, leave the view out, or give a pose_net for views in time."
+                )
+        if predicted:
+            steps = [STEPS[batch.frame_names[i]] for i in predicted]
+            found = self.pose_net(seen[:, [0, *(i + 1 for i in predicted)]], steps, disparity)
+            for i, pose in zip(predicted, found.unbind(1), strict=True):
+                poses[i] = pose
+        return torch.stack(poses, 1)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
         """Score labels as every paradigm does, or log the loss of a video of ``val_loss_sources`` as ``val/<dataset>/loss``."""
@@ -153,7 +222,7 @@ class SelfSupervisedVideoModule(DepthModule):
         return None
 
     def _camera_of(self, name: str) -> int:
-        """Position of the training set of this name, whose learned camera is taken."""
+        """Find the training set of this name, whose learned camera is taken."""
         if name not in self.dataset_names:
             raise RecipeError(
                 f"expected val_loss_sources named like training sets, {', '.join(self.dataset_names)}, whose cameras are "
@@ -161,44 +230,23 @@ class SelfSupervisedVideoModule(DepthModule):
             )
         return self.dataset_names.index(name)
 
-    def reconstruct(self, batch: Batch) -> Reconstruction:
-        """Depth, motion and what is left unexplained.
+    @torch.no_grad()
+    def motions(self, video: Tensor) -> Tensor:
+        """Predict how the camera moved from each frame to the next, for ``TrajectoryError`` and ``chain_poses``.
+
+        Args:
+            video: successive frames at a size that the networks take, RGB in [0, 1], ``(T, 3, H, W)``.
+
+        Returns:
+            ``next_from_current`` in the unit of the depth, ``(T - 1, 4, 4)``.
 
         Raises:
-            GeometryError: no neighbouring view, an unknown one, or a camera or pose that is not known.
+            RecipeError: there is no pose network for pairs of frames.
         """
-        views = self.augmented(batch)
-        features, seen = self.encoded(views)
-        sigmoids = self.model.multiscale_of(features)
-        poses = self.poses(batch, seen, self.model.to_disparity(sigmoids[0]))
-        intrinsics = self.intrinsics(batch)
-        masks = None if self.mask_decoder is None else self.mask_decoder(features)
-        identity = None
-        if self.full_resolution and self.reprojection.automask:
-            identity = self.reprojection.identity(batch.image, batch.frames)
-        losses, finest = [], None
-        for scale, sigmoid in enumerate(sigmoids):
-            image = _shrunk(batch.image, sigmoid)
-            smooth = self.smoothness / 2**scale * edge_aware_smoothness_loss(sigmoid, image)
-            if self.full_resolution:
-                image, frames, camera = batch.image, batch.frames, intrinsics
-                sigmoid = interpolate(sigmoid, image.shape[-2:], mode="bilinear", align_corners=False)
-            else:
-                frames, camera = _shrunk(batch.frames, sigmoid), scale_intrinsics(intrinsics, 0.5**scale, 0.5**scale)
-            depth = 1 / self.model.to_disparity(sigmoid)
-            pixels = [reproject(depth, camera, pose) for pose in poses.unbind(1)]
-            warped = torch.stack([sample_pixels(x, at) for x, at in zip(frames.unbind(1), pixels, strict=True)], 1)
-            size = image.shape[-2], image.shape[-1]
-            visible = torch.cat([inside_image(at, size) for at in pixels], 1) if self.only_visible else None
-            mask = None if masks is None else interpolate(masks[scale], image.shape[-2:], mode="bilinear", align_corners=False)
-            found = self.reprojection.maps(image, warped, frames, identity=identity, visible=visible, predictive_mask=mask)
-            finest = finest or (warped, found.selected)
-            losses.append(found.loss + smooth)
-        assert finest is not None
-        return Reconstruction(sigmoids, poses, *finest, torch.stack(losses).mean(0))
+        return EgoMotion(self.model, self.pose_net)(torch.stack([video[:-1], video[1:]], 1))
 
-    def augmented(self, batch: Batch) -> Tensor:
-        """Target and sources as the networks see them, ``(B, 1 + S, 3, H, W)``."""
+    def _check_views(self, batch: Batch) -> None:
+        """Refuse batches whose views do not fit ``stereo`` and ``pose_net``."""
         if not batch.frames.shape[1]:
             raise GeometryError(
                 f"sample {batch.keys[0]!r} has no neighbouring view to learn from. "
@@ -213,68 +261,9 @@ class SelfSupervisedVideoModule(DepthModule):
             raise GeometryError(
                 f"batches hold the views {held}, and none is for the pose_net. Leave it out, or set data.views."
             )
-        views = torch.cat([batch.image[:, None], batch.frames], 1)
-        if not self.training:
-            return views
-        augmented: Tensor = self.augment(views)
-        return augmented
-
-    def encoded(self, views: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Features of the targets, finest first, and what the pose network sees of all views, ``(B, 1 + S, ...)``."""
-        if self.pose_net is None or not self.pose_net.shares_encoder:
-            return self.model.encode(views[:, 0]), views
-        of_all = [maps.unflatten(0, views.shape[:2]) for maps in self.model.encode(views.flatten(0, 1))]
-        return [maps[:, 0] for maps in of_all], of_all[-1]
-
-    def intrinsics(self, batch: Batch) -> Tensor:
-        """Camera of each image, ``(B, 3, 3)`` [px]."""
-        if self.camera is not None:
-            found: Tensor = self.camera(batch.dataset, (batch.image.shape[-2], batch.image.shape[-1]))
-            return found
-        return batch.intrinsics
-
-    def poses(self, batch: Batch, seen: Tensor, disparity: Tensor) -> Tensor:
-        """``source_from_target`` of each source, ``(B, S, 4, 4)``: predicted in time, known for the stereo partner."""
-        timed = [i for i, name in enumerate(batch.frame_names) if name in STEPS and self.pose_net is not None]
-        poses = list(batch.frames_from_camera.unbind(1))
-        for i in set(range(len(poses))) - set(timed):
-            if not poses[i].isfinite().all():
-                raise GeometryError(
-                    f"the pose of view {batch.frame_names[i]!r} is not known for every sample, such as {batch.keys[0]!r}. "
-                    "Store it with the shards, leave the view out, or give a pose_net for views in time."
-                )
-        if not timed:
-            return torch.stack(poses, 1)
-        seen = seen[:, [0, *(i + 1 for i in timed)]]
-        unit = disparity.mean((1, 2, 3))[:, None, None] if self.pose_net.times_mean_disparity else 1.0
-        if self.pose_net.frames == 2:
-            for place, i in enumerate(timed, start=1):
-                backwards = STEPS[batch.frame_names[i]] < 0  # the network sees frames in temporal order
-                turn, move = self.pose_net(seen[:, [place, 0] if backwards else [0, place]])
-                poses[i] = pose_from_axis_angle(turn, move * unit, invert=backwards)[:, 0]
-        else:
-            turn, move = self.pose_net(seen)
-            for place, i in enumerate(timed):
-                poses[i] = pose_from_axis_angle(turn, move * unit)[:, place]
-        return torch.stack(poses, 1)
-
-    @torch.no_grad()
-    def motions(self, video: Tensor) -> Tensor:
-        """How the camera moved from each frame to the next, for ``TrajectoryError`` and ``chain_poses``.
-
-        Args:
-            video: successive frames at a size that the networks take, RGB in [0, 1], ``(T, 3, H, W)``.
-
-        Returns:
-            ``next_from_current`` in the unit of the depth, ``(T - 1, 4, 4)``.
-
-        Raises:
-            RecipeError: there is no pose network for pairs of frames.
-        """
-        return EgoMotion(self.model, self.pose_net)(torch.stack([video[:-1], video[1:]], 1))
 
     def _motion_error(self, poses: Tensor, batch: Batch) -> Tensor:
-        """Mean over the sources of known motion of the difference in its length [m], ``(B,)``."""
+        """Average the difference in the motion's length [m] over the sources where it is known, ``(B,)``."""
         actual = batch.frames_from_camera[..., :3, 3]
         known = actual.isfinite().all(-1)
         timed = torch.tensor([name in STEPS for name in batch.frame_names], device=known.device)
@@ -298,8 +287,13 @@ def _check_built_for(part: nn.Module, attribute: str, channels: Any) -> None:
         )
 
 
+def _enlarged(x: Tensor, like: Tensor) -> Tensor:
+    """Enlarge a map, ``(B, C, h, w)``, to the size of an image."""
+    return interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
+
+
 def _shrunk(x: Tensor, like: Tensor) -> Tensor:
-    """Images, ``(B, 3, H, W)`` or ``(B, S, 3, H, W)``, at the size of a map."""
+    """Shrink images, ``(B, 3, H, W)`` or ``(B, S, 3, H, W)``, to the size of a map."""
     size = like.shape[-2:]
     if x.shape[-2:] == size:
         return x

@@ -25,6 +25,7 @@ from depthkit.models import (
     read_checkpoint,
     read_pose_net,
 )
+from depthkit.models.pose.interface import encode_views
 from depthkit.paradigms import SelfSupervisedVideoModule
 from depthkit.types import Ambiguity, Batch, Views
 from tests.contracts.paradigm import METRIC_DEPTH, Memory, trainer
@@ -148,7 +149,7 @@ def test_a_shared_encoder_normalises_all_views_together(drive: Path) -> None:
     model = monodepth2_timm("test_resnet", pretrained=False)
     m = SelfSupervisedVideoModule(model, pose_shared(model.encoder.channels[-1]), augment=nn.Identity()).train()
     views = m.augmented(batch(drive))
-    features, seen = m.encoded(views)
+    features, seen = encode_views(model, views, m.pose_net)
     together = model.encode(views.flatten(0, 1))
     assert_close(features[0], together[0].unflatten(0, (2, 3))[:, 0])
     assert_close(seen.flatten(0, 1), together[-1])

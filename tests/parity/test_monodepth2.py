@@ -91,7 +91,7 @@ def test_pose_networks(oracle, record_property, frames):
         "cnn": _loaded(pose_cnn(frames=frames), {"pose": reference["cnn_pose"]}),
     }
     for name, net in nets.items():
-        found = net(reference["maps"] if name == "shared" else reference["frames"])
+        found = net.motions(reference["maps"] if name == "shared" else reference["frames"])
         expected = [motion[:, : frames - 1, 0] for motion in reference[name]]
         assert max(x.abs().max() for x in expected) > 1e-4
         assert_same(found, expected, name, record_property)

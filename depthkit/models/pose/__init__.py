@@ -1,1 +1,1 @@
-"""Networks that predict camera motion and intrinsics."""
+"""Networks that predict where source views were taken, and cameras that are learned."""

@@ -23,7 +23,7 @@ class LearnedCamera(nn.Module):
         self.offset = nn.Parameter(torch.zeros(datasets, 2))
 
     def forward(self, dataset: Tensor, size: tuple[int, int]) -> Tensor:
-        """Intrinsics ``(B, 3, 3)`` [px] for images of ``size`` (height, width) of these datasets, int64 ``(B,)``."""
+        """Give intrinsics, ``(B, 3, 3)`` [px], for images of ``size`` (height, width) of these datasets, int64 ``(B,)``."""
         height, width = size
         extent = self.offset.new_tensor([width, height])
         focal = self.log_focal[dataset].exp() * extent

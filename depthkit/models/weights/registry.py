@@ -84,7 +84,7 @@ def pose_from_pretrained(name: str, *, cache_dir: str | Path | None = None) -> n
     entry = PUBLISHED.get(name)
     if entry is None or entry.source != "monodepth2" or "mono" not in name.split("_"):
         raise CheckpointError(f"expected a network of Monodepth2 trained on video; got {name!r}. `depthkit models` lists them.")
-    network = pose_resnet18(pretrained=False)
+    network = pose_resnet18(pretrained=False, unit=5.4 if "stereo" in name else 1.0)  # beside depth in metres
     load_published(network, _unzipped(fetch(entry.place, entry.checksum, cache_dir), _POSE_FILES), source="monodepth2")
     return network.eval()
 
