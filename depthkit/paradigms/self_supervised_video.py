@@ -168,7 +168,7 @@ class SelfSupervisedVideoModule(DepthModule):
         return Reconstruction(sigmoids, poses, *finest, torch.stack(losses).mean(0))
 
     def synthesised(self, sources: Tensor, depth: Tensor, camera: Tensor, poses: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Warp each source into the target, ``(B, S, 3, H, W)``; with ``only_visible``, say where it is seen, ``(B, S, H, W)``."""
+        """Warp each source into the target, ``(B, S, 3, H, W)``; say where it shows it if ``only_visible``."""
         pixels = [reproject(depth, camera, pose) for pose in poses.unbind(1)]
         warped = torch.stack([sample_pixels(x, at) for x, at in zip(sources.unbind(1), pixels, strict=True)], 1)
         size = depth.shape[-2], depth.shape[-1]
