@@ -116,7 +116,7 @@ class GeometryPreservingModule(DepthModule):
         """Compute L_SSI of each image, ``(B,)``."""
         target, valid = labels(batch, Representation.DISPARITY, DENSE)
         _, nearest = masked_range(log_disparity.detach(), valid)  # the loss is scale invariant, and exp shall not overflow
-        disparity = (log_disparity - per_image(nearest, log_disparity)).clamp_max(0).exp()
+        disparity = (log_disparity - per_image(nearest, log_disparity)).where(valid, 0).exp()
         values: Tensor = self.affine_loss(disparity, target, valid)
         return values
 

@@ -130,6 +130,64 @@ def losses(layers) -> dict:
     }
 
 
+def step(layers, networks) -> dict:
+    """A whole training step on a triplet, put together as the paper trains: the loss and every network's gradient."""
+    scene = F.interpolate(torch.rand(2, 3, SIZE[0] // 4, SIZE[1] // 4 + 3), (SIZE[0], SIZE[1] + 12), mode="bicubic").clamp(0, 1)
+    previous, target, following = (scene[..., x : x + SIZE[1]].contiguous() for x in (4, 6, 9))
+    parts = {
+        "encoder": networks.ResnetEncoder(18, False),
+        "pose_encoder": networks.ResnetEncoder(18, False, num_input_images=2),
+    }
+    parts["depth"] = networks.DepthDecoder(parts["encoder"].num_ch_enc, range(4))
+    parts["pose"] = networks.PoseDecoder(parts["pose_encoder"].num_ch_enc, 1, num_frames_to_predict_for=2)
+    for part in parts.values():
+        trained_like(part)
+    with torch.no_grad():  # motion of about a pixel, and depths that differ
+        parts["pose"].convs["pose", 2].bias.normal_(std=2.0)
+    states = {name: {key: x.clone() for key, x in part.state_dict().items()} for name, part in parts.items()}
+    camera = torch.tensor([[0.58 * SIZE[1], 0, 47.0, 0], [0, 0.9 * SIZE[0], 30.0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]).repeat(
+        2, 1, 1
+    )
+    unproject, project, ssim = layers.BackprojectDepth(2, *SIZE), layers.Project3D(2, *SIZE), layers.SSIM()
+
+    def error(a, b):
+        return 0.85 * ssim(a, b).mean(1, True) + 0.15 * (b - a).abs().mean(1, True)
+
+    sigmoids = parts["depth"](parts["encoder"](target))
+    moved = []
+    for pair, backwards in (((previous, target), True), ((target, following), False)):
+        turn, move = parts["pose"]([parts["pose_encoder"](torch.cat(pair, 1))])
+        moved.append(layers.transformation_from_parameters(turn[:, 0], move[:, 0], invert=backwards))
+    generator, losses = torch.Generator().manual_seed(11), []
+    for scale in range(4):
+        sigmoid = sigmoids["disp", scale]
+        full = F.interpolate(sigmoid, SIZE, mode="bilinear", align_corners=False)
+        seen = unproject(layers.disp_to_depth(full, 0.1, 100.0)[1], camera.inverse())
+        warped = [
+            F.grid_sample(x, project(seen, camera, pose), padding_mode="border", align_corners=True)
+            for x, pose in zip((previous, following), moved, strict=True)
+        ]
+        identity = torch.cat([error(x, target) for x in (previous, following)], 1)
+        identity = identity + torch.randn(identity.shape, generator=generator) * 1e-5
+        photometric = torch.cat([identity, *(error(x, target) for x in warped)], 1).min(1)[0].mean()
+        small = F.interpolate(target, sigmoid.shape[-2:], mode="bilinear", align_corners=False, antialias=True)
+        normalised = sigmoid / (sigmoid.mean((2, 3), True) + 1e-7)
+        losses.append(photometric + 1e-3 / 2**scale * layers.get_smooth_loss(normalised, small))
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    gradients = {
+        name: states[name] | {key: p.grad for key, p in part.named_parameters() if p.grad is not None}
+        for name, part in parts.items()
+    }
+    return {
+        "views": torch.stack([target, previous, following], 1),
+        "intrinsics": camera[:, :3, :3],
+        "states": states,
+        "loss": loss.detach(),
+        "gradients": gradients,
+    }
+
+
 if __name__ == "__main__":
     folder, output, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
@@ -146,4 +204,5 @@ if __name__ == "__main__":
             "geometry": geometry(layers),
             "losses": losses(layers),
         }
+    found["step"] = step(layers, networks)
     torch.save(found, output)

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,9 @@ from depthkit.models import (
     pose_resnet18,
     pose_shared,
 )
+from depthkit.paradigms import SelfSupervisedVideoModule
 from depthkit.representation import sigmoid_to_disparity
+from tests.contracts.paradigm import METRIC_DEPTH, batch
 
 TOLERANCE = 1e-6
 
@@ -134,6 +137,38 @@ def test_losses(oracle, record_property):
     assert 0.1 < reference["identity_selection"].float().mean() < 0.9
     smoothness = functional.edge_aware_smoothness_loss(reference["sigmoid"], target).mean()
     assert_same([smoothness], [reference["smoothness"]], "smoothness", record_property)
+
+
+def test_a_whole_step_has_the_published_loss_and_gradient(oracle, record_property, monkeypatch):
+    """Depth and pose networks, warps, minimum, automask, four scales, smoothness: what the optimizer follows."""
+    reference = oracle["step"]
+    target, *sources = reference["views"].unbind(1)
+    held = replace(
+        batch([(0, METRIC_DEPTH)] * 2, size=tuple(target.shape[-2:])),
+        image=target,
+        frames=torch.stack(sources, 1),
+        frames_from_camera=torch.full((2, 2, 4, 4), torch.nan),
+        frame_names=("prev", "next"),
+        intrinsics=reference["intrinsics"],
+    )
+    files = (("encoder", "depth"), ("pose_encoder", "pose"))
+    parts = monodepth2_resnet18(pretrained=False), pose_resnet18(pretrained=False)
+    for part, names in zip(parts, files, strict=True):
+        _loaded(part, {name: reference["states"][name] for name in names})
+    module = SelfSupervisedVideoModule(*parts).eval()
+    noise, draw = torch.Generator().manual_seed(11), torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *size, generator=None, **options: draw(*size, generator=noise, **options))
+    loss = module.combine(module, held).total
+    loss.backward()
+    assert_same([loss.detach()], [reference["loss"]], "loss", record_property)
+    for part, build, names in zip(parts, (monodepth2_resnet18, pose_resnet18), files, strict=True):
+        expected = _loaded(build(pretrained=False), {name: reference["gradients"][name] for name in names})
+        pairs = [
+            (p.grad, q.detach()) for p, q in zip(part.parameters(), expected.parameters(), strict=True) if p.grad is not None
+        ]
+        ours, theirs = (torch.cat([pair[i].flatten() for pair in pairs]) for i in (0, 1))
+        assert theirs.norm() > 1e-4
+        assert (ours - theirs).norm() < 1e-3 * theirs.norm()
 
 
 def test_files_that_do_not_fit_are_refused_with_every_name(oracle):

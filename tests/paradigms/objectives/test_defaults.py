@@ -1,0 +1,158 @@
+"""Every default of a paradigm, its losses, optimizers, schedules and augmentations against the paper that it is from."""
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+
+from depthkit import losses
+from depthkit.data import LabelledUnlabelled
+from depthkit.losses import functional
+from depthkit.losses.reprojection import TIE_BREAK
+from depthkit.models import monodepth2_resnet18, pose_cnn, pose_resnet18, pose_shared
+from depthkit.models.diffusion.depth_codecs import AffineDepth, LogDepth
+from depthkit.models.diffusion.noise_schedule import SD2_SCHEDULE
+from depthkit.paradigms import (
+    AffineInvariantModule,
+    CutMix,
+    DiffusionModule,
+    EndToEndDiffusionModule,
+    EqualWeights,
+    GeometryPreservingModule,
+    LookaheadRAdam,
+    MetricModule,
+    MinNorm,
+    MultiResolutionNoise,
+    OneCycle,
+    SelfSupervisedVideoModule,
+    SemiSupervisedModule,
+)
+from depthkit.paradigms.base import adam
+from depthkit.paradigms.self_supervised_video import colour_jitter
+from depthkit.paradigms.semi_supervised import strong_colours
+from tests.contracts.paradigm import TinyNet
+
+DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
+    # Godard et al. (2019): section 3.1 (alpha), 3.2 (minimum, automask), 3.3 (lambda, four scales, depth), supplement (0.2)
+    (functional.photometric_error, {"ssim_weight": 0.85}),
+    (losses.PhotometricError, {"ssim_weight": 0.85}),
+    (functional.min_reprojection, {"automask": True, "reduction": "min", "mask_weight": 0.2, "visible": None}),
+    (losses.MinReprojectionLoss, {"automask": True, "reduction": "min", "mask_weight": 0.2, "error": None}),
+    (
+        SelfSupervisedVideoModule,
+        {
+            "smoothness": 1e-3,
+            "full_resolution": True,
+            "only_visible": False,
+            "motion_weight": 0.0,
+            "stereo": False,
+            "mask_decoder": None,
+            "camera": None,
+            "augment": None,
+            "reprojection": None,
+        },
+    ),
+    (monodepth2_resnet18, {"scales": 4, "min_depth": 0.1, "max_depth": 100.0}),
+    (pose_resnet18, {"frames": 2, "unit": 1.0}),
+    (pose_cnn, {"frames": 2, "unit": 1.0}),
+    (pose_shared, {"frames": 2, "unit": 1.0, "channels": 512}),
+    # Ranftl et al. (2022): eqs 7, 11, 12 and section 4
+    (functional.gradient_matching_loss, {"scales": 4, "divisor": "level"}),
+    (losses.GradientMatchingLoss, {"scales": 4, "divisor": "level"}),
+    (AffineInvariantModule, {"gradient_weight": 0.5, "freeze_batch_norm": False, "loss": None, "gradient_loss": None}),
+    (MinNorm, {"scope": "all", "normalisation": "none", "forward": "mixed"}),
+    # Romanov et al. (2020): eq 3 and section 4; the reference implementation of Ranger
+    (GeometryPreservingModule, {"geometric_weight": 1.0, "affine_weight": 1.0, "geometric_loss": None, "affine_loss": None}),
+    (LookaheadRAdam, {"lr": 1e-3, "betas": (0.95, 0.999), "eps": 1e-5, "weight_decay": 0.0, "alpha": 0.5, "k": 6}),
+    # Yang et al. (2024): sections 3.1 to 3.3 and 4.1
+    (functional.feature_alignment_loss, {"margin": 0.85, "divisor": "kept"}),
+    (losses.FeatureAlignmentLoss, {"margin": 0.85, "divisor": "kept"}),
+    (
+        SemiSupervisedModule,
+        {"labelled_weight": 1.0, "unlabelled_weight": 1.0, "feature_weight": 1.0, "feature_images": "unlabelled"},
+    ),
+    (CutMix, {"probability": 0.5, "area": (0.02, 0.4), "aspect": 0.3}),
+    (LabelledUnlabelled, {"labelled": 1, "unlabelled": 2}),
+    # Bhat et al. (2023): ZoeDepth's loss and range; torch's own rule and ZoeDepth's momenta
+    (MetricModule, {"label_range": (1e-3, 80.0), "base_lr": None, "network_size": None, "loss": None}),
+    (OneCycle, {"rise": 0.3, "start": 0.04, "final": 4e-6, "momentum": (0.85, 0.95)}),
+    # Ke et al. (2024) and Shah (2024)
+    (MultiResolutionNoise, {"strength": 0.9, "annealed": True, "strategy": "original"}),
+    (DiffusionModule, {"penalty": "l2", "masked": True, "tails": None, "trainable": "all", "noise": None}),
+    (EndToEndDiffusionModule, {"loss": None, "noise": None}),
+    (LogDepth, {"d_min": 0.1, "d_max": 100.0, "fill": "far"}),
+    (AffineDepth, {"low": 0.02, "high": 0.98, "fill": "far"}),
+]
+
+
+@pytest.mark.parametrize(("function", "expected"), DEFAULTS, ids=lambda x: getattr(x, "__name__", ""))
+def test_what_is_not_said_is_the_papers(function: Any, expected: dict[str, Any]) -> None:
+    defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+    assert {name: defaults[name] for name in expected} == expected
+
+
+def test_losses_that_are_not_said_are_the_papers() -> None:
+    affine = AffineInvariantModule(TinyNet())
+    assert vars_of(affine.loss, "align", "penalty", "trim", "halved") == ("median", "l1", 0.2, True)
+    assert vars_of(affine.gradient_loss, "align", "scales", "divisor") == ("median", 4, "level")
+    assert isinstance(affine.combine, EqualWeights)
+    metric = MetricModule(TinyNet("depth"))
+    assert vars_of(metric.loss, "variance_focus", "root", "factor") == (0.85, True, 10.0)
+    geometric = GeometryPreservingModule(TinyNet("log_disparity"))
+    assert isinstance(geometric.geometric_loss, losses.PairwiseL1SILoss)
+    assert isinstance(geometric.affine_loss, losses.PairwiseL1SSILoss)
+    student = SemiSupervisedModule(TinyNet())
+    assert vars_of(student.loss, "align", "penalty", "trim", "halved") == ("median", "l1", 0.0, False)
+    assert isinstance(student.feature_loss, losses.FeatureAlignmentLoss)
+
+
+def vars_of(loss: Any, *names: str) -> tuple[Any, ...]:
+    return tuple(getattr(loss, name) for name in names)
+
+
+def test_the_optimizer_that_is_not_said_is_midas_adam() -> None:
+    optimizer = adam([torch.nn.Parameter(torch.zeros(1))])
+    assert type(optimizer) is torch.optim.Adam
+    assert {k: optimizer.defaults[k] for k in ("lr", "betas", "weight_decay")} == {
+        "lr": 1e-4,
+        "betas": (0.9, 0.999),
+        "weight_decay": 0,
+    }
+
+
+def test_ties_are_broken_by_noise_of_a_hundred_thousandth() -> None:
+    assert TIE_BREAK == 1e-5
+
+
+def test_the_noise_schedule_is_stable_diffusion_2s() -> None:
+    stated = (
+        "num_train_timesteps",
+        "beta_start",
+        "beta_end",
+        "beta_schedule",
+        "steps_offset",
+        "set_alpha_to_one",
+        "clip_sample",
+    )
+    assert [SD2_SCHEDULE[name] for name in stated] == [1000, 0.00085, 0.012, "scaled_linear", 1, False, False]
+
+
+def test_colours_change_as_much_as_in_the_papers() -> None:
+    """Monodepth2, section 4: +-0.2 (hue 0.1) with a chance of 50 %; UniMatch: 0.5 (hue 0.25) at 80 % and blur at 50 %."""
+    (jitter,) = [x for x in colour_jitter().modules() if type(x).__name__ == "ColorJitter"]
+    assert [_range(jitter, x) for x in ("brightness", "contrast", "saturation", "hue")] == [(0.2,), (0.2,), (0.2,), (0.1,)]
+    assert jitter.p == 0.5
+    strong = {type(x).__name__: x for x in strong_colours().modules()}
+    found = strong["ColorJitter"]
+    assert [_range(found, x) for x in ("brightness", "contrast", "saturation", "hue")] == [(0.5,), (0.5,), (0.5,), (0.25,)]
+    assert found.p == 0.8
+    blur = strong["RandomGaussianBlur"]
+    assert blur.p == 0.5
+    assert tuple(blur.flags["kernel_size"]) == (13, 13)
+
+
+def _range(jitter: Any, name: str) -> tuple[float, ...]:
+    """By how much a property changes; kornia keeps it as it was given."""
+    value = getattr(jitter, name)
+    return tuple(torch.as_tensor(value).flatten().tolist()[:1]) if not isinstance(value, float) else (value,)
