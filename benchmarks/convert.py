@@ -22,9 +22,9 @@ from typing import NamedTuple
 import cv2
 import h5py
 import numpy as np
+from depthkit.convert.nyuv2_video import project
 
 from depthkit.convert.catalogue import find
-from depthkit.convert.nyuv2_video import project
 from depthkit.shards import write_shards
 from depthkit.shards.label import PNG_OPTIONS
 
