@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.testing import assert_close
 
+from depthkit.alignment import align_pair
 from depthkit.losses.functional import (
-    align_pair,
     gradient_matching_loss,
     pairwise_l1_si_loss,
     pairwise_l1_ssi_loss,

@@ -23,10 +23,6 @@ class PredictionError(DepthKitError):
     """A model's output is not a map that can be scored: not finite, or without a value in the representation needed."""
 
 
-class AlignmentError(DepthKitError):
-    """A prediction cannot be aligned to its label."""
-
-
 class TrainingError(DepthKitError):
     """Training broke down: its weights are no longer finite."""
 

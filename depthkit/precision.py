@@ -10,6 +10,8 @@ from torch import Tensor
 P = ParamSpec("P")
 R = TypeVar("R")
 _HALF = (torch.float16, torch.bfloat16)
+WITHOUT_FLOAT64 = frozenset({"mps"})
+"""Types of device that have no float64."""
 
 
 def in_float32(function: Callable[P, R]) -> Callable[P, R]:
@@ -30,3 +32,18 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
             return function(*map(upcast, args), **{name: upcast(x) for name, x in kwargs.items()})
 
     return wrapped
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """Return ``device``, or the CPU if it has no float64 (Apple's MPS)."""
+    return torch.device("cpu") if device.type in WITHOUT_FLOAT64 else device
+
+
+def where_float64_exists(*inputs: Any) -> tuple[Any, ...]:
+    """Move the tensors among ``inputs`` to the CPU if their device has no float64; return all."""
+    return tuple(x.to(float64_device(x.device)) if isinstance(x, Tensor) else x for x in inputs)
+
+
+def to_float64(x: Tensor) -> Tensor:
+    """Return ``x`` in float64, on the CPU if its device has none."""
+    return x.to(float64_device(x.device)).double()

@@ -42,6 +42,32 @@ def convert(x: Tensor, source: Representation, target: Representation) -> Tensor
     return 1 / x
 
 
+def depth_limits(space: Representation, near: float, far: float) -> tuple[float, float]:
+    """Express limits of depth [m] as limits of the numbers in ``space``; 0 and infinity do not limit.
+
+    Returns:
+        The least and the greatest number in ``space``. A farthest depth is a floor of disparity.
+
+    Example:
+        >>> depth_limits(Representation.DISPARITY, 0.5, 80.0)
+        (0.0125, 2.0)
+    """
+    ends = [
+        convert(torch.tensor(depth, dtype=torch.float64), Representation.DEPTH, space).item() if 0 < depth < torch.inf else None
+        for depth in ((far, near) if space in _INVERSES else (near, far))
+    ]
+    return -torch.inf if ends[0] is None else ends[0], torch.inf if ends[1] is None else ends[1]
+
+
+def clamp_depth(x: Tensor, space: Representation, near: float, far: float) -> Tensor:
+    """Raise and lower depth to ``near`` and ``far`` [m], in a map that is in ``space``, any shape.
+
+    A disparity below ``1 / far``, also a negative one that a fitted shift leaves, becomes ``1 / far``.
+    """
+    low, high = depth_limits(space, near, far)
+    return x if (low, high) == (-torch.inf, torch.inf) else x.clamp(low, high)
+
+
 def check_convertible(kind: LabelKind, target: Representation) -> None:
     """A label of this kind can be expressed in ``target``.
 

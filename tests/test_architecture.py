@@ -42,7 +42,6 @@ MAX_LINES, MAX_STEP_LINES = 400, 60
 MAX_FILES = 14
 CROWDED = {
     "convert": "one file per dataset, all alike, so that `depthkit.convert.<dataset>` is where it is looked for",
-    "metrics": "one file per family of metrics, all alike",
 }
 """Folders that may hold more files, with the reason."""
 FOREIGN_PRIVATES = {

@@ -6,12 +6,14 @@ anything. What a network adds is the distance to this baseline.
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal, Self
+from enum import StrEnum
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from depthkit.checks import check_choice
 from depthkit.errors import LabelError
 from depthkit.evaluation.evaluate import batches, evaluate
 from depthkit.evaluation.protocol import Protocol
@@ -20,8 +22,14 @@ from depthkit.representation import check_convertible, convert_label
 from depthkit.resize import interpolate
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation, Sample
 
-Statistic = Literal["median", "least_squares"]
 _SWEEPS = 30
+
+
+class Statistic(StrEnum):
+    """What ``RowBaseline.fit`` fits a profile by."""
+
+    MEDIAN = "median"
+    LEAST_SQUARES = "least_squares"
 
 
 class RowBaseline:
@@ -46,7 +54,7 @@ class RowBaseline:
         cls,
         samples: Iterable[Sample | Batch],
         *,
-        statistic: Statistic = "least_squares",
+        statistic: Statistic | str = Statistic.LEAST_SQUARES,
         rows: int = 64,
         label_range: tuple[float, float] = (0.0, torch.inf),
     ) -> Self:
@@ -62,7 +70,7 @@ class RowBaseline:
         Raises:
             LabelError: a label has no depth, or no image has one in two bands.
         """
-        return cls(_fit(*_bands(samples, rows, *label_range), statistic))
+        return cls(_fit(*_bands(samples, rows, *label_range), check_choice("statistic", statistic, Statistic)))
 
     def __call__(self, image: Tensor) -> Tensor:
         """Disparity up to scale and shift for images ``(B, 3, H, W)``, ``(B, 1, H, W)``."""
@@ -100,8 +108,7 @@ def best_row_baseline(
         name: _bands(samples, rows, *protocol.label_range)
         for name, samples in (("training labels", train), ("test labels", test))
     }
-    statistics: tuple[Statistic, ...] = ("median", "least_squares")
-    fitted = {f"rows, {s} of {name}": RowBaseline(_fit(*known, s)) for s in statistics for name, known in bands.items()}
+    fitted = {f"rows, {s} of {name}": RowBaseline(_fit(*known, s)) for s in Statistic for name, known in bands.items()}
     reports = [
         evaluate(baseline, test, protocol, name=name, pictures=0, progress=progress) for name, baseline in fitted.items()
     ]
@@ -141,7 +148,7 @@ def _fit(d: np.ndarray, n: np.ndarray, statistic: Statistic) -> Tensor:
     profile, known = np.full(d.shape[1], np.nan), (n > 0).any(0)
     profile[known] = np.nanmedian(np.where(n > 0, d, np.nan)[:, known], 0)
     profile = _filled(profile)
-    for _ in range(_SWEEPS if statistic == "least_squares" else 0):
+    for _ in range(_SWEEPS if statistic == Statistic.LEAST_SQUARES else 0):
         weight = n / n.sum(1, keepdims=True)
         mean = (weight * profile).sum(1, keepdims=True)
         x = profile - mean

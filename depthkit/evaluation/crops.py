@@ -4,12 +4,20 @@ The field writes "eigen crop" for three different rectangles; a name here is one
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from enum import StrEnum
 
 import torch
 from torch import Tensor
 
+from depthkit.checks import check_choice
 from depthkit.errors import ShapeError
+
+
+class Rounding(StrEnum):
+    """How a fraction of a size becomes a pixel."""
+
+    DOWN = "down"
+    NEAREST = "nearest"
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,12 @@ class Crop:
     rows: tuple[float, float]
     columns: tuple[float, float]
     size: tuple[int, int] | None = None
-    rounding: Literal["down", "nearest"] = "down"
+    rounding: Rounding | str = Rounding.DOWN
     window: tuple[int, int] | None = None
     anywhere: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rounding", check_choice("rounding", self.rounding, Rounding))
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
         """First and last row, first and last column [px] in an image of this size; the last ones are excluded.
@@ -57,7 +68,7 @@ class Crop:
             top, bottom, left, right = replace(self, window=None).box(*self.window)
             return top + down, bottom + down, left + across // 2, right + across // 2
         if self.size is None:
-            whole = int if self.rounding == "down" else round
+            whole = int if self.rounding == Rounding.DOWN else round
             edges = [*(whole(f * height) for f in self.rows), *(whole(f * width) for f in self.columns)]
         elif self.anywhere or self.size == (height, width):
             edges = [int(min(edge, side)) for edges, side in ((self.rows, height), (self.columns, width)) for edge in edges]

@@ -1,26 +1,44 @@
 """How a number came about, as data: what is aligned, masked, cropped, clamped, resized and averaged, and in which order."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from depthkit.alignment import apply_scale_shift
-from depthkit.checks import check_map, check_valid
+from depthkit.alignment import Alignment, Degrees, apply_scale_shift
+from depthkit.checks import check_choice, check_map, check_valid
 from depthkit.errors import LabelError, PredictionError, RecipeError
 from depthkit.evaluation.crops import FULL, Crop
 from depthkit.masked import masked_count, per_image
-from depthkit.metrics import Alignment, Formula
-from depthkit.precision import in_float32
-from depthkit.representation import check_convertible, convert, convert_label, convert_rows
+from depthkit.metrics import Formula, Reduction
+from depthkit.precision import in_float32, where_float64_exists
+from depthkit.representation import check_convertible, clamp_depth, convert, convert_label, convert_rows, depth_limits
 from depthkit.resize import InputResize, OutputResize, check_finite
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation
 
-Step = Literal["resize", "mask", "crop", "align", "clamp"]
-STEPS: tuple[Step, ...] = ("resize", "mask", "crop", "align", "clamp")
+
+class Step(StrEnum):
+    """An operation between a prediction and its score."""
+
+    RESIZE = "resize"
+    MASK = "mask"
+    CROP = "crop"
+    ALIGN = "align"
+    CLAMP = "clamp"
+
+
+class ScaleOf(StrEnum):
+    """What one fitted scale holds for: an image, or the whole set."""
+
+    IMAGE = "image"
+    SET = "set"
+
+
+STEPS = tuple(Step)
 _INVERSES = (Representation.DISPARITY, Representation.LOG_DISPARITY)
 _SIGNED = (Representation.LOG_DEPTH, Representation.LOG_DISPARITY)
 
@@ -60,7 +78,6 @@ class Protocol:
         accepts: label kinds it can score.
         metrics: formula of each number, by name. Those of depth read ``space``; that of point pairs reads ``pairs``.
         alignment: what may be wrong with a prediction, fitted per image in ``alignment.space``; None: nothing may.
-            Its caps become the protocol's.
         scale_of: ``"image"``: each image is scored with its own fit; ``"set"``: with the median of the scales of all images,
             which ``evaluate`` finds in a pass of its own before it scores.
         space: what predictions and labels are when they are compared.
@@ -88,7 +105,7 @@ class Protocol:
     accepts: frozenset[LabelKind]
     metrics: Mapping[str, Formula]
     alignment: Alignment | None = None
-    scale_of: Literal["image", "set"] = "image"
+    scale_of: ScaleOf | str = ScaleOf.IMAGE
     space: Representation = Representation.DEPTH
     min_depth: float = 0.0
     max_depth: float = torch.inf
@@ -97,8 +114,8 @@ class Protocol:
     shown: Crop = FULL
     input: InputResize = field(default_factory=InputResize)
     output: OutputResize = field(default_factory=OutputResize)
-    order: tuple[Step, ...] = STEPS
-    reduction: Literal["image", "pixel"] = "image"
+    order: tuple[Step | str, ...] = STEPS
+    reduction: Reduction | str = Reduction.IMAGE
     coarse_labels: bool = False
     min_valid: int = 10
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -110,13 +127,17 @@ class Protocol:
             raise RecipeError(
                 f"protocol {self.name!r}: expected order to hold each of {', '.join(STEPS)} once; got {self.order}."
             )
-        if self.order.index("resize") > self.order.index("align"):
+        object.__setattr__(self, "order", tuple(Step(step) for step in self.order))
+        object.__setattr__(self, "scale_of", check_choice("scale_of", self.scale_of, ScaleOf))
+        object.__setattr__(self, "reduction", check_choice("reduction", self.reduction, Reduction))
+        if self.order.index(Step.RESIZE) > self.order.index(Step.ALIGN):
             raise RecipeError(f"protocol {self.name!r}: expected resize before align, which needs both maps at one size.")
         if not 0 <= self.min_depth < self.max_depth:
             raise RecipeError(
                 f"protocol {self.name!r}: expected 0 <= min_depth < max_depth; got {self.min_depth}, {self.max_depth}."
             )
-        if self.scale_of == "set" and (self.alignment is None or self.alignment.degrees != "scale" or self._without_unit()):
+        one_scale = self.alignment is not None and self.alignment.degrees == Degrees.SCALE
+        if self.scale_of == ScaleOf.SET and (not one_scale or self._without_unit()):
             raise RecipeError(
                 f"protocol {self.name!r}: expected an alignment of scale, and metric labels alone, for scale_of='set'; labels "
                 "of unknown scale have no factor in common."
@@ -127,13 +148,11 @@ class Protocol:
         if self.alignment is None:
             return
         inverted = self.alignment.space in _INVERSES and self.alignment.space != self.space
-        if self.alignment.degrees == "scale_shift" and inverted and self.max_depth == torch.inf:
+        if self.alignment.degrees == Degrees.SCALE_SHIFT and inverted and self.max_depth == torch.inf:
             raise RecipeError(
                 f"protocol {self.name!r}: expected a finite max_depth: a shift fitted in {self.alignment.space} can leave "
                 "pixels beyond infinity."
             )
-        far = None if self.max_depth == torch.inf else self.max_depth  # the alignment alone shall be right, too
-        object.__setattr__(self, "alignment", replace(self.alignment, min_depth=self.min_depth or None, max_depth=far))
 
     def _without_unit(self) -> bool:
         return any(kind.ambiguity != Ambiguity.METRIC for kind in self.accepts)
@@ -165,7 +184,7 @@ class Protocol:
             return
         if self.alignment is not None:
             affine = Representation.DISPARITY if representation in _INVERSES else Representation.DEPTH
-            fits_shift = self.alignment.degrees == "scale_shift" and self.alignment.space == affine
+            fits_shift = self.alignment.degrees == Degrees.SCALE_SHIFT and self.alignment.space == affine
             if ambiguity == Ambiguity.SCALE or (ambiguity == Ambiguity.SHIFT_SCALE and fits_shift):
                 return
         resolves = f"{self.alignment.degrees} in {self.alignment.space}" if self.alignment else "nothing"
@@ -260,13 +279,13 @@ class Protocol:
         Raises:
             RecipeError: it is not.
         """
-        if self.scale_of == "set" and scale is None:
+        if self.scale_of == ScaleOf.SET and scale is None:
             raise RecipeError(
                 f"protocol {self.name!r} has one scale for the whole set, which is not known before every image was seen. "
                 "Score with `depthkit evaluate` or depthkit.evaluation.evaluate, or validate under a protocol with a scale per "
                 "image."
             )
-        if self.scale_of == "image" and scale is not None:
+        if self.scale_of == ScaleOf.IMAGE and scale is not None:
             raise RecipeError(f"protocol {self.name!r} fits each image; got scale={scale}. Leave it out.")
 
     @in_float32
@@ -283,26 +302,27 @@ class Protocol:
     ) -> Comparison:
         check_map("pred", pred)
         check_finite(pred)
+        pred, target, valid, pairs = where_float64_exists(pred, target, valid, pairs)
         x, space = pred, Representation(representation)
         degenerate = torch.zeros(len(pred), dtype=torch.bool, device=pred.device)
         scale = torch.ones(len(pred), dtype=torch.float64, device=pred.device)
-        for step in self.order if not self.ordinal else ("resize",):
-            if step == "resize":
+        for step in self.order if not self.ordinal else (Step.RESIZE,):
+            if step == Step.RESIZE:
                 x, space = _express(x, space, self.output.space or space, None), self.output.space or space
                 x, shown = self._place(x, target.shape[-2], target.shape[-1], space, resize_space)
                 valid = valid & shown
-            elif step == "mask":
-                low, high = self._bounds(self.space, *self.label_range)
+            elif step == Step.MASK:
+                low, high = depth_limits(self.space, *self.label_range)
                 valid = valid & (target > low) & (target < high)
-            elif step == "crop":
+            elif step == Step.CROP:
                 valid = valid & self.crop.mask(target.shape[-2], target.shape[-1], device=valid.device)
-            elif step == "align" and self.alignment is not None:
+            elif step == Step.ALIGN and self.alignment is not None:
                 x, space = _express(x, space, self.alignment.space, valid), self.alignment.space
                 fit = self.alignment.fit(x, convert(target, self.space, space), valid)
                 degenerate, scale = fit.degenerate, fit.scale
                 x = apply_scale_shift(x, scale if scale_of_set is None else torch.full_like(scale, scale_of_set), fit.shift)
-            elif step == "clamp":
-                x = x.clamp(*self._bounds(space, self.min_depth, self.max_depth))
+            elif step == Step.CLAMP:
+                x = clamp_depth(x, space, self.min_depth, self.max_depth)
         valid = valid & per_image(masked_count(valid) >= self.min_valid, valid)
         degenerate = degenerate & (masked_count(valid) > 0)
         return Comparison(_express(x, space, self.space, valid), target, valid, pairs, degenerate, scale)
@@ -316,17 +336,6 @@ class Protocol:
         if (bottom - top, right - left) != (height, width):
             x = F.pad(x, (left, width - right, top, height - bottom), mode="replicate")
         return x, self.shown.mask(height, width, device=x.device)
-
-    @staticmethod
-    def _bounds(space: Representation, near: float, far: float) -> tuple[float, float]:
-        """Depth limits [m] as limits of numbers in ``space``; a limit of 0 or infinity does not limit."""
-        ends = [
-            convert(torch.tensor(depth, dtype=torch.float64), Representation.DEPTH, space).item()
-            if 0 < depth < torch.inf
-            else None
-            for depth in ((far, near) if space in _INVERSES else (near, far))
-        ]
-        return -torch.inf if ends[0] is None else ends[0], torch.inf if ends[1] is None else ends[1]
 
 
 def _scored(sums: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:

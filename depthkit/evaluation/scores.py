@@ -1,11 +1,10 @@
 """The numbers of a protocol over a stream of batches, exact on any number of processes."""
 
-from typing import Any
-
 from torch import Tensor
 
 from depthkit.errors import ShapeError
 from depthkit.evaluation.protocol import Comparison, Protocol
+from depthkit.metrics import Reduction
 from depthkit.metrics.exact import ExactSums
 from depthkit.types import Batch, Representation
 
@@ -40,12 +39,12 @@ class ProtocolMetrics(ExactSums):
     left_out: Tensor
     degenerate: Tensor
 
-    def __init__(self, protocol: Protocol, prefix: str = "", *, scale: float | None = None, **kwargs: Any):
-        super().__init__(**kwargs)
+    def __init__(self, protocol: Protocol, prefix: str = "", *, scale: float | None = None) -> None:
+        super().__init__()
         protocol.check_scale(scale)
         self.protocol, self.prefix, self.scale = protocol, prefix, scale
         for name, formula in protocol.metrics.items():
-            width = 1 if protocol.reduction == "image" else formula.n_sums
+            width = 1 if protocol.reduction == Reduction.IMAGE else formula.n_sums
             self.add_sum(f"sum_{name}", width)
             self.add_count(f"count_{name}")
         for count in COUNTS:
@@ -75,7 +74,7 @@ class ProtocolMetrics(ExactSums):
         for name, (sums, count) in self.protocol.sums(self.last).items():
             formula, scored = self.protocol.metrics[name], count > 0
             self.last_values[name] = formula.value(sums, count)
-            if self.protocol.reduction == "image":
+            if self.protocol.reduction == Reduction.IMAGE:
                 sums, count = self.last_values[name].where(scored, 0)[:, None], scored
             self.accumulate(f"sum_{name}", sums.sum(0))
             self.accumulate(f"count_{name}", count.sum())
@@ -91,6 +90,6 @@ class ProtocolMetrics(ExactSums):
         values = {}
         for name, formula in self.protocol.metrics.items():
             total, count = getattr(self, f"sum_{name}"), getattr(self, f"count_{name}")
-            values[name] = total[0] / count if self.protocol.reduction == "image" else formula.value(total, count)
+            values[name] = total[0] / count if self.protocol.reduction == Reduction.IMAGE else formula.value(total, count)
         counts = {name: getattr(self, name).double() for name in COUNTS}
         return {self.prefix + name: value for name, value in (values | counts).items()}

@@ -1,20 +1,28 @@
 """Keep an encoder's features near those of the frozen one it started from."""
 
-from typing import Literal, get_args
+from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from depthkit.errors import RecipeError, ShapeError
+from depthkit.checks import check_choice
+from depthkit.errors import ShapeError
 from depthkit.masked import masked_count, masked_mean
 from depthkit.precision import in_float32
 
-Divisor = Literal["kept", "all"]
+
+class Divisor(StrEnum):
+    """Number of places that the sum is divided by: those that are pulled, or all."""
+
+    KEPT = "kept"
+    ALL = "all"
 
 
 @in_float32
-def feature_alignment_loss(features: Tensor, frozen: Tensor, *, margin: float = 0.85, divisor: Divisor = "kept") -> Tensor:
+def feature_alignment_loss(
+    features: Tensor, frozen: Tensor, *, margin: float = 0.85, divisor: Divisor | str = Divisor.KEPT
+) -> Tensor:
     r"""Feature alignment of Depth Anything (Yang et al. 2024), eq. 9, one value per image.
 
     .. math:: L = \frac{1}{|K|} \sum_{i \in K} 1 - \cos(f_i, f'_i), \qquad K = \{i : \cos(f_i, f'_i) \le \alpha\}
@@ -44,19 +52,18 @@ def feature_alignment_loss(features: Tensor, frozen: Tensor, *, margin: float = 
             f"expected features of one shape, (B, C, h, w) or (B, N, C); got {tuple(features.shape)} and "
             f"{tuple(frozen.shape)}. Freeze an encoder of the same architecture."
         )
-    if divisor not in get_args(Divisor):
-        raise RecipeError(f"expected divisor to be one of {', '.join(get_args(Divisor))}; got {divisor!r}.")
+    divisor = check_choice("divisor", divisor, Divisor)
     cosine = cosine_similarity(features, frozen.detach(), dim=1 if features.ndim == 4 else 2)
     kept = ~(cosine > margin)  # a NaN stays in, to be seen
-    return masked_mean(1 - cosine, kept, count=None if divisor == "kept" else masked_count(torch.ones_like(kept)))
+    return masked_mean(1 - cosine, kept, count=None if divisor == Divisor.KEPT else masked_count(torch.ones_like(kept)))
 
 
 class FeatureAlignmentLoss(nn.Module):
     """``feature_alignment_loss`` with its options; ``features, frozen`` of one shape to ``(B,)``."""
 
-    def __init__(self, *, margin: float = 0.85, divisor: Divisor = "kept") -> None:
+    def __init__(self, *, margin: float = 0.85, divisor: Divisor | str = Divisor.KEPT) -> None:
         super().__init__()
-        self.margin, self.divisor = margin, divisor
+        self.margin, self.divisor = margin, check_choice("divisor", divisor, Divisor)
 
     def forward(self, features: Tensor, frozen: Tensor) -> Tensor:
         """The loss per image, ``(B,)``."""

@@ -1,6 +1,5 @@
 """Every loss as a function, ``(B,)`` out, and what losses are made of. Losses on labels take three ``(B, 1, H, W)`` tensors."""
 
-from depthkit.losses.align import align_pair
 from depthkit.losses.feature_alignment import feature_alignment_loss
 from depthkit.losses.gradient_matching import gradient_matching_loss
 from depthkit.losses.pairwise import pairwise_l1_si_loss, pairwise_l1_ssi_loss, pairwise_l2_si_loss
@@ -14,7 +13,6 @@ from depthkit.losses.ssi import ssi_loss
 
 __all__ = [
     "Reprojection",
-    "align_pair",
     "edge_aware_smoothness_loss",
     "feature_alignment_loss",
     "feature_l1_error",

@@ -1,22 +1,33 @@
 """The multi-scale gradient-matching term of MiDaS."""
 
-from typing import Literal, get_args
+from enum import StrEnum
 
 from torch import Tensor, nn
 
-from depthkit.checks import check_map_pair
+from depthkit.alignment import Align, aligned_residual, check_align
+from depthkit.checks import check_choice, check_map_pair
 from depthkit.errors import RecipeError
-from depthkit.losses.align import Align, aligned_residual
 from depthkit.masked import masked_count, zeroed_mean
 from depthkit.precision import in_float32
 from depthkit.types import Ambiguity, Representation
 
-Divisor = Literal["level", "image"]
+
+class Divisor(StrEnum):
+    """Number of valid pixels that a level is divided by: its own, or that of full resolution."""
+
+    LEVEL = "level"
+    IMAGE = "image"
 
 
 @in_float32
 def gradient_matching_loss(
-    pred: Tensor, target: Tensor, valid: Tensor, *, scales: int = 4, align: Align | None = None, divisor: Divisor = "level"
+    pred: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    *,
+    scales: int = 4,
+    align: Align | str | None = None,
+    divisor: Divisor | str = Divisor.LEVEL,
 ) -> Tensor:
     r"""Multi-scale gradient matching of Ranftl et al. (2022), eq. 11, one value per image.
 
@@ -49,8 +60,7 @@ def gradient_matching_loss(
         True
     """
     check_map_pair(pred, target, valid)
-    if divisor not in get_args(Divisor):
-        raise RecipeError(f"expected divisor to be one of {', '.join(get_args(Divisor))}; got {divisor!r}.")
+    divisor = check_choice("divisor", divisor, Divisor)
     if scales < 1:
         raise RecipeError(f"expected scales to be at least 1; got {scales}.")
     residual, valid = aligned_residual(pred, target, valid, align=align)
@@ -59,7 +69,7 @@ def gradient_matching_loss(
     for level in range(scales):
         if level:
             residual, valid, weight = residual[..., ::2, ::2], valid[..., ::2, ::2], weight[..., ::2, ::2]
-            count = masked_count(valid) if divisor == "level" else count
+            count = masked_count(valid) if divisor == Divisor.LEVEL else count
         across = (residual[..., :, 1:] - residual[..., :, :-1]).abs() * (weight[..., :, 1:] * weight[..., :, :-1])
         down = (residual[..., 1:, :] - residual[..., :-1, :]).abs() * (weight[..., 1:, :] * weight[..., :-1, :])
         total = total + zeroed_mean(across, count) + zeroed_mean(down, count)
@@ -74,9 +84,9 @@ class GradientMatchingLoss(nn.Module):
 
     representation = Representation.DISPARITY
 
-    def __init__(self, *, scales: int = 4, align: Align | None = None, divisor: Divisor = "level") -> None:
+    def __init__(self, *, scales: int = 4, align: Align | str | None = None, divisor: Divisor | str = Divisor.LEVEL) -> None:
         super().__init__()
-        self.scales, self.align, self.divisor = scales, align, divisor
+        self.scales, self.align, self.divisor = scales, check_align(align), check_choice("divisor", divisor, Divisor)
 
     @property
     def accepts(self) -> frozenset[Ambiguity]:

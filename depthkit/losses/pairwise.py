@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
+from depthkit.alignment.centring import Pixels, about_mean
 from depthkit.checks import check_map_pair
-from depthkit.losses.align import standardise
-from depthkit.masked import masked_count, masked_mean_difference, masked_variance, per_image, zeroed_mean
+from depthkit.masked import masked_mean_difference, masked_variance, per_image
 from depthkit.precision import in_float32
 from depthkit.types import Ambiguity, Representation
 
@@ -65,11 +65,9 @@ def pairwise_l1_ssi_loss(disparity: Tensor, target: Tensor, valid: Tensor) -> Te
         True
     """
     check_map_pair(disparity, target, valid)
-    count, weight = masked_count(valid), valid.to(disparity.dtype)
-    disparity, target = disparity.where(valid, 0), target.where(valid, 0)
-    disparity, _ = standardise(disparity, zeroed_mean(disparity, count), weight, count, power=2)
-    target, exists = standardise(target, zeroed_mean(target, count), weight, count, power=2)
-    return masked_mean_difference(disparity - target, valid & per_image(exists, valid))
+    pixels = Pixels.of(valid, disparity)
+    x, y = (about_mean(each.where(valid, 0), pixels, correction=1) for each in (disparity, target))
+    return masked_mean_difference(x.over_spread() - y.over_spread(), valid & per_image(y.varies, valid))
 
 
 @in_float32

@@ -1,22 +1,26 @@
 """Pixelwise losses in log-depth: the baselines of GP2."""
 
-from typing import Literal, get_args
+from enum import StrEnum
 
 from torch import Tensor, nn
 
-from depthkit.checks import check_map_pair
-from depthkit.errors import RecipeError
-from depthkit.losses.align import difference
+from depthkit.alignment import difference
+from depthkit.checks import check_choice, check_map_pair
 from depthkit.masked import centred, masked_mean, masked_median, masked_variance
 from depthkit.precision import in_float32
 from depthkit.types import Ambiguity, Representation
 
-Norm = Literal["l1", "l2"]
+
+class Norm(StrEnum):
+    """What is averaged of log-ratios: their absolute values or their squares."""
+
+    L1 = "l1"
+    L2 = "l2"
 
 
 @in_float32
 def pointwise_loss(
-    log_pred: Tensor, log_target: Tensor, valid: Tensor, *, norm: Norm = "l1", scale_invariant: bool = False
+    log_pred: Tensor, log_target: Tensor, valid: Tensor, *, norm: Norm | str = Norm.L1, scale_invariant: bool = False
 ) -> Tensor:
     r"""Pointwise losses of Romanov et al. (2020), appendix C, eqs 13-16, one value per image; R = ln d - ln d*.
 
@@ -50,10 +54,9 @@ def pointwise_loss(
         tensor([True])
     """
     check_map_pair(log_pred, log_target, valid)
-    if norm not in get_args(Norm):
-        raise RecipeError(f"expected norm to be one of {', '.join(get_args(Norm))}; got {norm!r}.")
+    norm = check_choice("norm", norm, Norm)
     ratio = difference(log_pred, log_target, valid)
-    if norm == "l2":
+    if norm == Norm.L2:
         return masked_variance(ratio, valid) if scale_invariant else masked_mean(ratio**2, valid)
     return masked_mean((centred(ratio, masked_median(ratio, valid)) if scale_invariant else ratio).abs(), valid)
 
@@ -63,9 +66,9 @@ class PointwiseLoss(nn.Module):
 
     representation = Representation.LOG_DISPARITY
 
-    def __init__(self, *, norm: Norm = "l1", scale_invariant: bool = False) -> None:
+    def __init__(self, *, norm: Norm | str = Norm.L1, scale_invariant: bool = False) -> None:
         super().__init__()
-        self.norm, self.scale_invariant = norm, scale_invariant
+        self.norm, self.scale_invariant = check_choice("norm", norm, Norm), scale_invariant
 
     @property
     def accepts(self) -> frozenset[Ambiguity]:

@@ -1,17 +1,22 @@
 """The scale-and-shift-invariant loss of MiDaS."""
 
-from typing import Literal, get_args
+from enum import StrEnum
 
 from torch import Tensor, nn
 
-from depthkit.checks import check_map_pair
+from depthkit.alignment import Align, aligned_residual, check_align
+from depthkit.checks import check_choice, check_map_pair
 from depthkit.errors import RecipeError
-from depthkit.losses.align import Align, aligned_residual
 from depthkit.masked import masked_trimmed_mean
 from depthkit.precision import in_float32
 from depthkit.types import Ambiguity, Representation
 
-Penalty = Literal["l1", "l2"]
+
+class Penalty(StrEnum):
+    """What is averaged of residuals: their absolute values or their squares."""
+
+    L1 = "l1"
+    L2 = "l2"
 
 
 @in_float32
@@ -20,8 +25,8 @@ def ssi_loss(
     target: Tensor,
     valid: Tensor,
     *,
-    align: Align | None = "least_squares",
-    penalty: Penalty = "l1",
+    align: Align | str | None = Align.LEAST_SQUARES,
+    penalty: Penalty | str = Penalty.L1,
     trim: float = 0.0,
     halved: bool = True,
     require_positive_scale: bool = False,
@@ -65,12 +70,11 @@ def ssi_loss(
         True
     """
     check_map_pair(pred, target, valid)
-    if penalty not in get_args(Penalty):
-        raise RecipeError(f"expected penalty to be one of {', '.join(get_args(Penalty))}; got {penalty!r}.")
+    penalty = check_choice("penalty", penalty, Penalty)
     if not 0 <= trim < 1:
         raise RecipeError(f"expected trim, the fraction of residuals left out, in [0, 1); got {trim}.")
     residual, valid = aligned_residual(pred, target, valid, align=align, require_positive_scale=require_positive_scale)
-    mean = masked_trimmed_mean(residual.abs() if penalty == "l1" else residual**2, valid, trim)
+    mean = masked_trimmed_mean(residual.abs() if penalty == Penalty.L1 else residual**2, valid, trim)
     return mean / 2 if halved else mean
 
 
@@ -83,14 +87,15 @@ class SSILoss(nn.Module):
     def __init__(
         self,
         *,
-        align: Align | None = "least_squares",
-        penalty: Penalty = "l1",
+        align: Align | str | None = Align.LEAST_SQUARES,
+        penalty: Penalty | str = Penalty.L1,
         trim: float = 0.0,
         halved: bool = True,
         require_positive_scale: bool = False,
     ) -> None:
         super().__init__()
-        self.align, self.penalty, self.trim, self.halved = align, penalty, trim, halved
+        self.align = check_align(align, require_positive_scale=require_positive_scale)
+        self.penalty, self.trim, self.halved = check_choice("penalty", penalty, Penalty), trim, halved
         self.require_positive_scale = require_positive_scale
 
     def forward(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ Depth in metres in, argument order ``preds, target, valid``; every class takes `
 maps, ``alignment=``. To add a metric, subclass ``PixelMean`` (what to average) and ``DepthMetric`` (its name).
 """
 
+from depthkit.alignment import Alignment
 from depthkit.metrics import functional
-from depthkit.metrics.alignment import Alignment, Fit
 from depthkit.metrics.boundary import BoundaryF1
 from depthkit.metrics.collection import depth_metrics
 from depthkit.metrics.delta import DeltaAccuracy, DeltaError
@@ -13,7 +13,7 @@ from depthkit.metrics.formula import Formula, PixelMean, RootPixelMean
 from depthkit.metrics.inverse import IMAE, IRMSE
 from depthkit.metrics.linear import MAE, RMSE, AbsRel, SqRel
 from depthkit.metrics.logarithmic import Log10, LogMAE, RMSELog, RMSELog10, SILog
-from depthkit.metrics.metric import DepthMetric, FormulaMetric
+from depthkit.metrics.metric import DepthMetric, FormulaMetric, Reduction
 from depthkit.metrics.ordinal import WHDR
 from depthkit.metrics.planes import PlanarityError, PlaneOrientationError
 from depthkit.metrics.point_cloud import PointCloudFScore
@@ -31,7 +31,6 @@ __all__ = [
     "DeltaAccuracy",
     "DeltaError",
     "DepthMetric",
-    "Fit",
     "Formula",
     "FormulaMetric",
     "Log10",
@@ -42,6 +41,7 @@ __all__ = [
     "PointCloudFScore",
     "RMSELog",
     "RMSELog10",
+    "Reduction",
     "RootPixelMean",
     "SILog",
     "SqRel",

@@ -2,17 +2,27 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from depthkit.alignment import Alignment
+from depthkit.checks import check_choice
 from depthkit.errors import RecipeError
 from depthkit.masked import masked_count, masked_sum
 from depthkit.metrics.formula import Formula, map_pair
-from depthkit.metrics.metric import DepthMetric
+from depthkit.metrics.metric import Caps, DepthMetric, Reduction
 
-BoundaryVariant = Literal["depth_pro", "moge"]
+
+class BoundaryVariant(StrEnum):
+    """Whose boundary F1; see ``boundary_f1``."""
+
+    DEPTH_PRO = "depth_pro"
+    MOGE = "moge"
+
+
 _THRESHOLDS = 10
 
 
@@ -20,13 +30,12 @@ _THRESHOLDS = 10
 class BoundaryF1Formula(Formula):
     """F1 of "this neighbour is more than t times as far", weighted over ten t from 1.05 to 1.25."""
 
-    variant: BoundaryVariant = "depth_pro"
+    variant: BoundaryVariant | str = BoundaryVariant.DEPTH_PRO
     radius: int = 1
 
     def __post_init__(self) -> None:
-        if self.variant not in ("depth_pro", "moge"):
-            raise RecipeError(f"BoundaryF1: expected variant 'depth_pro' or 'moge'; got {self.variant!r}.")
-        if self.radius < 1 or (self.variant == "depth_pro" and self.radius != 1):
+        object.__setattr__(self, "variant", check_choice("variant", self.variant, BoundaryVariant))
+        if self.radius < 1 or (self.variant == BoundaryVariant.DEPTH_PRO and self.radius != 1):
             raise RecipeError(
                 f"BoundaryF1: expected radius >= 1, and 1 for 'depth_pro', which compares direct neighbours; got {self.radius}."
             )
@@ -34,7 +43,7 @@ class BoundaryF1Formula(Formula):
     @property
     def n_sums(self) -> int:  # type: ignore[override]
         """Hits, predicted and labelled edges, per threshold, and per direction where F1 is made of directions."""
-        return 3 * _THRESHOLDS * (4 if self.variant == "depth_pro" else 1)
+        return 3 * _THRESHOLDS * (4 if self.variant == BoundaryVariant.DEPTH_PRO else 1)
 
     def sums(self, pred: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Number of neighbour pairs that are edges in both maps, in the prediction, in the label."""
@@ -47,7 +56,7 @@ class BoundaryF1Formula(Formula):
             hits = torch.minimum(predicted, labelled)
             directions.append(torch.stack([_at_least(level) for level in (hits, predicted, labelled)], 1))
         counts = torch.stack(directions, 1)
-        if self.variant == "moge":
+        if self.variant == BoundaryVariant.MOGE:
             counts = counts.sum(1, keepdim=True)
         nan = (pred + target).isnan()  # no comparison is true of NaN, so it must be carried along
         unknown = masked_sum(pred.new_zeros(()).where(~nan, torch.nan), valid)
@@ -59,13 +68,13 @@ class BoundaryF1Formula(Formula):
         precision = (hits / predicted.clamp_min(1)).mean(-2)
         recall = (hits / labelled.clamp_min(1)).mean(-2)
         f1 = 2 * precision * recall / (precision + recall).where(precision + recall != 0, 1)
-        weights = _thresholds(f1) - (1.0 if self.variant == "moge" else 0.0)
+        weights = _thresholds(f1) - (1.0 if self.variant == BoundaryVariant.MOGE else 0.0)
         return (f1 * weights).sum(-1) / weights.sum()
 
     def _neighbours(self, height: int, width: int) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
         """Index of the pixels that have a neighbour at an offset, and index of those neighbours."""
         r = self.radius
-        inner = r if self.variant == "moge" else 0  # MoGe scores only pixels whose whole disc is in the image
+        inner = r if self.variant == BoundaryVariant.MOGE else 0  # MoGe scores only pixels whose whole disc is in the image
         for dy in range(-r, r + 1):
             for dx in range(-r, r + 1):
                 if 0 < dy * dy + dx * dx <= r * r:
@@ -94,7 +103,7 @@ def _at_least(level: Tensor) -> Tensor:
 
 
 def boundary_f1(
-    pred: Tensor, target: Tensor, valid: Tensor, *, variant: BoundaryVariant = "depth_pro", radius: int = 1
+    pred: Tensor, target: Tensor, valid: Tensor, *, variant: BoundaryVariant | str = BoundaryVariant.DEPTH_PRO, radius: int = 1
 ) -> Tensor:
     """F1 of occlusion boundaries of each image [1], higher is better; a factor on either map changes nothing.
 
@@ -129,5 +138,13 @@ class BoundaryF1(DepthMetric):
 
     higher_is_better = True
 
-    def __init__(self, *, variant: BoundaryVariant = "depth_pro", radius: int = 1, **kwargs: Any):
-        super().__init__(BoundaryF1Formula(variant, radius), **kwargs)
+    def __init__(
+        self,
+        *,
+        variant: BoundaryVariant | str = BoundaryVariant.DEPTH_PRO,
+        radius: int = 1,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(BoundaryF1Formula(variant, radius), reduction=reduction, alignment=alignment, caps=caps)

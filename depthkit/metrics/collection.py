@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from torchmetrics import MetricCollection
 
-from depthkit.metrics.alignment import Alignment
+from depthkit.alignment import Alignment
 from depthkit.metrics.delta import DeltaAccuracy
 from depthkit.metrics.inverse import IRMSE
 from depthkit.metrics.linear import MAE, RMSE, AbsRel, SqRel
@@ -20,23 +20,34 @@ class ScoringProtocol(Protocol):
         """Fitted per image before scoring."""
 
     @property
-    def reduction(self) -> Reduction:
+    def reduction(self) -> Reduction | str:
         """``"image"`` or ``"pixel"``."""
+
+    @property
+    def min_depth(self) -> float:
+        """Nearest depth of a prediction [m]; 0 does not cap."""
+
+    @property
+    def max_depth(self) -> float:
+        """Farthest depth of a prediction [m]; infinity does not cap."""
 
 
 def depth_metrics(protocol: ScoringProtocol | None = None, prefix: str = "") -> MetricCollection:
-    """The customary metrics of depth, each in its most used variant, under one alignment and reduction.
+    """Make the customary metrics of depth, each in its most used variant, under one alignment and reduction.
 
     Args:
-        protocol: says how to align and how to reduce; None aligns nothing and averages over images. The rest of an evaluation
-            protocol (resizing, crop, range of labels) is the caller's, and belongs in ``preds`` and ``valid``.
+        protocol: says how to align, cap and reduce; None aligns and caps nothing and averages over images. The rest of an
+            evaluation protocol (resizing, crop, range of labels) is the caller's, and belongs in ``preds`` and ``valid``.
         prefix: of the names, such as ``"val/"``.
 
     Returns:
         ``abs_rel sq_rel rmse rmse_log log10 silog irmse mae delta1 delta2 delta3``, where ``delta<k>`` is the accuracy at
         1.25^k; updated with ``(preds, target, valid)`` in depth [m]. BoundaryF1 is not among them: it needs dense labels.
     """
-    settings: dict[str, Any] = {} if protocol is None else {"alignment": protocol.alignment, "reduction": protocol.reduction}
+    settings: dict[str, Any] = {}
+    if protocol is not None:
+        settings = {"alignment": protocol.alignment, "reduction": protocol.reduction}
+        settings["caps"] = (protocol.min_depth, protocol.max_depth)
     metrics: dict[str, DepthMetric] = {
         "abs_rel": AbsRel(**settings),
         "sq_rel": SqRel(**settings),

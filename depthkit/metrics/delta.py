@@ -1,14 +1,14 @@
 """The share of pixels within, or beyond, a factor of the truth."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from depthkit.alignment import Alignment
 from depthkit.errors import RecipeError
 from depthkit.metrics.formula import PixelMean
-from depthkit.metrics.metric import DepthMetric
+from depthkit.metrics.metric import Caps, DepthMetric, Reduction
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,26 @@ class DeltaAccuracy(DepthMetric):
 
     higher_is_better = True
 
-    def __init__(self, threshold: float = 1.25, **kwargs: Any):
-        super().__init__(DeltaAccuracyFormula(threshold), **kwargs)
+    def __init__(
+        self,
+        threshold: float = 1.25,
+        *,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(DeltaAccuracyFormula(threshold), reduction=reduction, alignment=alignment, caps=caps)
 
 
 class DeltaError(DepthMetric):
     """Share of pixels beyond a factor of the truth [1], lower is better; see ``delta_error``."""
 
-    def __init__(self, threshold: float = 1.25, **kwargs: Any):
-        super().__init__(DeltaErrorFormula(threshold), **kwargs)
+    def __init__(
+        self,
+        threshold: float = 1.25,
+        *,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(DeltaErrorFormula(threshold), reduction=reduction, alignment=alignment, caps=caps)

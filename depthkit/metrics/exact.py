@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from torchmetrics import Metric
+from torchmetrics.utilities.plot import plot_single_or_multi_val
+
+from depthkit.precision import float64_device
 
 
 class ExactSums(Metric):
@@ -29,13 +32,22 @@ class ExactSums(Metric):
         state = getattr(self, name)
         setattr(self, name, state + (value.detach().to(state.device) if isinstance(value, Tensor) else value))
 
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot the metric; needs matplotlib.
+
+        Args:
+            val: results of ``compute`` or ``forward``, one or several in order; None computes one now.
+            ax: axes to draw in; None makes a figure.
+
+        Returns:
+            The figure and its axes.
+        """
+        shown = self.compute() if val is None else val
+        return plot_single_or_multi_val(shown, ax=ax, higher_is_better=self.higher_is_better, name=type(self).__name__)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> Module:
         return super()._apply(lambda state: _moved(state, fn), exclude_state)
 
 
 def _moved(state: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
-    device = fn(torch.empty(0, device=state.device)).device
-    try:
-        return state.to(device)
-    except TypeError:
-        return state.cpu()
+    return state.to(float64_device(fn(torch.empty(0, device=state.device)).device))

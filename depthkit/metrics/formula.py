@@ -12,7 +12,7 @@ from torch import Tensor
 
 from depthkit.checks import check_map_pair
 from depthkit.masked import masked_count, masked_sum
-from depthkit.precision import in_float32
+from depthkit.precision import in_float32, where_float64_exists
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Formula:
 
     def __call__(self, *inputs: Any) -> Tensor:
         """The number of each image, float64 ``(B,)``; NaN for an image in which nothing is valid."""
-        return self.value(*self.sums(*inputs))
+        return self.value(*self.sums(*where_float64_exists(*inputs)))
 
 
 @dataclass(frozen=True)

@@ -1,33 +1,40 @@
 """Errors of inverse depth, in one of two units."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from enum import StrEnum
 
 from torch import Tensor
 
-from depthkit.errors import RecipeError
+from depthkit.alignment import Alignment
+from depthkit.checks import check_choice
 from depthkit.metrics.formula import PixelMean, RootPixelMean
-from depthkit.metrics.metric import DepthMetric
+from depthkit.metrics.metric import Caps, DepthMetric, Reduction
 
-InverseUnit = Literal["1/km", "1/m"]
-_PER_METRE: dict[str, float] = {"1/km": 1000.0, "1/m": 1.0}
+
+class InverseUnit(StrEnum):
+    """Unit of an error of inverse depth: KITTI's, or Marigold's."""
+
+    PER_KILOMETRE = "1/km"
+    PER_METRE = "1/m"
+
+
+_OF_ONE_PER_METRE: dict[str, float] = {InverseUnit.PER_KILOMETRE: 1000.0, InverseUnit.PER_METRE: 1.0}
 
 
 @dataclass(frozen=True)
 class IMAEFormula(PixelMean):
     """Mean of ``|1/d - 1/g|``."""
 
-    unit: InverseUnit = "1/km"
+    unit: InverseUnit | str = InverseUnit.PER_KILOMETRE
 
     def __post_init__(self) -> None:
-        if self.unit not in _PER_METRE:
-            raise RecipeError(f"expected unit '1/km' (KITTI) or '1/m' (Marigold) of inverse depth; got {self.unit!r}.")
+        object.__setattr__(self, "unit", check_choice("unit", self.unit, InverseUnit))
 
     def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        return (_PER_METRE[self.unit] * (1 / pred - 1 / target).abs(),)
+        return (_OF_ONE_PER_METRE[self.unit] * (1 / pred - 1 / target).abs(),)
 
 
-def imae(pred: Tensor, target: Tensor, valid: Tensor, *, unit: InverseUnit = "1/km") -> Tensor:
+def imae(pred: Tensor, target: Tensor, valid: Tensor, *, unit: InverseUnit | str = InverseUnit.PER_KILOMETRE) -> Tensor:
     r"""Mean absolute error of inverse depth: :math:`\overline{|1/d - 1/g|}` in ``unit``. Args and returns as ``irmse``."""
     return IMAEFormula(unit)(pred, target, valid)
 
@@ -35,8 +42,15 @@ def imae(pred: Tensor, target: Tensor, valid: Tensor, *, unit: InverseUnit = "1/
 class IMAE(DepthMetric):
     """Mean absolute error of inverse depth; see ``imae``."""
 
-    def __init__(self, *, unit: InverseUnit = "1/km", **kwargs: Any):
-        super().__init__(IMAEFormula(unit), **kwargs)
+    def __init__(
+        self,
+        *,
+        unit: InverseUnit | str = InverseUnit.PER_KILOMETRE,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(IMAEFormula(unit), reduction=reduction, alignment=alignment, caps=caps)
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,7 @@ class IRMSEFormula(RootPixelMean, IMAEFormula):
         return (error**2,)
 
 
-def irmse(pred: Tensor, target: Tensor, valid: Tensor, *, unit: InverseUnit = "1/km") -> Tensor:
+def irmse(pred: Tensor, target: Tensor, valid: Tensor, *, unit: InverseUnit | str = InverseUnit.PER_KILOMETRE) -> Tensor:
     r"""Root mean squared error of inverse depth: :math:`\sqrt{\overline{(1/d - 1/g)^2}}`.
 
     Args:
@@ -70,5 +84,12 @@ def irmse(pred: Tensor, target: Tensor, valid: Tensor, *, unit: InverseUnit = "1
 class IRMSE(DepthMetric):
     """Root mean squared error of inverse depth; see ``irmse``."""
 
-    def __init__(self, *, unit: InverseUnit = "1/km", **kwargs: Any):
-        super().__init__(IRMSEFormula(unit), **kwargs)
+    def __init__(
+        self,
+        *,
+        unit: InverseUnit | str = InverseUnit.PER_KILOMETRE,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(IRMSEFormula(unit), reduction=reduction, alignment=alignment, caps=caps)

@@ -1,15 +1,21 @@
 """Errors of depth itself."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from enum import StrEnum
 
 from torch import Tensor
 
-from depthkit.errors import RecipeError
+from depthkit.alignment import Alignment
+from depthkit.checks import check_choice
 from depthkit.metrics.formula import PixelMean, RootPixelMean
-from depthkit.metrics.metric import DepthMetric
+from depthkit.metrics.metric import Caps, DepthMetric, Reduction
 
-SqRelVariant = Literal["eigen", "kitti"]
+
+class SqRelVariant(StrEnum):
+    """Which mean squared relative error; see ``sq_rel``."""
+
+    EIGEN = "eigen"
+    KITTI = "kitti"
 
 
 class AbsRelFormula(PixelMean):
@@ -45,26 +51,31 @@ def abs_rel(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 class AbsRel(DepthMetric):
     """Mean absolute relative error [1]; see ``abs_rel``."""
 
-    def __init__(self, **kwargs: Any):
-        super().__init__(AbsRelFormula(), **kwargs)
+    def __init__(
+        self,
+        *,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(AbsRelFormula(), reduction=reduction, alignment=alignment, caps=caps)
 
 
 @dataclass(frozen=True)
 class SqRelFormula(PixelMean):
     """Mean of ``(d - g)^2 / g`` or ``100 (d - g)^2 / g^2``."""
 
-    variant: SqRelVariant = "eigen"
+    variant: SqRelVariant | str = SqRelVariant.EIGEN
 
     def __post_init__(self) -> None:
-        if self.variant not in ("eigen", "kitti"):
-            raise RecipeError(f"SqRel: expected variant 'eigen' (/ g, [m]) or 'kitti' (/ g^2, [%]); got {self.variant!r}.")
+        object.__setattr__(self, "variant", check_choice("variant", self.variant, SqRelVariant))
 
     def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         squared = (pred - target) ** 2
-        return (squared / target if self.variant == "eigen" else 100 * squared / target**2,)
+        return (squared / target if self.variant == SqRelVariant.EIGEN else 100 * squared / target**2,)
 
 
-def sq_rel(pred: Tensor, target: Tensor, valid: Tensor, *, variant: SqRelVariant = "eigen") -> Tensor:
+def sq_rel(pred: Tensor, target: Tensor, valid: Tensor, *, variant: SqRelVariant | str = SqRelVariant.EIGEN) -> Tensor:
     r"""Mean squared relative error, one name for two quantities.
 
     ``"eigen"``: :math:`\overline{(d - g)^2 / g}` [m], as papers after Eigen et al. (2014) report it (monodepth2, ZoeDepth,
@@ -78,8 +89,15 @@ def sq_rel(pred: Tensor, target: Tensor, valid: Tensor, *, variant: SqRelVariant
 class SqRel(DepthMetric):
     """Mean squared relative error, [m] or (``variant="kitti"``) [%]; see ``sq_rel``."""
 
-    def __init__(self, *, variant: SqRelVariant = "eigen", **kwargs: Any):
-        super().__init__(SqRelFormula(variant), **kwargs)
+    def __init__(
+        self,
+        *,
+        variant: SqRelVariant | str = SqRelVariant.EIGEN,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(SqRelFormula(variant), reduction=reduction, alignment=alignment, caps=caps)
 
 
 @dataclass(frozen=True)
@@ -104,8 +122,15 @@ def mae(pred: Tensor, target: Tensor, valid: Tensor, *, signed: bool = False) ->
 class MAE(DepthMetric):
     """Mean absolute error [m]; see ``mae``."""
 
-    def __init__(self, *, signed: bool = False, **kwargs: Any):
-        super().__init__(MAEFormula(signed), **kwargs)
+    def __init__(
+        self,
+        *,
+        signed: bool = False,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(MAEFormula(signed), reduction=reduction, alignment=alignment, caps=caps)
 
 
 @dataclass(frozen=True)
@@ -130,5 +155,12 @@ def rmse(pred: Tensor, target: Tensor, valid: Tensor, *, signed: bool = False) -
 class RMSE(DepthMetric):
     """Root mean squared error [m]; one root per image, or a single one for ``reduction="pixel"``; see ``rmse``."""
 
-    def __init__(self, *, signed: bool = False, **kwargs: Any):
-        super().__init__(RMSEFormula(signed), **kwargs)
+    def __init__(
+        self,
+        *,
+        signed: bool = False,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(RMSEFormula(signed), reduction=reduction, alignment=alignment, caps=caps)

@@ -1,14 +1,15 @@
 """Errors of the logarithm of depth. A zero or negative prediction has none and makes the result infinite or NaN."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from depthkit.alignment import Alignment
 from depthkit.errors import RecipeError
 from depthkit.metrics.formula import PixelMean, RootPixelMean
-from depthkit.metrics.metric import DepthMetric
+from depthkit.metrics.metric import Caps, DepthMetric, Reduction
 
 
 class RMSELogFormula(RootPixelMean):
@@ -29,8 +30,14 @@ def rmse_log(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 class RMSELog(DepthMetric):
     """Root mean squared error of the natural logarithm [1]; see ``rmse_log``."""
 
-    def __init__(self, **kwargs: Any):
-        super().__init__(RMSELogFormula(), **kwargs)
+    def __init__(
+        self,
+        *,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(RMSELogFormula(), reduction=reduction, alignment=alignment, caps=caps)
 
 
 class Log10Formula(PixelMean):
@@ -51,8 +58,14 @@ def log10(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 class Log10(DepthMetric):
     """Mean absolute error of the decimal logarithm [1]; see ``log10``."""
 
-    def __init__(self, **kwargs: Any):
-        super().__init__(Log10Formula(), **kwargs)
+    def __init__(
+        self,
+        *,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(Log10Formula(), reduction=reduction, alignment=alignment, caps=caps)
 
 
 class RMSELog10Formula(RootPixelMean):
@@ -75,8 +88,14 @@ def rmse_log10(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 class RMSELog10(DepthMetric):
     """Root mean squared error of the decimal logarithm of depth [1]; see ``rmse_log10``."""
 
-    def __init__(self, **kwargs: Any):
-        super().__init__(RMSELog10Formula(), **kwargs)
+    def __init__(
+        self,
+        *,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(RMSELog10Formula(), reduction=reduction, alignment=alignment, caps=caps)
 
 
 @dataclass(frozen=True)
@@ -100,8 +119,15 @@ def log_mae(pred: Tensor, target: Tensor, valid: Tensor, *, factor: float = 1.0)
 class LogMAE(DepthMetric):
     """Mean absolute error of the natural logarithm [1]; see ``log_mae``."""
 
-    def __init__(self, *, factor: float = 1.0, **kwargs: Any):
-        super().__init__(LogMAEFormula(factor), **kwargs)
+    def __init__(
+        self,
+        *,
+        factor: float = 1.0,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(LogMAEFormula(factor), reduction=reduction, alignment=alignment, caps=caps)
 
 
 @dataclass(frozen=True)
@@ -177,5 +203,14 @@ def silog(
 class SILog(DepthMetric):
     """Scale-invariant logarithmic error; see ``silog`` for its variants."""
 
-    def __init__(self, *, variance_focus: float = 1.0, factor: float = 100.0, unbiased: bool = False, **kwargs: Any):
-        super().__init__(SILogFormula(variance_focus, factor, unbiased), **kwargs)
+    def __init__(
+        self,
+        *,
+        variance_focus: float = 1.0,
+        factor: float = 100.0,
+        unbiased: bool = False,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(SILogFormula(variance_focus, factor, unbiased), reduction=reduction, alignment=alignment, caps=caps)

@@ -1,15 +1,15 @@
 """WHDR: how often the predicted order of two points contradicts people."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from depthkit.checks import check_map
+from depthkit.checks import check_choice, check_map
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.metrics.formula import Formula
-from depthkit.metrics.metric import FormulaMetric
+from depthkit.metrics.metric import FormulaMetric, Reduction
 from depthkit.precision import in_float32
 from depthkit.types import Representation
 
@@ -26,7 +26,7 @@ class WHDRFormula(Formula):
     tie: Literal[-1, 0, 1] = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "representation", Representation(self.representation))
+        object.__setattr__(self, "representation", check_choice("representation", self.representation, Representation))
         if self.equal_ratio is not None and not self.equal_ratio >= 1:
             raise RecipeError(f"WHDR: expected equal_ratio of at least 1, such as 1.1, or None; got {self.equal_ratio}.")
         if self.tie not in (-1, 0, 1):
@@ -138,10 +138,10 @@ class WHDR(FormulaMetric):
         representation: Representation = Representation.DEPTH,
         equal_ratio: float | None = None,
         tie: Literal[-1, 0, 1] = 0,
-        **kwargs: Any,
-    ):
-        super().__init__(WHDRFormula(representation, equal_ratio, tie), **kwargs)
+        reduction: Reduction | str = Reduction.IMAGE,
+    ) -> None:
+        super().__init__(WHDRFormula(representation, equal_ratio, tie), reduction=reduction)
 
     def update(self, preds: Tensor, pairs: Tensor, order: Tensor | None = None, weights: Tensor | None = None) -> None:
         """Add a batch; arguments as in ``whdr``."""
-        self.add(*self.formula.sums(preds, pairs, order, weights))
+        self.score(preds, pairs, order, weights)

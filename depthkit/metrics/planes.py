@@ -1,16 +1,17 @@
 """Planes: do the flat faces of the scene stay flat, and stand as they do, when the predicted depth is lifted to points."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from depthkit.alignment import Alignment
 from depthkit.checks import check_map, check_map_pair, check_valid
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.geometry import unproject
 from depthkit.metrics.formula import Formula
-from depthkit.metrics.metric import DepthMetric, FormulaMetric, Reduction
+from depthkit.metrics.metric import Caps, DepthMetric, FormulaMetric, Reduction
 from depthkit.precision import in_float32
 
 _FEWEST = 4  # three points lie in a plane whatever the depth
@@ -205,16 +206,12 @@ class PlanarityError(FormulaMetric):
     no ``alignment``.
     """
 
-    def __init__(self, *, min_share: float = 0.01, reduction: Reduction = "image", **kwargs: Any):
-        if kwargs.get("alignment") is not None:
-            raise RecipeError(
-                "PlanarityError: expected no alignment, as it reads no labelled depth; align the prediction first."
-            )
-        super().__init__(PlanarityErrorFormula(min_share), reduction=reduction, **kwargs)
+    def __init__(self, *, min_share: float = 0.01, reduction: Reduction | str = Reduction.IMAGE) -> None:
+        super().__init__(PlanarityErrorFormula(min_share), reduction=reduction)
 
     def update(self, preds: Tensor, planes: Tensor, valid: Tensor, intrinsics: Tensor) -> None:
         """Add a batch; arguments as in ``planarity_error``."""
-        self.add(*self.formula.sums(preds, planes, valid, intrinsics))
+        self.score(preds, planes, valid, intrinsics)
 
 
 class PlaneOrientationError(DepthMetric):
@@ -223,11 +220,16 @@ class PlaneOrientationError(DepthMetric):
     ``reduction="pixel"`` pools the planes of all images, which ``n_pixels`` counts.
     """
 
-    def __init__(self, *, min_share: float = 0.01, **kwargs: Any):
-        super().__init__(PlaneOrientationErrorFormula(min_share), **kwargs)
+    def __init__(
+        self,
+        *,
+        min_share: float = 0.01,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(PlaneOrientationErrorFormula(min_share), reduction=reduction, alignment=alignment, caps=caps)
 
     def update(self, preds: Tensor, target: Tensor, valid: Tensor, planes: Tensor, intrinsics: Tensor) -> None:  # type: ignore[override]
         """Add a batch; arguments as in ``plane_orientation_error``."""
-        if self.alignment is not None:
-            preds = self.alignment(preds, target, valid)
-        self.add(*self.formula.sums(preds, target, valid, planes, intrinsics))
+        self.score(self.finished(preds, target, valid), target, valid, planes, intrinsics)

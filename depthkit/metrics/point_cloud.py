@@ -1,16 +1,17 @@
 """F-score of point clouds: how much of each of two clouds lies near the other."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from depthkit.alignment import Alignment
 from depthkit.errors import RecipeError
 from depthkit.geometry import unproject
 from depthkit.masked import masked_count, masked_median
 from depthkit.metrics.formula import Formula, map_pair
-from depthkit.metrics.metric import DepthMetric
+from depthkit.metrics.metric import Caps, DepthMetric, Reduction
 
 _ROWS, _COLUMNS = 512, 32_768  # points compared at once
 
@@ -108,11 +109,17 @@ class PointCloudFScore(DepthMetric):
 
     higher_is_better = True
 
-    def __init__(self, *, threshold: float = 0.1, relative: bool = False, **kwargs: Any):
-        super().__init__(PointCloudFScoreFormula(threshold, relative), **kwargs)
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.1,
+        relative: bool = False,
+        reduction: Reduction | str = Reduction.IMAGE,
+        alignment: Alignment | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        super().__init__(PointCloudFScoreFormula(threshold, relative), reduction=reduction, alignment=alignment, caps=caps)
 
     def update(self, preds: Tensor, target: Tensor, valid: Tensor, intrinsics: Tensor) -> None:  # type: ignore[override]
         """Add a batch; arguments as in ``point_cloud_fscore``."""
-        if self.alignment is not None:
-            preds = self.alignment(preds, target, valid)
-        self.add(*self.formula.sums(preds, target, valid, intrinsics))
+        self.score(self.finished(preds, target, valid), target, valid, intrinsics)

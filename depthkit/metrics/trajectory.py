@@ -1,22 +1,29 @@
 """Odometry: how far the camera of a short snippet strays from its true path, after the best scale."""
 
-from typing import Any, Literal, get_args
+from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from depthkit.checks import check_choice
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.geometry import chain_poses, invert_pose
 from depthkit.metrics.exact import ExactSums
-from depthkit.precision import in_float32
+from depthkit.precision import in_float32, where_float64_exists
 
-Chaining = Literal["published", "camera"]
+
+class Chaining(StrEnum):
+    """Which positions a snippet has; see ``trajectory_error``."""
+
+    PUBLISHED = "published"
+    CAMERA = "camera"
 
 
 @in_float32
 @torch.no_grad()
 def trajectory_error(
-    pred: Tensor, target: Tensor, *, frames: int = 5, chaining: Chaining = "published", partial: bool = True
+    pred: Tensor, target: Tensor, *, frames: int = 5, chaining: Chaining | str = Chaining.PUBLISHED, partial: bool = True
 ) -> Tensor:
     r"""Absolute trajectory error of every snippet of a sequence, in the unit of ``target`` (Zhou et al. 2017; Monodepth2).
 
@@ -56,10 +63,12 @@ def trajectory_error(
         >>> bool(trajectory_error(scaled, motions).max() < 1e-6)
         True
     """
-    _check(pred, target, frames, chaining, partial)
+    chaining = _check_options(frames, chaining)
+    _check_motions(pred, target, frames, partial)
+    pred, target = where_float64_exists(pred, target)
     motions = torch.stack([pred, target]).double()
     count = motions.shape[-3]
-    motions = invert_pose(motions) if chaining == "camera" else motions
+    motions = invert_pose(motions) if chaining == Chaining.CAMERA else motions
     starts = count if partial else count - frames + 2
     index = torch.arange(starts, device=pred.device)[:, None] + torch.arange(frames - 1, device=pred.device)
     inside = index < count
@@ -94,10 +103,9 @@ class TrajectoryError(ExactSums):
     total_of_squares: Tensor
     n_snippets: Tensor
 
-    def __init__(self, *, frames: int = 5, chaining: Chaining = "published", partial: bool = True, **kwargs: Any):
-        super().__init__(**kwargs)
-        _check_options(frames, chaining)
-        self.frames, self.chaining, self.partial = frames, chaining, partial
+    def __init__(self, *, frames: int = 5, chaining: Chaining | str = Chaining.PUBLISHED, partial: bool = True) -> None:
+        super().__init__()
+        self.frames, self.chaining, self.partial = frames, _check_options(frames, chaining), partial
         for name in ("total", "total_of_squares"):
             self.add_sum(name)
         self.add_count("n_snippets")
@@ -117,8 +125,7 @@ class TrajectoryError(ExactSums):
         return {"trajectory_error": mean, "trajectory_error_std": variance.clamp_min(0).sqrt()}
 
 
-def _check(pred: Tensor, target: Tensor, frames: int, chaining: str, partial: bool) -> None:
-    _check_options(frames, chaining)
+def _check_motions(pred: Tensor, target: Tensor, frames: int, partial: bool) -> None:
     if pred.shape != target.shape or pred.ndim < 3 or tuple(pred.shape[-2:]) != (4, 4) or not pred.shape[-3]:
         raise ShapeError(
             "expected predicted and true motions of one shape (..., N, 4, 4), N at least 1; "
@@ -131,8 +138,7 @@ def _check(pred: Tensor, target: Tensor, frames: int, chaining: str, partial: bo
         )
 
 
-def _check_options(frames: int, chaining: str) -> None:
+def _check_options(frames: int, chaining: Chaining | str) -> Chaining:
     if frames < 2:
         raise RecipeError(f"expected snippets of at least 2 frames; got {frames}.")
-    if chaining not in get_args(Chaining):
-        raise RecipeError(f"expected chaining {' or '.join(map(repr, get_args(Chaining)))}; got {chaining!r}.")
+    return check_choice("chaining", chaining, Chaining)

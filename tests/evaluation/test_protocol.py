@@ -4,10 +4,11 @@ from itertools import permutations
 import pytest
 import torch
 
+from depthkit.alignment import Alignment
 from depthkit.errors import LabelError, PredictionError, RecipeError, ShapeError
 from depthkit.evaluation import GARG, PROTOCOLS, Crop, OutputResize, Protocol, kinds
 from depthkit.evaluation.protocol import STEPS
-from depthkit.metrics import AbsRel, Alignment, functional
+from depthkit.metrics import AbsRel, depth_metrics, functional
 from depthkit.representation import convert
 from depthkit.types import REPRESENTATIONS, Ambiguity, LabelKind, Representation
 
@@ -258,12 +259,17 @@ def test_the_midas_protocols_carry_the_papers_caps_rules_and_figures():
     assert all(p.name == name for name, p in PROTOCOLS.items())
 
 
-def test_the_protocols_own_alignment_is_capped_like_the_protocol(scene):
+def test_metrics_made_for_a_protocol_cap_as_it_does(scene):
     depth, valid = scene
     pred = 0.2 / depth + 3 + 0.05 * torch.randn_like(depth)
-    scores = PROTOCOLS["midas_nyu"].score(pred, DISPARITY, depth, valid, kind=METRIC_DEPTH)
-    aligned = PROTOCOLS["midas_nyu"].alignment(1 / pred, depth, valid)
-    torch.testing.assert_close(scores["delta1_error"], functional.delta_error(aligned, depth, valid))
+    protocol = replace(AFFINE, min_depth=2.0, max_depth=6.0)
+    scores = protocol.score(pred, DISPARITY, depth, valid, kind=METRIC_DEPTH)
+    metrics = depth_metrics(protocol)
+    metrics.update(1 / pred, depth, valid)
+    torch.testing.assert_close(metrics.compute()["abs_rel"], scores["abs_rel"].mean())
+    uncapped = AbsRel(alignment=protocol.alignment)
+    uncapped.update(1 / pred, depth, valid)
+    assert not torch.isclose(uncapped.compute(), scores["abs_rel"].mean())
 
 
 def test_a_crop_is_a_rectangle_of_one_author():

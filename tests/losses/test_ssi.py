@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from depthkit.alignment import align_pair
 from depthkit.errors import RecipeError
 from depthkit.losses import GradientMatchingLoss
-from depthkit.losses.functional import align_pair, gradient_matching_loss, ssi_loss
+from depthkit.losses.functional import gradient_matching_loss, ssi_loss
 from tests.contracts.loss import random_pair, value_and_gradient
 
 VARIANTS = [

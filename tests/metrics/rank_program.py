@@ -7,12 +7,14 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from depthkit.metrics import Alignment, BoundaryF1, depth_metrics
+from depthkit.alignment import Alignment
+from depthkit.metrics import BoundaryF1, depth_metrics
 from depthkit.types import Representation
 
 
 class Protocol:
-    alignment = Alignment("scale_shift", "least_squares", space=Representation.DISPARITY, max_depth=20.0)
+    alignment = Alignment("scale_shift", "least_squares", space=Representation.DISPARITY)
+    min_depth, max_depth = 0.0, 20.0
 
     def __init__(self, reduction: str):
         self.reduction = reduction

@@ -1,14 +1,17 @@
 """Every metric against the contract, each with an implementation of its own in NumPy."""
 
+import inspect
 from functools import partial
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics import Metric
 
 from depthkit import metrics
 from depthkit.metrics import functional
 from depthkit.types import Representation
-from tests.contracts.metric import MetricCase, MetricContract, mean, point_pairs
+from tests.contracts.metric import MetricCase, MetricContract, depth_maps, mean, point_pairs, run
 
 
 def depth_pro_f1(pred, target, valid):
@@ -145,3 +148,28 @@ ALL_METRICS = [
 @pytest.mark.parametrize("case", ALL_METRICS, ids=lambda case: case.name)
 class TestMetrics(MetricContract):
     pass
+
+
+PUBLIC = [each for each in vars(metrics).values() if isinstance(each, type) and issubclass(each, Metric)]
+
+
+@pytest.mark.parametrize("metric", PUBLIC, ids=lambda metric: metric.__name__)
+def test_every_argument_of_a_metric_is_in_its_signature(metric):
+    parameters = inspect.signature(metric).parameters.values()
+    assert {p.kind for p in parameters} <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+    assert "reduction" in {p.name for p in parameters} or metric is metrics.TrajectoryError
+
+
+def test_metrics_plot_one_value_several_and_collections():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    absolute, together = run(metrics.AbsRel(), depth_maps(), (2, 2)), run(metrics.depth_metrics(), depth_maps(), (4,))
+    value = absolute.compute()
+    for drawn in (absolute.plot(), absolute.plot([value, value / 2]), *together.plot()):
+        figure, axes = drawn
+        assert axes.figure is figure
+    assert "AbsRel" in absolute.plot()[1].get_ylabel()
+    trajectory = metrics.TrajectoryError()
+    trajectory.update(torch.eye(4).repeat(6, 1, 1), torch.eye(4).repeat(6, 1, 1))
+    assert trajectory.plot()[0] is not None
+    matplotlib.pyplot.close("all")

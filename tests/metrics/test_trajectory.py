@@ -159,5 +159,5 @@ def test_mistakes_end_in_one_sentence():
         trajectory_error(motions[:3], motions[:3], partial=False)
     with pytest.raises(RecipeError, match="at least 2 frames; got 1"):
         TrajectoryError(frames=1)
-    with pytest.raises(RecipeError, match="expected chaining 'published' or 'camera'; got 'kitti'"):
+    with pytest.raises(RecipeError, match="expected chaining to be one of published, camera; got 'kitti'"):
         TrajectoryError(chaining="kitti")

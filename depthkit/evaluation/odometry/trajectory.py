@@ -47,7 +47,7 @@ class OdometryProtocol:
     source: str
     sequence: str
     frames: int = 5
-    chaining: Chaining = "published"
+    chaining: Chaining | str = Chaining.PUBLISHED
     published: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def metric(self) -> TrajectoryError:

@@ -7,9 +7,10 @@ of logarithms, which minimises their absolute error; UTSS resizes disparity and 
 from collections.abc import Iterator
 from typing import Any
 
+from depthkit.alignment import Alignment
 from depthkit.evaluation.crops import BORDER_NYU
 from depthkit.evaluation.protocol import Protocol, kinds
-from depthkit.metrics import WHDR, AbsRel, Alignment, DeltaError, Formula, Log10
+from depthkit.metrics import WHDR, AbsRel, DeltaError, Formula, Log10
 from depthkit.resize import InputResize, OutputResize
 from depthkit.types import Ambiguity, Representation
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from depthkit.alignment import Alignment
 from depthkit.evaluation.crops import EIGEN_KITTI_IN_KB, EIGEN_NYU, FULL, KB_CROP, Crop
 from depthkit.evaluation.protocol import Protocol, kinds
-from depthkit.metrics import IRMSE, RMSE, AbsRel, Alignment, DeltaAccuracy, Formula, Log10, RMSELog, SILog, SqRel
+from depthkit.metrics import IRMSE, RMSE, AbsRel, DeltaAccuracy, Formula, Log10, RMSELog, SILog, SqRel
 from depthkit.resize import InputResize, OutputResize
 from depthkit.types import Ambiguity, Representation
 

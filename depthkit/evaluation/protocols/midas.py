@@ -8,8 +8,9 @@ it compares with on the 74,441 of its test set: those are two protocols of one r
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from depthkit.alignment import Alignment
 from depthkit.evaluation.protocol import Protocol, kinds
-from depthkit.metrics import WHDR, AbsRel, Alignment, DeltaError, Formula
+from depthkit.metrics import WHDR, AbsRel, DeltaError, Formula
 from depthkit.resize import InputResize
 from depthkit.types import Ambiguity, Representation
 

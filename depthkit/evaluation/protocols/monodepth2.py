@@ -8,9 +8,10 @@ alignment but a unit: its stereo baseline of 0.54 m is called 0.1, and a model t
 from collections.abc import Iterator
 from typing import Any
 
+from depthkit.alignment import Alignment
 from depthkit.evaluation.crops import CENTRE_MAKE3D, GARG, KB_CROP
 from depthkit.evaluation.protocol import Protocol, kinds
-from depthkit.metrics import IRMSE, RMSE, AbsRel, Alignment, DeltaAccuracy, Formula, RMSELog, RMSELog10, SILog, SqRel
+from depthkit.metrics import IRMSE, RMSE, AbsRel, DeltaAccuracy, Formula, RMSELog, RMSELog10, SILog, SqRel
 from depthkit.resize import InputResize, OutputResize
 from depthkit.types import Ambiguity, Representation
 

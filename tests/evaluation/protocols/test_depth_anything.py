@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from depthkit.alignment import Alignment
 from depthkit.errors import LabelError, RecipeError, ShapeError
 from depthkit.evaluation import EIGEN_NYU_ON_HYPERSIM, GARG, GARG_IN_KB, KB_CROP, PROTOCOLS, evaluate
-from depthkit.metrics import Alignment
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 DEPTH, DISPARITY = Representation.DEPTH, Representation.DISPARITY

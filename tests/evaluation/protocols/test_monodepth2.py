@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from depthkit.alignment import Alignment
 from depthkit.errors import LabelError, RecipeError, ShapeError
 from depthkit.evaluation import CENTRE_MAKE3D, PROTOCOLS, ProtocolMetrics, evaluate, kinds
-from depthkit.metrics import Alignment
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 DEPTH, DISPARITY = Representation.DEPTH, Representation.DISPARITY

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linprog
+from torch import Tensor
 from torch.testing import assert_close
 
 from depthkit.alignment import apply_scale_shift, fit_scale, fit_scale_shift
-from depthkit.errors import AlignmentError, ShapeError
+from depthkit.errors import RecipeError, ShapeError
 
 SCALE_METHODS = ["median_ratio", "ratio_of_medians", "least_squares", "log_median", "log_l1"]
 SHIFT_METHODS = ["least_squares", "median", "l1"]
@@ -141,18 +142,64 @@ def test_a_logarithm_of_something_negative_is_no_fit(method):
     assert fit_scale(pred, target, pred > 0, method=method).isnan().tolist() == [True, False, False]
 
 
-def test_fits_carry_no_gradient_and_applying_them_does():
-    pred, target, valid = maps()
+@pytest.mark.parametrize(
+    ("fit", "method"),
+    [*((fit_scale, method) for method in SCALE_METHODS), *((fit_scale_shift, method) for method in SHIFT_METHODS)],
+)
+def test_every_fit_has_the_gradient_of_its_numbers(fit, method):
+    """Nothing is detached; an odd number of pixels, so that medians and the least absolute line have one slope."""
+    pred, target, valid = maps(batch=1, dtype=torch.double, noise=2.0)
+    valid[valid.cumsum(3) + valid.flatten(1).sum() > 10_000] = False
+    if valid.sum() % 2 == 0:
+        valid.view(-1)[valid.view(-1).nonzero()[0]] = False
+
+    def fitted(p, t):
+        found = fit(p, t, valid, method=method)
+        return found if isinstance(found, Tensor) else torch.stack(found)
+
+    inputs = (pred.requires_grad_(), target.requires_grad_())
+    assert torch.autograd.gradcheck(fitted, inputs, eps=1e-7, atol=1e-5, rtol=1e-4)
+
+
+@shift_method
+def test_an_aligned_map_has_no_slope_along_the_scale_or_the_shift_of_the_prediction(method):
+    pred, target, valid = maps(dtype=torch.double, noise=2.0)
     pred.requires_grad_()
-    scale, shift = fit_scale_shift(pred, target, valid)
-    assert not scale.requires_grad
-    apply_scale_shift(pred, scale, shift).sum().backward()
-    assert_close(pred.grad, scale.float().view(-1, 1, 1, 1).expand_as(pred))
+    aligned = apply_scale_shift(pred, *fit_scale_shift(pred, target, valid, method=method))
+    weight = torch.rand_like(pred)
+    (gradient,) = torch.autograd.grad((weight * aligned).sum(), pred)
+    size = gradient.abs().sum((1, 2, 3))
+    assert (size > 1e-3).all()
+    assert (gradient.sum((1, 2, 3)).abs() < 1e-9 * size).all()
+    assert ((gradient * pred).sum((1, 2, 3)).abs() < 1e-9 * size).all()
+
+
+@scale_method
+def test_an_image_without_a_fit_spoils_no_gradient(method):
+    pred, target, valid = maps()
+    pred[0], valid[1] = 0.0, False
+    pred.requires_grad_()
+    fit_scale(pred, target, valid, method=method)[2].backward()
+    assert pred.grad.isfinite().all()
+    assert not pred.grad[:2].any()
+    assert pred.grad[2].any()
+
+
+@shift_method
+def test_an_image_without_a_line_spoils_no_gradient(method):
+    pred, target, valid = maps()
+    pred[0], valid[1] = 7.7, False
+    pred.requires_grad_()
+    scale, shift = fit_scale_shift(pred, target, valid, method=method)
+    (scale + shift)[2].backward()
+    assert pred.grad.isfinite().all()
+    assert not pred.grad[:2].any()
+    assert pred.grad[2].any()
 
 
 @pytest.mark.parametrize("fit", [fit_scale, fit_scale_shift])
 def test_an_unknown_method_is_named_with_the_choices(fit):
-    with pytest.raises(AlignmentError, match=r"unknown method 'best'; .* takes one of .*least_squares"):
+    with pytest.raises(RecipeError, match=r"expected method to be one of .*least_squares.*; got 'best'"):
         fit(*maps(), method="best")
 
 

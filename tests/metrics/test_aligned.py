@@ -7,18 +7,19 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
-from depthkit.alignment import ScaleMethod, ScaleShiftMethod
-from depthkit.errors import AlignmentError
-from depthkit.metrics import AbsRel, Alignment, DeltaAccuracy, RMSELog, depth_metrics
+from depthkit.alignment import Alignment, ScaleMethod, ScaleShiftMethod
+from depthkit.errors import RecipeError
+from depthkit.metrics import AbsRel, DeltaAccuracy, RMSELog, depth_metrics
+from depthkit.representation import clamp_depth
 from depthkit.types import Representation
 from tests.contracts.metric import depth_maps, run
 
 DEPTH, DISPARITY, LOG_DEPTH = Representation.DEPTH, Representation.DISPARITY, Representation.LOG_DEPTH
-SCALE, SCALE_SHIFT = ScaleMethod.__args__, ScaleShiftMethod.__args__
+SCALE, SCALE_SHIFT, FAR = list(ScaleMethod), list(ScaleShiftMethod), (0.0, 20.0)
 
 
-def score(pred, target, valid, alignment, metric=AbsRel, reduction="image"):
-    return run(metric(alignment=alignment, reduction=reduction), (pred, target, valid), (1, 3)).compute()
+def score(pred, target, valid, alignment, metric=AbsRel, reduction="image", caps=None):
+    return run(metric(alignment=alignment, reduction=reduction, caps=caps), (pred, target, valid), (1, 3)).compute()
 
 
 @pytest.mark.parametrize("reduction", ["image", "pixel"])
@@ -36,10 +37,10 @@ def test_scale_alignment_ignores_a_factor_per_image(method, reduction):
 @pytest.mark.parametrize("method", SCALE_SHIFT)
 def test_alignment_in_disparity_ignores_what_an_affine_disparity_leaves_open(method):
     pred, target, valid = depth_maps()
-    a = Alignment("scale_shift", method, space=DISPARITY, max_depth=20.0)
+    a = Alignment("scale_shift", method, space=DISPARITY)
     twisted = 1 / (0.3 / pred + 0.7)
-    assert_close(score(twisted, target, valid, a), score(pred, target, valid, a), rtol=1e-3, atol=0)
-    assert score(1 / (0.3 / target + 0.7), target, valid, a) < 1e-4
+    assert_close(score(twisted, target, valid, a, caps=FAR), score(pred, target, valid, a, caps=FAR), rtol=1e-3, atol=0)
+    assert score(1 / (0.3 / target + 0.7), target, valid, a, caps=FAR) < 1e-4
 
 
 @pytest.mark.parametrize("method", SCALE_SHIFT)
@@ -57,23 +58,23 @@ def test_scale_and_shift_in_log_depth_ignore_a_power_and_a_factor_of_depth():
 
 def test_aligning_twice_is_aligning_once():
     maps = depth_maps()
-    a = Alignment("scale_shift", "least_squares", space=DISPARITY, max_depth=20.0)
-    once = a(*maps)
+    metric = AbsRel(alignment=Alignment("scale_shift", "least_squares", space=DISPARITY), caps=FAR)
+    once = metric.finished(*maps)
     valid = maps[2]
-    assert_close(a(once, *maps[1:])[valid], once[valid], rtol=1e-4, atol=0)
+    assert_close(metric.finished(once, *maps[1:])[valid], once[valid], rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("space", [DEPTH, DISPARITY])
 @pytest.mark.parametrize("method", SCALE_SHIFT)
 def test_constant_prediction_is_scored_as_the_best_constant(method, space):
     _, target, valid = depth_maps()
-    a = Alignment("scale_shift", method, space=space, max_depth=20.0)
+    a = Alignment("scale_shift", method, space=space)
     fit = a.fit(torch.full_like(target, 0.7), target, valid)
     centre = torch.mean if method == "least_squares" else (lambda x: x.quantile(0.5))
     assert_close(fit.shift, torch.stack([centre(t[v].double()) for t, v in zip(target, valid, strict=True)]))
     assert fit.scale.tolist() == [0, 0, 0, 0]
     assert fit.degenerate.all()
-    assert 0.1 < score(torch.full_like(target, 0.7), target, valid, a) < 1
+    assert 0.1 < score(torch.full_like(target, 0.7), target, valid, a, caps=FAR) < 1
 
 
 @pytest.mark.parametrize("method", ["median_ratio", "ratio_of_medians", "least_squares"])
@@ -95,39 +96,49 @@ def test_nan_prediction_stays_nan_through_any_alignment():
     pred[1, 0, y, x] = torch.nan
     for degrees, methods in (("scale", SCALE), ("scale_shift", SCALE_SHIFT)):
         for method in methods:
-            a = Alignment(degrees, method, space=DISPARITY, min_depth=0.1, max_depth=20.0)
-            assert score(pred, target, valid, a).isnan(), (degrees, method)
-            assert score(pred, target, valid, a, DeltaAccuracy).isnan(), (degrees, method)
+            a = Alignment(degrees, method, space=DISPARITY)
+            assert score(pred, target, valid, a, caps=(0.1, 20.0)).isnan(), (degrees, method)
+            assert score(pred, target, valid, a, DeltaAccuracy, caps=(0.1, 20.0)).isnan(), (degrees, method)
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -1.0, 0.0])
 def test_invalid_pixels_do_not_reach_the_fit(poison):
     pred, target, valid = depth_maps()
     for degrees, method in (("scale", "median_ratio"), ("scale_shift", "least_squares"), ("scale_shift", "l1")):
-        a = Alignment(degrees, method, space=DISPARITY, max_depth=20.0)
+        a = Alignment(degrees, method, space=DISPARITY)
         dirty = pred.where(valid, poison), target.where(valid, poison), valid
-        assert_close(score(*dirty, a), score(pred, target, valid, a), rtol=0, atol=0)
+        assert_close(score(*dirty, a, caps=FAR), score(pred, target, valid, a, caps=FAR), rtol=0, atol=0)
 
 
-def test_cap_on_depth_is_a_floor_on_disparity_and_catches_negative_ones():
+def test_a_cap_on_depth_is_a_floor_on_disparity_and_catches_negative_ones():
     target = torch.tensor([1.0, 2.0, 50.0, 60.0]).view(1, 1, 2, 2)
     valid = torch.ones_like(target, dtype=torch.bool)
     raw = torch.tensor([0.0, -5.0, -9.0, -11.0]).view(1, 1, 2, 2)  # affine disparity, as a network gives it
-    a = Alignment("scale_shift", "least_squares", space=DISPARITY, max_depth=70.0)
-    uncapped = Alignment("scale_shift", "least_squares", space=DISPARITY)
-    scale, shift = fit = a.fit(raw, 1 / target, valid)
-    assert (uncapped.apply(raw, *fit) < 0).any()
-    aligned = a.apply(raw, scale, shift)
-    assert_close(aligned.min(), torch.tensor(1 / 70.0))
-    assert_close(a(1 / (raw + 20), target, valid).max(), torch.tensor(70.0))
+    a = Alignment("scale_shift", "least_squares", space=DISPARITY)
+    aligned = a.apply(raw, *a.fit(raw, 1 / target, valid))
+    assert (aligned < 0).any()
+    assert_close(clamp_depth(aligned, DISPARITY, 0, 70.0).min(), torch.tensor(1 / 70.0))
+    metric = AbsRel(alignment=a, caps=(0, 70.0))
+    assert_close(metric.finished(1 / (raw + 20), target, valid).max(), torch.tensor(70.0))
+    assert (AbsRel(alignment=a).finished(1 / (raw + 20), target, valid) < 0).any()
 
 
-def test_caps_hold_in_every_space():
+@pytest.mark.parametrize("space", list(Representation))
+def test_caps_hold_in_every_space(space):
+    metric = AbsRel(alignment=Alignment("scale_shift", "median", space=space), caps=(2.0, 3.0))
+    capped = metric.finished(*depth_maps())
+    assert_close(torch.stack([capped.min(), capped.max()]), torch.tensor([2.0, 3.0]))
+
+
+def test_caps_hold_without_an_alignment():
     pred, target, valid = depth_maps()
-    for space in Representation:
-        aligned = Alignment("scale_shift", "median", space=space, min_depth=2.0, max_depth=3.0)(pred, target, valid)
-        assert aligned.min() > 2 - 1e-5
-        assert aligned.max() < 3 + 1e-5
+    assert_close(AbsRel(caps=(2.0, 3.0)).finished(pred, target, valid), pred.clamp(2, 3))
+    assert AbsRel(caps=(0.0, torch.inf)).finished(pred, target, valid) is pred
+
+
+def test_metrics_of_unlike_caps_share_no_state():
+    names = {AbsRel(caps=caps)._total for caps in (None, (0.0, 10.0), (0.0, 80.0), (0.1, 80.0))}
+    assert len(names) == 4
 
 
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer")
@@ -139,7 +150,7 @@ def test_update_waits_for_no_value(space):
         for method in methods:
             with FakeTensorMode():
                 inputs = tuple(torch.zeros(x.shape, dtype=x.dtype) for x in shapes)
-                AbsRel(alignment=Alignment(degrees, method, space=space, min_depth=0.1, max_depth=20.0)).update(*inputs)
+                AbsRel(alignment=Alignment(degrees, method, space=space), caps=(0.1, 20.0)).update(*inputs)
 
 
 def test_image_without_a_label_has_no_fit_and_is_left_out():
@@ -153,30 +164,32 @@ def test_image_without_a_label_has_no_fit_and_is_left_out():
 
 def test_half_precision_is_aligned_in_full_precision():
     pred, target, valid = depth_maps()
-    a = Alignment("scale_shift", "least_squares", space=DISPARITY, max_depth=20.0)
+    a = Alignment("scale_shift", "least_squares", space=DISPARITY)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = score(pred.bfloat16(), target, valid, a)
-    assert_close(half, score(pred.bfloat16().float(), target, valid, a), rtol=0, atol=0)
+        half = score(pred.bfloat16(), target, valid, a, caps=FAR)
+    assert_close(half, score(pred.bfloat16().float(), target, valid, a, caps=FAR), rtol=0, atol=0)
 
 
-def test_protocol_sets_alignment_and_reduction_of_the_whole_collection():
+def test_protocol_sets_alignment_caps_and_reduction_of_the_whole_collection():
     pred, target, valid = depth_maps()
-    protocol = SimpleNamespace(alignment=Alignment("scale", "log_median"), reduction="pixel")
+    protocol = SimpleNamespace(alignment=Alignment("scale", "log_median"), reduction="pixel", min_depth=0, max_depth=3.0)
     values = run(depth_metrics(protocol, prefix="test/"), (pred, target, valid), (1, 3)).compute()
-    assert_close(values["test/rmse_log"], score(pred, target, valid, protocol.alignment, RMSELog, "pixel"))
+    alone = score(pred, target, valid, protocol.alignment, RMSELog, "pixel", caps=(0, 3.0))
+    assert_close(values["test/rmse_log"], alone)
+    assert not torch.isclose(alone, score(pred, target, valid, protocol.alignment, RMSELog, "pixel"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("make", "message"),
     [
-        (("scale", "median"), "expected a method of fitting scale, one of median_ratio, .*; got 'median'"),
-        (("scale_shift", "median_ratio"), "expected a method of fitting scale_shift, .*; got 'median_ratio'"),
-        (("affine", "median"), "expected degrees 'scale' or 'scale_shift'; got 'affine'"),
-        (("scale", "least_squares", DEPTH, 10.0, 1.0), "expected 0 < min_depth < max_depth in metres; got 10.0 and 1.0"),
-        (("scale", "least_squares", DEPTH, None, -1.0), "expected 0 < min_depth < max_depth in metres; got None and -1.0"),
-        (("scale", "least_squares", DEPTH, 0.0), "expected 0 < min_depth < max_depth in metres; got 0.0 and None"),
+        (lambda: Alignment("scale", "median"), "the method of fitting scale to be one of median_ratio, .*; got 'median'"),
+        (lambda: Alignment("scale_shift", "median_ratio"), "the method of fitting scale_shift to be one of .*'median_ratio'"),
+        (lambda: Alignment("affine", "median"), "expected degrees to be one of scale, scale_shift; got 'affine'"),
+        (lambda: Alignment("scale", "median_ratio", "metres"), "expected space to be one of depth, .*; got 'metres'"),
+        (lambda: AbsRel(caps=(10.0, 1.0)), r"AbsRel: expected caps as 0 <= near < far in metres; got \(10.0, 1.0\)"),
+        (lambda: AbsRel(caps=(-1.0, 1.0)), "expected caps as 0 <= near < far"),
     ],
 )
-def test_contradictory_settings_are_refused(arguments, message):
-    with pytest.raises(AlignmentError, match=message):
-        Alignment(*arguments)
+def test_contradictory_settings_are_refused(make, message):
+    with pytest.raises(RecipeError, match=message):
+        make()
