@@ -10,11 +10,15 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from _command import parsed, temporary_folder
 
 from depthkit.evaluation import picture_strip
 from depthkit.evaluation.render import png
 from depthkit.geometry import intrinsics_from_field_of_view
 from depthkit.inference import DepthPredictor, Prediction
+from depthkit.models import lrn_mobilenetv2
+from depthkit.synthetic import SyntheticScenes
+from depthkit.types import Ambiguity
 
 VIEWS = {"left": (0.0, 30.0), "right": (0.0, -30.0), "above": (30.0, 0.0)}
 """Elevation and azimuth of the other cameras about the middle of the points [degrees]."""
@@ -50,15 +54,19 @@ def pictures(prediction: Prediction, field_of_view: float, max_edge: float) -> l
 def main() -> None:
     """Predict and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("photos", type=Path, nargs="+")
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="default: an untrained network")
+    parser.add_argument("photos", type=Path, nargs="*", help="default: a rendered room")
     parser.add_argument("--out", type=Path, default=Path("clouds.png"))
     parser.add_argument("--field-of-view", type=float, default=60.0, help="from left to right [degrees] (default %(default)s)")
     parser.add_argument("--max-edge", type=float, default=1.1, help="ratio of neighbouring depths (default %(default)s)")
     parser.add_argument("--height", type=int, default=192, help="of each picture [px] (default %(default)s)")
-    options = parser.parse_args()
-    predictor = DepthPredictor.from_checkpoint(options.checkpoint)
-    rows = [pictures(prediction, options.field_of_view, options.max_edge) for prediction in predictor(options.photos)]
+    options = parsed(parser, out=temporary_folder() / "clouds.png", height=48)
+    if options.checkpoint:
+        predictor = DepthPredictor.from_checkpoint(options.checkpoint)
+    else:
+        predictor = DepthPredictor(lrn_mobilenetv2(pretrained=False), ambiguity=Ambiguity.SCALE)
+    photos = options.photos or [SyntheticScenes(1, size=(120, 160), kind="room")[0].image]
+    rows = [pictures(prediction, options.field_of_view, options.max_edge) for prediction in predictor(photos)]
     options.out.write_bytes(png(picture_strip(rows, height=options.height)))
 
 

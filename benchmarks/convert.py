@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import h5py
 import numpy as np
+from _command import installed, parsed
 from depthkit.convert.nyuv2_video import project
 
 from depthkit.convert.catalogue import find
@@ -30,6 +30,9 @@ from depthkit.shards.label import PNG_OPTIONS
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 Label = Callable[[Path], np.ndarray]
+
+if HDF5 := installed("h5py", "megadepth and hypersim are left out"):
+    import h5py
 
 
 class Case(NamedTuple):
@@ -240,11 +243,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=24, help="pictures of each dataset")
     parser.add_argument("--repeat", type=int, default=5, help="measurements of which the median is shown")
-    options = parser.parse_args()
+    options = parsed(parser, samples=2, repeat=1)
     cv2.setNumThreads(1)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one used; OpenCV {cv2.__version__}\n")
     print("| dataset | files | size | bare /s | converter /s | converter / bare |\n| --- | --- | --- | --: | --: | --: |")
-    for make in (virtual_kitti, tartanair, blendedmvs, megadepth, hypersim, nyuv2_raw, images):
+    hdf5 = (megadepth, hypersim) if HDF5 else ()
+    for make in (virtual_kitti, tartanair, blendedmvs, *hdf5, nyuv2_raw, images):
         with tempfile.TemporaryDirectory() as folder:
             case = make(Path(folder), options.samples)
             shape = (case.pixels or _png)(case.pictures[0]).shape

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from _command import parsed
 
 from depthkit.shards.label import decode_label, encode_label
 from depthkit.synthetic import SyntheticScenes
@@ -258,7 +259,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=6, help="maps of each kind")
     parser.add_argument("--size", type=int, nargs=2, default=[480, 640])
     parser.add_argument("--repeat", type=int, default=3)
-    options = parser.parse_args()
+    options = parsed(parser, count=1, size=[48, 64], repeat=1)
     cv2.setNumThreads(1)
     print(f"{platform.machine()}, OpenCV {cv2.__version__}, zlib {zlib.ZLIB_RUNTIME_VERSION}")
     scenes = rendered(options.count, tuple(options.size))

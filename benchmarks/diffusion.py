@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from _command import installed, parsed, temporary_folder
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor
 
@@ -41,7 +42,6 @@ from depthkit.synthetic import SceneKind, SyntheticScenes
 SIZE = (32, 48)
 BATCH, VAE_BATCH = 8, 16
 KINDS: tuple[SceneKind, ...] = ("room", "street")
-UNSEEN = 50
 NEAR, FAR = 10.0, 80.0
 CODECS: dict[str, DepthCodec] = {"log": LogDepth(0.5, FAR), "linear": LinearDepth(0.5, FAR)}
 FIRST, SECOND = ("log", "linear"), ("log longer", "end to end")
@@ -57,7 +57,7 @@ HOW = {"log": SAMPLINGS, "linear": ONE, "log longer": ONE, "end to end": {"1 ste
 Truth = dict[str, Tensor]
 
 
-def prepare(out: Path, count: int, jobs: int) -> None:
+def prepare(out: Path, count: int, unseen: int, jobs: int) -> None:
     """Render what is missing: shards to train on, and unseen scenes."""
     for kind in KINDS:
         root = out / "shards" / kind
@@ -66,7 +66,7 @@ def prepare(out: Path, count: int, jobs: int) -> None:
             write_shards(drawn, root, split="train", dataset=kind, workers=jobs, progress=True, resume=root.exists())
         file = out / f"unseen-{kind}.pt"
         if not file.exists():
-            samples = list(SyntheticScenes(UNSEEN, size=SIZE, kind=kind, seed=1))
+            samples = list(SyntheticScenes(unseen, size=SIZE, kind=kind, seed=1))
             image = torch.from_numpy(np.stack([sample.image for sample in samples])).movedim(-1, 1).float() / 255
             depth = torch.from_numpy(np.stack([sample.label for sample in samples]))[:, None].float()
             torch.save({"image": image, "depth": depth}, file)
@@ -172,11 +172,11 @@ def scores(predict: Callable[[Tensor, SceneKind], Tensor], unseen: dict[SceneKin
     return {name: float(torch.cat(values).nanmean()) for name, values in found.items()}
 
 
-def blind(out: Path) -> Iterator[tuple[str, Callable[[Tensor, SceneKind], Tensor]]]:
+def blind(count: int) -> Iterator[tuple[str, Callable[[Tensor, SceneKind], Tensor]]]:
     """The best that can be said without seeing the image, by medians over the training scenes."""
     known = {}
     for kind in KINDS:
-        depth = np.stack([sample.label for sample in SyntheticScenes(200, size=SIZE, kind=kind)])
+        depth = np.stack([sample.label for sample in SyntheticScenes(count, size=SIZE, kind=kind)])
         known[kind] = np.where(depth <= FAR, depth, np.nan)
     both = np.concatenate(list(known.values()))
     one = torch.tensor(np.nanmedian(both)).float().view(1, 1, 1, 1)
@@ -203,10 +203,10 @@ def taught_decoder(row: str, out: Path, steps: int) -> LatentDiffusionDepth:
     return learner.model.eval()
 
 
-def everything(out: Path, seeds: list[int], decoder_steps: int) -> dict[str, list[dict[str, float]]]:
+def everything(out: Path, seeds: list[int], decoder_steps: int, seen: int) -> dict[str, list[dict[str, float]]]:
     """Rows of the table, a dictionary per seed."""
     unseen: dict[SceneKind, Truth] = {kind: torch.load(out / f"unseen-{kind}.pt", weights_only=True) for kind in KINDS}
-    found = {name: [scores(predict, unseen)] for name, predict in blind(out)}
+    found = {name: [scores(predict, unseen)] for name, predict in blind(seen)}
     for row in FIRST:
         found[f"VAE alone, {row}"] = [round_trip(model(row, 0, out).eval(), unseen)]
         found[f"VAE alone, {row}, decoder fine-tuned"] = [round_trip(taught_decoder(row, out, decoder_steps), unseen)]
@@ -222,7 +222,7 @@ def everything(out: Path, seeds: list[int], decoder_steps: int) -> dict[str, lis
                 net.sampling = sampling
                 began = time.process_time()
                 result = scores(_of(net), unseen)
-                cost = (time.process_time() - began) / (len(KINDS) * UNSEEN)
+                cost = (time.process_time() - began) / sum(len(truth["depth"]) for truth in unseen.values())
                 result.update(minutes=kept["seconds"] / 60, milliseconds=1000 * cost)
                 found.setdefault(f"{row}, {name}", []).append(result)
     return found
@@ -304,6 +304,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/diffusion"), help="folder; what is finished is kept")
     parser.add_argument("--scenes", type=int, default=1000, help="training scenes of each kind")
+    parser.add_argument("--unseen", type=int, default=50, help="scenes of each kind to score, at least 3")
     parser.add_argument("--vae-steps", type=int, default=700, help=f"optimizer steps of {VAE_BATCH} maps for the VAE")
     parser.add_argument("--steps", type=int, default=1100, help=f"optimizer steps of {BATCH} images for each UNet")
     parser.add_argument("--second", type=int, default=250, help="further steps for the last two rows")
@@ -311,10 +312,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="processes that render")
     parser.add_argument("--score-only", action="store_true", help="score what is trained")
-    options = parser.parse_args()
+    options = parsed(
+        parser, out=temporary_folder(), scenes=8, unseen=3, vae_steps=1, steps=1, second=1, decoder_steps=1, seeds=[0]
+    )
+    if not installed("diffusers", "nothing can be measured"):
+        return
     if not options.score_only:
         torch.set_num_threads(1)
-        prepare(options.out, options.scenes, options.jobs)
+        prepare(options.out, options.scenes, options.unseen, options.jobs)
         if not (options.out / "vae.pt").exists():
             train_vae(options.out, options.vae_steps)
         for seed in options.seeds:
@@ -322,9 +327,10 @@ def main() -> None:
                 if not weights_file(options.out, row, seed).exists():
                     train(row, seed, options.out, options.second if row in SECOND else options.steps)
                     print(f"trained {row}, seed {seed}", flush=True)
-    found = everything(options.out, options.seeds, options.decoder_steps)
+    found = everything(options.out, options.seeds, options.decoder_steps, min(options.scenes, 200))
     (options.out / "scores.json").write_text(json.dumps(found, indent=2))
-    picture(options.out, options.seeds[0], options.out / "maps.png")
+    if installed("matplotlib", "no picture"):
+        picture(options.out, options.seeds[0], options.out / "maps.png")
     print(f"\n{table(found)}")
 
 

@@ -14,9 +14,10 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 
-import diffusers
 import torch
+from _command import installed, parsed
 from torch import Tensor
 
 from depthkit.inference import diffuse
@@ -33,8 +34,10 @@ def parts(name: str) -> LatentDiffusionDepth:
     return latent_diffusion_tiny(codec=AffineDepth(), **wide).eval()
 
 
-def pipeline_of(model: LatentDiffusionDepth) -> diffusers.MarigoldDepthPipeline:
+def pipeline_of(model: LatentDiffusionDepth) -> Callable:
     """The rival, with the same parts."""
+    import diffusers
+
     scheduler = diffusers.DDIMScheduler.from_config(model.scheduler.config)
     pipeline = diffusers.MarigoldDepthPipeline(model.unet, model.vae, scheduler, None, None, prediction_type="depth")
     pipeline.set_progress_bar_config(disable=True)
@@ -78,7 +81,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of all weights of both")
     parser.add_argument("--layout", choices=("plain", "channels_last"), help="of our weights; default channels_last on a CPU")
-    options = parser.parse_args()
+    options = parsed(parser, size=(32, 48), steps=[1], repeats=1)
+    if not installed("diffusers", "nothing can be measured"):
+        return
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     dtype, on_gpu = getattr(torch, options.dtype), options.device != "cpu"
@@ -92,7 +97,7 @@ def main() -> None:
         options.batch, 1, 4, *(-(-side // factor) for side in options.size), device=options.device, dtype=dtype
     )
     where = torch.cuda.get_device_name() if on_gpu else f"CPU, {options.threads} thread(s)"
-    print(f"{where}; torch {torch.__version__}, diffusers {diffusers.__version__}; {options.dtype}, {options.parts} parts,")
+    print(f"{where}; torch {torch.__version__}, diffusers {version('diffusers')}; {options.dtype}, {options.parts} parts,")
     print(
         f"{options.batch} x {options.size[0]}x{options.size[1]}, ours {layout}, {options.repeats} predictions of each in turn\n"
     )

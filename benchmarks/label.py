@@ -23,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from _command import parsed
 from lightning.pytorch import Trainer
 
 from depthkit import models
@@ -128,7 +129,7 @@ def main() -> None:
     parser.add_argument("--precision", default="32-true", choices=["32-true", *AUTOCAST])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
+    options = parsed(parser, images=3, teacher="lrn_mobilenetv2", side=[64], repeat=1)
     device = torch.device(options.device)
     warnings.filterwarnings("ignore")
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads of torch, {device}\n")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from _command import parsed
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.testing import assert_close
@@ -155,7 +156,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="images of the MiDaS losses (default %(default)s)")
     parser.add_argument("--pair-batch", type=int, default=32, help="images of the pairwise losses (default %(default)s)")
     parser.add_argument("--size", type=int, default=384, help="height and width [px] (default %(default)s)")
-    arguments = parser.parse_args()
+    arguments = parsed(parser, repeat=1, batch=1, pair_batch=1, size=32)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {arguments.threads} threads")

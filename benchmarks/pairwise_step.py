@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from _command import parsed
 from torch import Tensor
 
 from depthkit.losses.functional import pairwise_l1_si_loss, pairwise_l1_ssi_loss, pointwise_loss
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5, help="timed steps of each, taking turns (default %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default %(default)s)")
-    options = parser.parse_args()
+    options = parsed(parser, batch=2, size=64, repeat=1, threads=1)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     model = lrn_mobilenetv2(pretrained=False).to(options.device, memory_format=torch.channels_last)

@@ -25,6 +25,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from _command import parsed
 from lightning.pytorch import Trainer
 
 from depthkit.convert.catalogue import find
@@ -129,7 +130,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=518, help="what the teacher sees is as many pixels as this square")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
-    options = parser.parse_args()
+    options = parsed(parser, images=4, size=[60, 80], side=56, repeat=1)
     warnings.filterwarnings("ignore")
     cv2.setNumThreads(1)
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")

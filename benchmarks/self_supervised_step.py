@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from _command import parsed
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -96,13 +97,11 @@ class PublishedStep(nn.Module):
 class OurStep(nn.Module):
     """What ``training_step`` minimises, with the weights of the published networks."""
 
-    def __init__(self, batch: Batch, published: PublishedStep, *, channels_last: bool, augment: nn.Module | None) -> None:
+    def __init__(self, batch: Batch, published: nn.Module | None, *, channels_last: bool, augment: nn.Module | None) -> None:
         super().__init__()
         model, pose_net = monodepth2_resnet18(pretrained=False), pose_resnet18(pretrained=False)
-        names = {"encoder": "encoder", "depth": "depth"}
-        load_published(model, {k: getattr(published, v).state_dict() for k, v in names.items()}, source="monodepth2")
-        names = {"pose_encoder": "pose_encoder", "pose": "pose"}
-        load_published(pose_net, {k: getattr(published, v).state_dict() for k, v in names.items()}, source="monodepth2")
+        for ours, names in ((model, ("encoder", "depth")), (pose_net, ("pose_encoder", "pose"))) if published else ():
+            load_published(ours, {name: getattr(published, name).state_dict() for name in names}, source="monodepth2")
         self.module = SelfSupervisedVideoModule(model, pose_net, augment=augment, channels_last=channels_last)
         self.to(batch.image.device).train()
 
@@ -138,11 +137,12 @@ def steps(options: argparse.Namespace) -> dict[str, Step]:
     """Each contender's whole step: forward, loss, backward, Adam. The same weights and inputs for all."""
     torch.manual_seed(0)
     batch = example(options.batch, options.height, options.width, options.device)
-    published = PublishedStep(batch).to(options.device).train()
+    published = PublishedStep(batch).to(options.device).train() if options.rival else None
     ours = {OURS: OurStep(batch, published, channels_last=not options.contiguous, augment=nn.Identity())}
     if options.jitter:
         ours[JITTER] = OurStep(batch, published, channels_last=not options.contiguous, augment=None)
-    return {name: _step(part, batch) for name, part in ({RIVAL: published} | ours).items()}
+    rival = {RIVAL: published} if published else {}
+    return {name: _step(part, batch) for name, part in (rival | ours).items()}
 
 
 def _step(contender: nn.Module, batch: Batch) -> Step:
@@ -251,10 +251,11 @@ def main() -> None:
     parser.add_argument("--jitter", action="store_true", help="also time the step with its own colour jitter")
     parser.add_argument("--profile", action="store_true", help="also print which operators of which part the time goes to")
     parser.add_argument("--memory-of", choices=(RIVAL, OURS), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.rival is None:
-        parser.error("--rival FOLDER or DEPTHKIT_MONODEPTH2 must name the folder of the unpacked package")
-    sys.path.insert(0, options.rival)  # for its top-level modules `layers` and `networks`
+    options = parsed(parser, batch=1, height=64, width=64, steps=1, threads=1)
+    if options.rival:
+        sys.path.insert(0, options.rival)  # for its top-level modules `layers` and `networks`
+    else:
+        print("Ours alone: neither --rival nor DEPTHKIT_MONODEPTH2 names a folder with the published package\n")
     warnings.filterwarnings("ignore")  # of the published code
     torch.set_num_threads(options.threads)
     if options.memory_of:
@@ -262,16 +263,17 @@ def main() -> None:
         return
 
     memory = {}
-    for name in (RIVAL, OURS):  # in fresh processes, and before this one grows: a child's peak begins at its parent's size
+    compared = (RIVAL, OURS) if options.rival else (OURS,)
+    for name in compared:  # in fresh processes, and before this one grows: a child's peak begins at its parent's size
         run = subprocess.run([sys.executable, *sys.argv, "--memory-of", name], stdout=subprocess.PIPE, text=True, check=True)
         memory[name] = float(run.stdout.split()[-1])
 
     contenders = steps(options)
     losses = {}
-    for name in (RIVAL, OURS):
+    for name in compared:
         torch.manual_seed(1)  # the same noise against ties
         losses[name] = contenders[name]()
-    torch.testing.assert_close(losses[OURS], losses[RIVAL], rtol=5e-5, atol=0)
+    torch.testing.assert_close(losses[OURS], losses[compared[0]], rtol=5e-5, atol=0)
 
     walls: dict[str, list[float]] = {name: [] for name in contenders}
     cpus: dict[str, list[float]] = {name: [] for name in contenders}
@@ -284,15 +286,15 @@ def main() -> None:
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"{platform.machine()} CPU, {options.threads} threads"
     shape = f"{options.batch} triplets of {options.width}x{options.height}"
     print(f"ResNet-18 depth and pose, {shape}; torch {torch.__version__}, {where}")
-    print(f"Loss of the first step: {losses[RIVAL]:.7f} published, {losses[OURS]:.7f} depthkit\n")
-    print("| step | median [s] | fastest [s] | rival / this, median | fastest | CPU time, fastest | peak memory [MiB] |")
+    print(f"Loss of the first step: {', '.join(f'{loss:.7f} {name}' for name, loss in losses.items())}\n")
+    print(f"| step | median [s] | fastest [s] | {compared[0]} / this | fastest | CPU time, fastest | peak memory [MiB] |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     for name in contenders:
         measures = ((statistics.median, walls), (min, walls), (min, cpus))
-        ratios = " | ".join(f"{of(x[RIVAL]) / of(x[name]):.2f}" for of, x in measures)
+        ratios = " | ".join(f"{of(x[compared[0]]) / of(x[name]):.2f}" for of, x in measures)
         held = f"{memory[name]:.0f}" if name in memory else ""
         print(f"| {name} | {statistics.median(walls[name]):.3f} | {min(walls[name]):.3f} | {ratios} | {held} |")
-    if options.profile:
+    if options.profile and options.rival:
         print_profile(contenders, options.device)
 
 

@@ -25,14 +25,13 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from _command import each, installed, parsed, temporary_folder
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor
 
@@ -50,7 +49,6 @@ from depthkit.types import Ambiguity, LabelKind, Representation, Views
 SIZE = (64, 96)
 BATCH = 12
 NETWORK: dict[str, Any] = {"backbone": "test_resnet", "pretrained": False}
-UNSEEN = 60
 SNIPPET = 5
 SPACING: dict[SceneKind, int] = {"street": 1, "room": 3}
 MOVING: dict[SceneKind, float] = {"street": 1 / 2, "room": 1 / 3}
@@ -94,7 +92,7 @@ def module(run: str, seed: int) -> SelfSupervisedVideoModule:
     )
 
 
-def prepare(out: Path, count: int, jobs: int) -> None:
+def prepare(out: Path, count: int, unseen: int, jobs: int) -> None:
     """Render what is missing: training triplets and, of unseen scenes, snippets with exact depth and motion."""
     for kind in SPACING:
         root = out / "shards" / kind
@@ -103,13 +101,13 @@ def prepare(out: Path, count: int, jobs: int) -> None:
             write_shards(drawn, root, split="train", dataset=kind, workers=jobs, progress=True, resume=root.exists())
         file = out / f"unseen-{kind}.pt"
         if not file.exists():
-            torch.save(unseen(kind), file)
+            torch.save(snippets(kind, unseen), file)
 
 
-def unseen(kind: SceneKind) -> Truth:
+def snippets(kind: SceneKind, count: int) -> Truth:
     """Snippets of scenes of another seed: images, depth of the first, what moves along in it, motions ``next_from_current``."""
-    drawn, spacing = scenes(kind, UNSEEN, seed=1, still=0.0), SPACING[kind]
-    videos = [drawn.video(i, (SNIPPET - 1) * spacing + 1)[::spacing] for i in range(UNSEEN)]
+    drawn, spacing = scenes(kind, count, seed=1, still=0.0), SPACING[kind]
+    videos = [drawn.video(i, (SNIPPET - 1) * spacing + 1)[::spacing] for i in range(count)]
     world = torch.from_numpy(np.stack([[view.world_from_camera for view in video] for video in videos]))
     images = torch.from_numpy(np.stack([[view.image for view in video] for video in videos]))
     return {
@@ -172,10 +170,10 @@ def trajectory(motion: Tensor, truth: Truth) -> float:
     return float(trajectory_error(motion, truth["motion"], frames=SNIPPET, chaining="camera", partial=False).mean())
 
 
-def scores(kind: SceneKind, start: str, out: Path, seeds: list[int]) -> dict[str, list[dict[str, float]]]:
+def scores(kind: SceneKind, start: str, out: Path, seeds: list[int], count: int) -> dict[str, list[dict[str, float]]]:
     """Rows of a kind's table, a dictionary per seed: baselines, the untrained networks, and everything that is trained."""
     truth = torch.load(out / f"unseen-{kind}.pt")
-    seen = list(scenes(kind, 100, seed=0, still=0.0))
+    seen = list(scenes(kind, count, seed=0, still=0.0))
     mean = torch.from_numpy(np.mean([sample.frames_from_camera["next"] for sample in seen], 0))
     still = torch.eye(4, dtype=torch.float64).expand_as(truth["motion"])
     near = np.stack([np.where(sample.label < 80, 1 / sample.label, np.nan) for sample in seen])
@@ -260,23 +258,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/self_supervised_video"), help="folder; what is finished is kept")
     parser.add_argument("--scenes", type=int, default=600, help="training scenes of each kind")
+    parser.add_argument("--unseen", type=int, default=60, help="snippets of each kind to score, at least 5")
     parser.add_argument("--steps", type=int, default=600, help=f"optimizer steps of {BATCH} triplets per network")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=2, help="networks trained at a time, one thread each")
-    options = parser.parse_args()
-    prepare(options.out, options.scenes, options.jobs)
+    parser.add_argument("--jobs", type=int, default=2, help="networks trained at a time, one thread each; 0: in this process")
+    options = parsed(parser, out=temporary_folder(), scenes=12, unseen=5, steps=1, seeds=[0], jobs=0)
+    prepare(options.out, options.scenes, options.unseen, options.jobs)
     for start in START:
         rows = [(kind, start, run) for (kind, begun), runs in STAGES.items() if begun == start for run in runs]
         todo = [(*row, seed) for seed in options.seeds for row in rows if not weights_file(options.out, *row, seed).exists()]
-        with ProcessPoolExecutor(options.jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
-            waiting = [pool.submit(train, *row, options.out, options.steps) for row in todo]
-            for row, done in zip(todo, waiting, strict=True):
-                done.result()
-                print(f"trained {' '.join(map(str, row))}", flush=True)
+        for *row, _, _ in each(train, [(*row, options.out, options.steps) for row in todo], options.jobs):
+            print(f"trained {' '.join(map(str, row))}", flush=True)
     for kind, start in STAGES:
-        found = scores(kind, start, options.out, options.seeds)
+        found = scores(kind, start, options.out, options.seeds, min(options.scenes, 100))
         (options.out / f"scores-{kind}-{start}.json").write_text(json.dumps(found, indent=2))
-        picture(kind, start, options.out, options.seeds[0], options.out / f"maps-{kind}-{start}.png")
+        if installed("matplotlib", "no picture"):
+            picture(kind, start, options.out, options.seeds[0], options.out / f"maps-{kind}-{start}.png")
         print(f"\n{kind}s, from {START[start]}\n\n{table(found)}")
 
 

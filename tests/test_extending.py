@@ -1,4 +1,4 @@
-"""A loss, a network, a protocol, a paradigm and a dataset from a package outside of depthkit, as CONTRIBUTING says."""
+"""A loss, a network, a protocol, a paradigm, a mixing and a dataset from outside of depthkit, as CONTRIBUTING says."""
 
 import os
 import subprocess
@@ -18,6 +18,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor, nn
 
+from depthkit.data import Mixing
 from depthkit.evaluation import PROTOCOLS
 from depthkit.masked import masked_mean
 from depthkit.models import DepthNet, architecture, midas_timm
@@ -29,6 +30,11 @@ from depthkit.types import Ambiguity, Representation, Sample
 class MyLoss(nn.Module):
     def forward(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         return masked_mean((pred - target.where(valid, 0)).abs(), valid)
+
+
+class MyMixing(Mixing):
+    def filled(self, places, samples, labelled):  # three of four from the first dataset
+        return np.array([places - places // 4, places // 4])
 
 
 @architecture
@@ -59,7 +65,8 @@ model: {class_path: CLASS, init_args: {model: {class_path: mylab.my_network}, pr
 data:
   class_path: depthkit.data.DepthDataModule
   init_args:
-    sources: [{root: SHARDS}]
+    sources: [{root: SHARDS}, {root: SHARDS, split: test, name: other}]
+    mixing: {class_path: mylab.MyMixing}
     val_sources: [{root: SHARDS, split: test}]
     size: [64, 96]
     batch_size: 2

@@ -12,8 +12,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from depthkit.data.stream.collate import collate, to_float
 from depthkit.data.stream.loader import Loader
-from depthkit.data.stream.mixing import EqualParts, Mixing, checked_composition
-from depthkit.data.stream.plan import Plan, check_shards, evaluation_rows, training_rows
+from depthkit.data.stream.mixing import EqualParts, Mixing, Mixture
+from depthkit.data.stream.plan import Plan, check_samples
+from depthkit.data.stream.rows import evaluation_rows, training_rows
 from depthkit.data.stream.stream import Dataset, Stream
 from depthkit.data.transforms import Compose, HorizontalFlip, RandomResizedCrop, Transform
 from depthkit.errors import DepthKitError, RecipeError
@@ -48,7 +49,7 @@ class DepthDataModule(LightningDataModule):
         sources: datasets to train on; their order is that of ``Batch.dataset``.
         mixing: how batches are filled from them; None for ``EqualParts()``.
         batch_size: images per batch and rank.
-        num_workers: processes per rank that read, decode and augment; every training dataset needs ranks x workers shards.
+        num_workers: processes per rank that read, decode and augment.
         size: (height, width) [px] of training images.
         transform: what happens to training samples; None for MiDaS's: random crop of the aspect of ``size``, resized to it,
             and mirrored half of the time.
@@ -64,7 +65,7 @@ class DepthDataModule(LightningDataModule):
         multiprocessing_context: how workers start: ``fork``, ``spawn`` or ``forkserver``; None for Python's default.
 
     Raises:
-        ShardError: from the loaders: a missing index, too few shards or samples, too many broken samples.
+        ShardError: from the loaders: a missing index, too few samples, too many broken samples.
         RecipeError: no sources for what is asked, or a mixing that does not fit them.
     """
 
@@ -137,10 +138,9 @@ class DepthDataModule(LightningDataModule):
         if not self.sources:
             raise RecipeError("no training data: data.sources is empty. Give at least one ShardSource (root, split).")
         rank, world = self._rank_and_world()
-        workers = max(self.num_workers, 1)
         datasets = tuple(self._training_dataset(source) for source in self.sources)
-        check_shards([d.name for d in datasets], [d.counts for d in datasets], world=world, workers=workers)
-        sizes = [sum(d.counts) for d in datasets]
+        check_samples([d.name for d in datasets], [d.counts for d in datasets])
+        sizes = tuple(sum(d.counts) for d in datasets)
         rows = training_rows(
             sum(sizes),
             world=world,
@@ -149,23 +149,24 @@ class DepthDataModule(LightningDataModule):
             accumulate=self.trainer.accumulate_grad_batches if self.trainer else 1,
             epoch_size=self.epoch_size,
         )
-        labelled = [any(kind.ambiguity is not Ambiguity.UNLABELLED for kind in kinds) for kinds in self.label_kinds]
-        composition = checked_composition(self.mixing, rows, sizes, labelled)
-        if len({d.size for d in datasets}) > 1 and ((composition > 0).sum(-1) > 1).any():
+        labelled = tuple(any(kind.ambiguity is not Ambiguity.UNLABELLED for kind in kinds) for kinds in self.label_kinds)
+        mixture = Mixture(self.mixing, sizes, labelled)
+        if len({d.size for d in datasets}) > 1 and not mixture.whole_batches:
             raise RecipeError(
                 f"expected images of one size in a batch; {self.mixing} mixes sources of sizes "
                 f"{', '.join(str(d.size) for d in datasets)}. Use OneDatasetPerBatch, or one data.size for all."
             )
         plan = Plan(
-            composition,
+            rows,
+            mixture,
             tuple(d.counts for d in datasets),
-            workers=workers,
+            workers=max(self.num_workers, 1),
             seed=self.seed,
             continuing=self.epoch_size is not None,
             window=self.shuffle_window,
         )
         overfit = bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
-        return self._loader(Stream(datasets, plan, rank), same_every_epoch=overfit)
+        return self._loader(Stream(datasets, plan, rank, world), same_every_epoch=overfit)
 
     def val_dataloader(self) -> list[Loader]:
         """One loader per validation source."""
@@ -193,11 +194,17 @@ class DepthDataModule(LightningDataModule):
 
     def _every_sample_once(self, dataset: Dataset) -> Loader:
         rank, world = self._rank_and_world()
-        rows = evaluation_rows(sum(dataset.counts), world=world, batch_size=self.val_batch_size)
+        samples = sum(dataset.counts)
         plan = Plan(
-            rows[:, :, None], (dataset.counts,), workers=max(self.num_workers, 1), seed=self.seed, shuffle=False, window=1
+            evaluation_rows(samples, world=world, batch_size=self.val_batch_size),
+            Mixture(EqualParts(), (samples,), (True,)),
+            (dataset.counts,),
+            workers=max(self.num_workers, 1),
+            seed=self.seed,
+            shuffle=False,
+            window=1,
         )
-        return self._loader(Stream((dataset,), plan, rank, replace=False))
+        return self._loader(Stream((dataset,), plan, rank, world, replace=False))
 
     def _loader(self, stream: Stream, **options: Any) -> Loader:
         return Loader(

@@ -1,4 +1,4 @@
-"""The stream of training batches: plan, mixing and shuffle (arithmetic), stream, collate, buffers, loader.
+"""The stream of training batches: rows, mixing, plan and shuffle (arithmetic), stream, collate, buffers, loader.
 
 One file per idea; what touches torch's ``DataLoader`` is in ``loader``, shared memory in ``buffers``.
 """

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -19,8 +20,8 @@ from depthkit.types import Batch
 class _Steps(IterableDataset):
     """What a worker process runs: the steps of an epoch that are its own."""
 
-    def __init__(self, stream: Stream, epoch: int, first: int, rings: Sequence[Sequence[Pixels]]) -> None:
-        self.stream, self.epoch, self.first, self.rings = stream, epoch, first, rings
+    def __init__(self, stream: Stream, epoch: int, first: int, workers: int, rings: Sequence[Sequence[Pixels]]) -> None:
+        self.stream, self.epoch, self.first, self.workers, self.rings = stream, epoch, first, workers, rings
 
     def __iter__(self) -> Iterator[Sent | DepthKitError]:
         info = get_worker_info()
@@ -28,10 +29,9 @@ class _Steps(IterableDataset):
             cv2.setNumThreads(0)  # the processes are the parallelism
         process = info.id if info else 0
         buffers = self.rings[process] if self.rings else ()
-        # The first batch wanted comes from the first process, whichever worker of the plan it plays.
-        worker = (process + self.first) % self.stream.plan.workers
         try:
-            yield from send(self.stream.batches(self.epoch, worker, self.first, buffers), process, buffers)
+            batches = self.stream.batches(self.epoch, self.first + process, self.workers, buffers)
+            yield from send(batches, process, buffers)
         except DepthKitError as error:  # an error raised here would reach the user wrapped in a traceback's text
             yield error
 
@@ -44,16 +44,17 @@ class Loader:
     """Batches of one rank, epoch after epoch, with a true length and a position that can be saved and restored.
 
     Each iteration is one epoch; the next begins the next epoch, also when the last was broken off. After
-    ``load_state_dict`` the first iteration goes on with the next unseen batch.
+    ``load_state_dict`` the first iteration goes on with the next unseen batch, on any number of workers, and on any number of
+    ranks if the batches of all ranks together are as large as before.
 
     Attributes:
-        stream: what is read.
+        stream: what is read; up to the end of an epoch that others began, dealt as it was to them.
         epoch: the epoch under way, from 0.
         batch: position in it of the next batch.
         broken: what could not be read so far: a sentence per sample, in the order in which they were met.
 
     Args:
-        stream: what is read; its plan must be made for ``max(num_workers, 1)`` workers.
+        stream: what is read; its plan should be dealt to ``max(num_workers, 1)`` workers.
         num_workers: worker processes; 0 reads in this one.
         multiprocessing_context: how they are started, ``fork``, ``spawn`` or ``forkserver``; None for Python's default.
         pin_memory: whether batches lie in page-locked memory.
@@ -73,6 +74,7 @@ class Loader:
         same_every_epoch: bool = False,
     ) -> None:
         self.stream, self.num_workers, self.pin_memory = stream, num_workers, pin_memory
+        self._own = stream
         self.multiprocessing_context = multiprocessing_context if num_workers else None
         self.epoch = self.batch = 0
         self.broken: dict[str, None] = {}
@@ -90,7 +92,7 @@ class Loader:
         self._allowed = math.ceil(self._max_broken_fraction * self._read())
         rings = [self.stream.buffers() for _ in range(self.num_workers)]
         batches = DataLoader(
-            _Steps(self.stream, 0 if self._same_every_epoch else self.epoch, self.batch, rings),
+            _Steps(self.stream, 0 if self._same_every_epoch else self.epoch, self.batch, max(self.num_workers, 1), rings),
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=self.num_workers,
@@ -120,10 +122,10 @@ class Loader:
             )
 
     def _read(self) -> int:
-        """Different samples that this rank reads up to the end of the epoch under way, at most."""
-        plan, epochs = self.stream.plan, 1 if self._same_every_epoch else self._epochs
-        demand = plan.demand[self.stream.rank].sum(0).tolist()
-        return sum(min(epochs * wanted, sum(counts)) for wanted, counts in zip(demand, plan.counts, strict=True))
+        """Return how many different samples this rank reads up to the end of the epoch under way, at most."""
+        plan, rank, epochs = self._own.plan, self._own.rank, 1 if self._same_every_epoch else self._epochs
+        demand = plan.lane(rank + 1, 0).start - plan.lane(rank, 0).start
+        return sum(min(epochs * wanted, size) for wanted, size in zip(demand.tolist(), plan.sizes, strict=True))
 
     batch_sampler = None  # the trainer asks for it wherever it finds a sampler
 
@@ -135,10 +137,10 @@ class Loader:
     def set_epoch(self, epoch: int) -> None:
         """Begin the given epoch with the next iteration, unless it is the one under way."""
         if epoch != self.epoch:
-            self.epoch, self.batch, self._restored = epoch, 0, False
+            self.epoch, self.batch, self._restored, self.stream = epoch, 0, False, self._own
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the next unseen batch is, and what that position depends on."""
+        """Return where the next unseen batch is, and what that position depends on."""
         finished = self.batch >= len(self)
         return {
             "epoch": self.epoch + finished,
@@ -152,11 +154,14 @@ class Loader:
         Raises:
             DepthKitError: mid-epoch, and the position means something else here. Between epochs any state fits.
         """
-        saved, here = state["fingerprint"], self.stream.fingerprint
-        changed = [f"{name} (was {saved.get(name)}, is {value})" for name, value in here.items() if saved.get(name) != value]
-        if state["batch"] and changed:
+        saved, here = state["fingerprint"], self._own.fingerprint
+        changed = {name: f"{name} (was {saved.get(name)}, is {now})" for name, now in here.items() if saved.get(name) != now}
+        if state["batch"] and changed.keys() - {"ranks", "workers"}:
             raise DepthKitError(
-                f"cannot resume at batch {state['batch']} of epoch {state['epoch']}: {', '.join(changed)} changed, so the "
-                "batches left are others. Resume with the settings of the checkpoint, or start a new run from its weights."
+                f"cannot resume at batch {state['batch']} of epoch {state['epoch']}: {', '.join(changed.values())} changed, so "
+                "the batches left are others. Resume with the settings of the checkpoint (on any number of workers, and "
+                "of ranks if ranks x batch_size is as it was), or start a new run from its weights."
             )
+        plan = self._own.plan.dealt(saved["ranks"], saved["workers"]) if state["batch"] else self._own.plan
+        self.stream = replace(self._own, plan=plan)
         self.epoch, self.batch, self._restored = int(state["epoch"]), int(state["batch"]), True

@@ -1,39 +1,49 @@
 """Mixing objects: which dataset each place of a batch is filled from.
 
-A mixing answers one question, ``composition``: how many samples of each dataset every batch of an epoch holds. The answer
-involves no chance (the order of samples within a dataset does): shares are spread as evenly as integers allow, so a
-batch, an epoch and a whole training each hold the promised mixture, and the answer is the same on every rank.
+A mixing answers one question, ``filled``: how many of the first n places of an epoch each dataset fills. What a batch holds is
+the difference of two answers, so that nothing grows with the epoch. The answer involves no chance (the order of samples
+within a dataset does): shares are spread as evenly as integers allow, so a batch, an epoch and a whole training each hold the
+promised mixture, and the answer is the same on every rank.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from heapq import heapify, heapreplace
+from itertools import pairwise
 
 import numpy as np
 
 from depthkit.errors import RecipeError
 
 
-def apportion(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Split consecutive cells among datasets so that every running total stays close to its share.
+def apportion(places: int, weights: np.ndarray) -> np.ndarray:
+    """Split the first ``places`` of an endless row of places among datasets so that every total stays close to its share.
 
     Webster's divisor method: dataset d wants its j-th place at time (j + 1/2) / weight; places are filled in order of time.
 
     Args:
-        rows: places in each cell, ``(cells,)``.
+        places: how many.
         weights: shares of the datasets, ``(L,)``, positive, in any unit.
 
     Returns:
-        Places by cell and dataset, ``(cells, L)``; rows sum to ``rows``.
+        Places of each dataset, int64 ``(L,)``; their sum is ``places``.
 
-    >>> apportion(np.array([4, 4]), np.array([1.0, 3.0])).tolist()
-    [[1, 3], [1, 3]]
+    >>> [apportion(n, np.array([1.0, 3.0])).tolist() for n in (3, 4, 8)]
+    [[1, 2], [1, 3], [2, 6]]
     """
-    total, share = int(rows.sum()), weights / weights.sum()
-    wanted = np.ceil(total * share).astype(np.int64) + 1
-    times = np.concatenate([(np.arange(n) + 0.5) / p for n, p in zip(wanted, share, strict=True)])
-    dataset = np.repeat(np.arange(len(share)), wanted)[np.argsort(times, kind="stable")[:total]]
-    cell = np.repeat(np.arange(len(rows)), rows)
-    return np.bincount(cell * len(share) + dataset, minlength=len(rows) * len(share)).reshape(len(rows), len(share))
+    share = (weights / weights.sum()).tolist()
+    # At this time at most ``places`` are filled, each share rounded; the rest, at most L + 2, follow one by one.
+    sure = max(places - len(share) / 2 - 1, 0.0)
+    counts = [int(sure * p + 0.5) for p in share]
+    times = [((n + 0.5) / p, d) for d, (n, p) in enumerate(zip(counts, share, strict=True))]
+    heapify(times)
+    for _ in range(places - sum(counts)):
+        d = times[0][1]
+        counts[d] += 1
+        heapreplace(times, ((counts[d] + 0.5) / share[d], d))
+    return np.array(counts)
 
 
 def _checked(weights: Sequence[float], name: str) -> np.ndarray:
@@ -52,19 +62,25 @@ def _one_per_dataset(weights: np.ndarray, datasets: int, name: str) -> None:
 
 
 class Mixing(ABC):
-    """What a mixing must answer."""
+    """What a mixing must answer.
+
+    Attributes:
+        whole_batches: whether a place is a whole batch, from one dataset and the same on all ranks, instead of a sample.
+    """
+
+    whole_batches: bool = False
 
     @abstractmethod
-    def composition(self, rows: np.ndarray, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
-        """Samples of each dataset in each batch.
+    def filled(self, places: int, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
+        """Return how many of the first ``places`` places are filled from each dataset.
 
         Args:
-            rows: batch size at each step on each rank, int64 ``(steps, world)``.
+            places: how many; the answer for one more adds one to one dataset.
             samples: size of each dataset, in the order of the datamodule's sources, L of them.
             labelled: whether each dataset has labels.
 
         Returns:
-            int64 ``(steps, world, L)``; sums to ``rows`` over the last axis.
+            int64 ``(L,)``, with the sum ``places``.
 
         Raises:
             RecipeError: the mixing does not fit these datasets.
@@ -77,24 +93,21 @@ class Mixing(ABC):
 class EqualParts(Mixing):
     """As near as possible the same number from every dataset in each batch, whatever their sizes (MiDaS, section 5).
 
-    What does not divide evenly goes to the datasets in turn, over steps and ranks.
+    The datasets fill places in turn.
     """
 
-    def composition(self, rows: np.ndarray, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
-        """See ``Mixing.composition``."""
-        datasets, flat = len(samples), rows.reshape(-1)
-        extra = flat % datasets
-        first = np.cumsum(extra) - extra
-        turn = (np.arange(datasets) - first[:, None]) % datasets < extra[:, None]
-        return (flat[:, None] // datasets + turn).reshape(*rows.shape, datasets)
+    def filled(self, places: int, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
+        """See ``Mixing.filled``."""
+        datasets = len(samples)
+        return places // datasets + (np.arange(datasets) < places % datasets)
 
 
 class Proportional(Mixing):
     """Each dataset by its number of samples. With ``drop_last=False`` an epoch holds every sample exactly once."""
 
-    def composition(self, rows: np.ndarray, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
-        """See ``Mixing.composition``."""
-        return apportion(rows.reshape(-1), np.asarray(samples, dtype=np.float64)).reshape(*rows.shape, len(samples))
+    def filled(self, places: int, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
+        """See ``Mixing.filled``."""
+        return apportion(places, np.asarray(samples, dtype=np.float64))
 
 
 class Weighted(Mixing):
@@ -107,11 +120,11 @@ class Weighted(Mixing):
     def __init__(self, weights: Sequence[float]) -> None:
         self.weights = [float(w) for w in _checked(weights, "Weighted")]
 
-    def composition(self, rows: np.ndarray, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
-        """See ``Mixing.composition``."""
+    def filled(self, places: int, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
+        """See ``Mixing.filled``."""
         weights = np.asarray(self.weights)
         _one_per_dataset(weights, len(samples), "Weighted")
-        return apportion(rows.reshape(-1), weights).reshape(*rows.shape, len(samples))
+        return apportion(places, weights)
 
 
 class LabelledUnlabelled(Mixing):
@@ -129,8 +142,8 @@ class LabelledUnlabelled(Mixing):
         self.labelled, self.unlabelled = (float(w) for w in _checked((labelled, unlabelled), "LabelledUnlabelled"))
         self.pseudo_labelled = list(pseudo_labelled)
 
-    def composition(self, rows: np.ndarray, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
-        """See ``Mixing.composition``."""
+    def filled(self, places: int, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
+        """See ``Mixing.filled``."""
         mask, sizes = np.array(labelled, dtype=bool), np.asarray(samples, dtype=np.float64)
         if any(not 0 <= position < len(mask) for position in self.pseudo_labelled):
             raise RecipeError(
@@ -144,50 +157,84 @@ class LabelledUnlabelled(Mixing):
                 f"{int((~mask).sum())} unlabelled. Add a source of the missing group, name those that a teacher labelled as "
                 "pseudo_labelled, or use another mixing."
             )
-        flat = rows.reshape(-1)
-        groups = apportion(flat, np.array([self.labelled, self.unlabelled]))
-        out = np.zeros((len(flat), len(sizes)), dtype=np.int64)
-        out[:, mask] = apportion(groups[:, 0], sizes[mask])
-        out[:, ~mask] = apportion(groups[:, 1], sizes[~mask])
-        return out.reshape(*rows.shape, len(sizes))
+        groups = apportion(places, np.array([self.labelled, self.unlabelled]))
+        counts = np.zeros(len(sizes), dtype=np.int64)
+        counts[mask] = apportion(int(groups[0]), sizes[mask])
+        counts[~mask] = apportion(int(groups[1]), sizes[~mask])
+        return counts
 
 
 class OneDatasetPerBatch(Mixing):
-    """Every batch from one dataset, the same on all ranks; the datasets take steps in turn, by weight (Marigold).
+    """Every batch from one dataset, the same on all ranks; the datasets take a worker's steps in turn, by weight (Marigold).
 
     Args:
         weights: positive, in the order of the datamodule's sources; None weights them by their sizes.
     """
 
+    whole_batches = True
+
     def __init__(self, weights: Sequence[float] | None = None) -> None:
         self.weights = None if weights is None else [float(w) for w in _checked(weights, "OneDatasetPerBatch")]
 
-    def composition(self, rows: np.ndarray, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
-        """See ``Mixing.composition``."""
+    def filled(self, places: int, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
+        """See ``Mixing.filled``."""
         weights = np.asarray(samples if self.weights is None else self.weights, dtype=np.float64)
         _one_per_dataset(weights, len(samples), "OneDatasetPerBatch")
-        return rows[:, :, None] * apportion(np.ones(len(rows), dtype=np.int64), weights)[:, None]
+        return apportion(places, weights)
 
 
-def checked_composition(mixing: Mixing, rows: np.ndarray, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
-    """Return what a mixing answers, if it is what ``Mixing.composition`` promises.
+@dataclass(frozen=True)
+class Mixture:
+    """A mixing of given datasets, which checks what the mixing answers.
+
+    Attributes:
+        mixing: of the recipe.
+        samples: size of each dataset.
+        labelled: whether each dataset has labels.
 
     Raises:
-        RecipeError: it is no array of integers ``(steps, world, L)``, at least 0, that sums to ``rows``.
+        RecipeError: when made or asked: an answer is no array of L integers, at least 0, that sums to the places, or fewer
+            places fill more of a dataset.
     """
-    name, shape = type(mixing).__name__, (*rows.shape, len(samples))
-    got = mixing.composition(rows, samples, labelled)
-    where = f"expected {name}.composition to return integers of shape {shape} (steps, ranks, datasets)"
-    if not isinstance(got, np.ndarray) or not np.issubdtype(got.dtype, np.integer):
-        raise RecipeError(f"{where}; got {getattr(got, 'dtype', type(got).__name__)}. Return an int64 array.")
-    if got.shape != shape:
-        raise RecipeError(f"{where}; got shape {got.shape}. Return one number per step, rank and dataset.")
-    if (got < 0).any():
-        raise RecipeError(f"{where}, none below 0; got {int(got.min())}. Return 0 where a dataset gives no sample.")
-    if (wrong := np.argwhere(got.sum(-1) != rows)).size:
-        step, rank = wrong[0].tolist()
-        raise RecipeError(
-            f"{where} that sum to the batch size; got {int(got[step, rank].sum())} instead of {int(rows[step, rank])} at step "
-            f"{step} on rank {rank}. Fill every place of a batch from one dataset."
-        )
-    return got
+
+    mixing: Mixing
+    samples: tuple[int, ...]
+    labelled: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        for fewer, more in pairwise(sorted({*range(9), 64, sum(self.samples)})):
+            self.between(fewer, more)
+
+    @property
+    def whole_batches(self) -> bool:
+        """Whether a place is a whole batch."""
+        return self.mixing.whole_batches
+
+    @cached_property
+    def _where(self) -> str:
+        return f"expected {type(self.mixing).__name__}.filled to return {len(self.samples)} integers, one per dataset"
+
+    def __call__(self, places: int) -> np.ndarray:
+        """Return how many of the first ``places`` places are filled from each dataset, int64 ``(L,)``."""
+        got = self.mixing.filled(places, self.samples, self.labelled)
+        if not isinstance(got, np.ndarray) or got.dtype.kind not in "iu":
+            raise RecipeError(f"{self._where}; got {getattr(got, 'dtype', type(got).__name__)}. Return an int64 array.")
+        if got.shape != (len(self.samples),):
+            raise RecipeError(f"{self._where}; got shape {got.shape}. Return one number per dataset.")
+        if (got < 0).any():
+            raise RecipeError(f"{self._where}, none below 0; got {int(got.min())}. Return 0 where a dataset gives no sample.")
+        if got.sum() != places:
+            raise RecipeError(f"{self._where} that sum to the places; got {got.sum()} for {places}. Fill every place.")
+        return got.astype(np.int64, copy=False)
+
+    def between(self, first: int, stop: int) -> np.ndarray:
+        """Return how many of the places ``first`` to ``stop`` (exclusive) are filled from each dataset."""
+        return self._between(self(first), self(stop))
+
+    def _between(self, fewer: np.ndarray, more: np.ndarray) -> np.ndarray:
+        if (more < fewer).any():
+            raise RecipeError(
+                f"{self._where} that never fall as places grow; got {more.tolist()} for {more.sum()} places after "
+                f"{fewer.tolist()} for {fewer.sum()}. Fill one more place without taking another back."
+            )
+        return more - fewer

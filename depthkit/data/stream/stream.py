@@ -2,14 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import cycle, islice
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from depthkit.data.stream.buffers import shared_buffers
 from depthkit.data.stream.collate import Pixels, collate, padding
-from depthkit.data.stream.plan import AUGMENTATION, Plan, generator
+from depthkit.data.stream.plan import AUGMENTATION, Lane, Plan, generator
 from depthkit.data.stream.shuffle import shuffled
 from depthkit.data.transforms.base import Transform, checked
 from depthkit.errors import DepthKitError, ShapeError, ShardError
@@ -50,23 +53,36 @@ class Dataset:
         return view in self.views.frames or not VIEW.fullmatch(view)
 
 
+class Piece(NamedTuple):
+    """Rows ``first`` to ``stop`` (exclusive) of the batch that the plan gives to one of its ranks at a step."""
+
+    rank: int
+    first: int
+    stop: int
+
+
 @dataclass(frozen=True)
 class Stream:
     """What one rank reads; it travels to the worker processes, whatever way they are started.
+
+    The plan may be dealt to another number of ranks and workers than read it now: the rest of an epoch that others began.
+    Then every rank makes its share of each step's samples, and passes over what it finds on the way that is not its own.
 
     Attributes:
         datasets: the sources in the order of ``Batch.dataset``.
         plan: who reads what.
         rank: captured in the main process: a spawned worker cannot know it.
+        world: number of ranks that read.
         replace: whether a broken sample's place is taken by another (training) or left empty (evaluation).
     """
 
     datasets: tuple[Dataset, ...]
     plan: Plan
     rank: int = 0
+    world: int = 1
     replace: bool = True
 
-    @property
+    @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What a position in the stream depends on."""
         plan = self.plan
@@ -77,46 +93,62 @@ class Stream:
             "seed": plan.seed,
             "shuffle window": plan.window,
             "shards": hashlib.sha256(contents).hexdigest()[:16],
-            "batch size, mixing or epoch size": plan.digest,
+            "batch size over all ranks, mixing or epoch size": plan.digest,
         }
 
     def buffers(self) -> tuple[Pixels, ...]:
-        """Memory for the batches of one worker that are under way, shared with it; none if their size is not fixed."""
+        """Allocate shared memory for a worker's batches under way; return none if their size is not fixed."""
         kinds = {(dataset.size, dataset.views) for dataset in self.datasets}
         size, views = kinds.pop() if len(kinds) == 1 else (None, Views.SINGLE)
-        return () if size is None else shared_buffers(self.plan.largest(self.rank), *size, len(views.frames))
+        largest = -(-self.plan.rows.step(0) // self.world)
+        return () if size is None else shared_buffers(largest, *size, len(views.frames))
 
-    def batches(self, epoch: int, worker: int, first: int, buffers: Sequence[Pixels] = ()) -> Iterator[Batch]:
-        """Batches of the steps of ``worker`` from step ``first`` on, written to ``buffers`` in turn."""
-        plan, broken = self.plan, list[str]()
-        supplies = [
-            self._samples(d, epoch, worker, plan.consumed(d, self.rank, worker, first), broken)
-            for d in range(len(self.datasets))
-        ]
+    def batches(self, epoch: int, first: int, stride: int, buffers: Sequence[Pixels] = ()) -> Iterator[Batch]:
+        """Yield the batches of the steps ``first``, ``first + stride``, ..., written to ``buffers`` in turn."""
+        supplies = Supplies(self, epoch)
         last: Sample | None = None
-        for buffer, step in zip(
-            cycle(buffers or [None]), range(first + (worker - first) % plan.workers, plan.steps, plan.workers), strict=False
-        ):
-            taken = [(s, d) for d, supply in enumerate(supplies) for s in islice(supply, plan.composition[step, self.rank, d])]
+        for buffer, step in zip(cycle(buffers or [None]), range(first, self.plan.steps, stride), strict=False):
+            taken = [row for piece in self.pieces(step) for row in supplies.take(step, piece)]
             rows = [(sample, d) for sample, d in taken if sample is not None]
             if rows:
                 last, real = rows[-1][0], [True] * len(rows)
             else:  # every rank makes the same number of steps, so this one's is filled
-                last = last or self._any_sample(epoch, worker)
+                last = last or self._any_sample(epoch)
                 rows, real = [(padding(last), 0)], [False]
+            broken = supplies.broken
             yield collate([s for s, _ in rows], [d for _, d in rows], real=real, broken=broken, buffer=buffer)
             broken.clear()
 
-    def _samples(self, d: int, epoch: int, worker: int, skip: int, broken: list[str]) -> Iterator[Sample | None]:
-        """Transformed samples of one dataset for one worker, after the first ``skip``; None for a broken one not replaced."""
-        start, stop = self.plan.range(epoch, d, self.rank, worker)
-        windows = list(self.plan.windows(d, start, stop))
+    def pieces(self, step: int) -> Iterator[Piece]:
+        """Yield what this rank makes of a step, in the order of the plan's ranks."""
+        rows = self.plan.rows
+        if self.world == rows.world:
+            yield Piece(self.rank, 0, rows.of(self.rank).at(step))
+            return
+        first, stop = (rows.step(step) * rank // self.world for rank in (self.rank, self.rank + 1))
+        before = 0
+        for rank in range(rows.world):
+            size = rows.of(rank).at(step)
+            if max(first, before) < min(stop, before + size):
+                yield Piece(rank, max(first - before, 0), min(stop - before, size))
+            before += size
+
+    def samples(self, d: int, epoch: int, lane: Lane, begin: int, broken: list[str]) -> Iterator[Callable[[], Sample | None]]:
+        """Yield how to make each sample of one dataset in a lane from position ``begin`` of the epoch on, transformed.
+
+        What is not called is not decoded. A call returns None for a broken sample that is not replaced.
+        """
+        start, stop = lane.range(epoch, d)
+        begin += self.plan.base(epoch, d)
 
         def read(place: int) -> Iterator[Raw]:
             return self._raw(d, place, stop if place < stop else place + TRIES)
 
-        for place, candidates in shuffled(windows, skip, read):
-            yield self._ready(d, place, self._decoded(d, candidates, broken))
+        for place, candidates in shuffled(self.plan.windows(d, start, stop, begin), begin, read):
+            yield partial(self._made, d, place, candidates, broken)
+
+    def _made(self, d: int, place: int, candidates: Iterator[Raw], broken: list[str]) -> Sample | None:
+        return self._ready(d, place, self._decoded(d, candidates, broken))
 
     def _raw(self, d: int, start: int, stop: int) -> Iterator[Raw]:
         dataset = self.datasets[d]
@@ -124,7 +156,7 @@ class Stream:
             yield from read_shard(dataset.urls[shard], first, last, total=dataset.counts[shard], wanted=dataset.wants)
 
     def _decoded(self, d: int, candidates: Iterator[Raw], broken: list[str]) -> Sample | None:
-        """The first candidate that can be decoded, or None where broken samples are not replaced."""
+        """Return the first candidate that can be decoded, or None where broken samples are not replaced."""
         for raw in islice(candidates, TRIES if self.replace else 1):
             try:
                 if raw.problem:
@@ -155,8 +187,39 @@ class Stream:
             )
         return sample
 
-    def _any_sample(self, epoch: int, worker: int) -> Sample:
-        start, _ = self.plan.range(epoch, 0, self.rank, worker)
+    def _any_sample(self, epoch: int) -> Sample:
+        start = self.plan.base(epoch, 0)
         sample = self._ready(0, start, replace(self, replace=True)._decoded(0, self._raw(0, start, start + TRIES), []))
         assert sample is not None  # or _decoded has raised
         return sample
+
+
+class Supplies:
+    """Samples of the lanes that one process reads, each read on from where its last batch ended."""
+
+    def __init__(self, stream: Stream, epoch: int) -> None:
+        self.stream, self.epoch, self.broken = stream, epoch, list[str]()
+        self._ends: dict[tuple[int, int], tuple[Lane, int, np.ndarray]] = {}
+        self._under_way: dict[tuple[int, int, int], tuple[int, Iterator[Callable[[], Sample | None]]]] = {}
+
+    def take(self, step: int, piece: Piece) -> Iterator[tuple[Sample | None, int]]:
+        """Yield the samples of some rows of a batch, each with its dataset."""
+        number, worker = divmod(step, self.stream.plan.workers)
+        key = piece.rank, worker
+        lane, done, begin = self._ends.get(key) or (self.stream.plan.lane(*key), -1, np.empty(0))
+        if done != number:
+            begin = lane.position(number)
+        end = lane.position(number + 1)
+        self._ends[key] = lane, number + 1, end
+        row = 0
+        for d, count in enumerate((end - begin).tolist()):
+            first, stop = max(piece.first - row, 0), min(piece.stop - row, count)
+            row += count
+            if first < stop:
+                yield from ((make(), d) for make in self._from(key, lane, d, int(begin[d]) + first, stop - first))
+
+    def _from(self, key: tuple[int, int], lane: Lane, d: int, begin: int, count: int) -> Iterator[Callable[[], Sample | None]]:
+        at, supply = self._under_way.get((*key, d), (begin, None))
+        supply = supply or self.stream.samples(d, self.epoch, lane, begin, self.broken)
+        self._under_way[*key, d] = begin + count, supply
+        return islice(supply, begin - at, begin - at + count)

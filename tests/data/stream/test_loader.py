@@ -11,7 +11,9 @@ import torch
 
 from depthkit.data import DepthDataModule, ShardIndex, ShardSource, ShardWriter
 from depthkit.data.stream.loader import Loader
-from depthkit.data.stream.plan import Plan, evaluation_rows, training_rows
+from depthkit.data.stream.mixing import EqualParts, Mixture
+from depthkit.data.stream.plan import Plan
+from depthkit.data.stream.rows import evaluation_rows, training_rows
 from depthkit.data.stream.stream import Dataset, Stream
 from depthkit.data.transforms import Compose, HorizontalFlip, RandomResizedCrop
 from depthkit.errors import DepthKitError, ShapeError, ShardError
@@ -65,8 +67,9 @@ def loader(root, *, world=1, rank=0, workers=0, batch_size=4, training=True, see
         dataset = Dataset("a", urls, counts, Compose([RandomResizedCrop((8, 8)), HorizontalFlip()]), digest)
     else:
         rows, dataset = evaluation_rows(sum(counts), world=world, batch_size=batch_size), Dataset("a", urls, counts)
-    plan = Plan(rows[:, :, None], (counts,), workers=max(workers, 1), seed=seed, shuffle=training, window=window)
-    stream = Stream((dataset,), plan, rank, replace=training)
+    mixture = Mixture(EqualParts(), (sum(counts),), (True,))
+    plan = Plan(rows, mixture, (counts,), workers=max(workers, 1), seed=seed, shuffle=training, window=window)
+    stream = Stream((dataset,), plan, rank, world, replace=training)
     return Loader(stream, num_workers=workers, multiprocessing_context=context, max_broken_fraction=broken)
 
 
@@ -147,6 +150,59 @@ def test_a_restored_loader_goes_on_with_the_next_unseen_batch(shards, workers, s
     restored.load_state_dict(state)
     rest = [*restored, *restored]
     same([*seen, *rest][: len(expected)], expected)
+
+
+def stopped(root, batches, **options):
+    """The state of a loader after some batches."""
+    interrupted = loader(root, **options)
+    list(islice(interrupted, batches))
+    return json.loads(json.dumps(interrupted.state_dict()))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(("before", "after"), [(0, 3), (3, 0), (2, 3), (2, 4), (4, 2)])
+def test_another_number_of_workers_goes_on_with_the_same_batches(shards, before, after):
+    expected = list(loader(shards, workers=before))
+    for stop in (1, 4):
+        restored = loader(shards, workers=after)
+        restored.load_state_dict(stopped(shards, stop, workers=before))
+        same(list(restored), expected[stop:])
+    same(list(restored), list(loader_at(shards, 1, workers=after)))  # the next epoch is dealt to the workers there are
+
+
+def loader_at(root, epoch, **options):
+    stream = loader(root, **options)
+    stream.set_epoch(epoch)
+    return stream
+
+
+@pytest.mark.parametrize(("before", "after"), [((1, 6), (3, 2)), ((3, 2), (1, 6)), ((2, 3), (3, 2))])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_another_number_of_ranks_goes_on_with_the_same_samples_in_every_step(shards, before, after, workers):
+    (world, size), (ranks, smaller) = before, after
+    expected = [list(loader(shards, world=world, rank=r, batch_size=size)) for r in range(world)]
+    rest = []
+    for rank in range(ranks):
+        restored = loader(shards, world=ranks, rank=rank, batch_size=smaller, workers=workers)
+        restored.load_state_dict(stopped(shards, 2, world=world, batch_size=size))
+        rest.append(list(restored))
+    pixels = lambda step: {k: i for b in step for k, i in zip(b.keys, b.image, strict=True)}  # noqa: E731
+    for old, new in zip(list(zip(*expected, strict=True))[2:], zip(*rest, strict=True), strict=True):
+        assert keys(new) == keys(old)
+        assert all(torch.equal(pixels(old)[key], image) for key, image in pixels(new).items())
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_one_shard_serves_any_number_of_ranks_and_workers(tmp_path):
+    write(tmp_path, map(make, range(SAMPLES)), per_shard=100)
+    assert len(list(tmp_path.glob("*.tar"))) == 1
+    for training in (True, False):
+        ranks = [list(loader(tmp_path, world=3, rank=r, workers=2, training=training)) for r in range(3)]
+        assert sorted(key for batches in ranks for key in keys(batches)) == [f"s{i:03d}" for i in range(SAMPLES)]
+
+
+def test_the_state_is_small(shards):
+    assert len(json.dumps(loader(shards).state_dict())) < 400
 
 
 def test_a_broken_off_epoch_is_followed_by_the_next_one(shards):

@@ -9,101 +9,108 @@ from depthkit.data.stream.mixing import (
     EqualParts,
     LabelledUnlabelled,
     Mixing,
+    Mixture,
     OneDatasetPerBatch,
     Proportional,
     Weighted,
     apportion,
-    checked_composition,
 )
 from depthkit.errors import RecipeError
 
-SIZES = [500, 40, 3]
-ROWS = np.full((30, 2), 7)
+SIZES = (500, 40, 3)
+ALL = (True, True, True)
+MIXINGS = [EqualParts(), Proportional(), Weighted([1, 2, 3.5]), OneDatasetPerBatch(), LabelledUnlabelled()]
 
 
-@pytest.mark.parametrize(
-    "mixing", [EqualParts(), Proportional(), Weighted([1, 2, 3.5]), OneDatasetPerBatch(), LabelledUnlabelled()]
-)
-def test_every_batch_is_filled_exactly(mixing):
-    composition = mixing.composition(ROWS, SIZES, [True, False, True])
-    assert composition.shape == (30, 2, 3)
-    assert (composition >= 0).all()
-    np.testing.assert_array_equal(composition.sum(-1), ROWS)
+def by_definition(places, weights):
+    """Webster's method as one would write it down: every dataset's times, sorted."""
+    share = weights / weights.sum()
+    times = [((j + 0.5) / p, d) for d, p in enumerate(share) for j in range(places)]
+    return np.bincount([d for _, d in sorted(times)[:places]], minlength=len(share))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0.01, 10), min_size=1, max_size=8), st.integers(0, 60))
+def test_places_are_apportioned_as_the_definition_says(weights, places):
+    np.testing.assert_array_equal(apportion(places, np.array(weights)), by_definition(places, np.array(weights)))
+
+
+@pytest.mark.parametrize("mixing", MIXINGS, ids=lambda mixing: type(mixing).__name__)
+def test_one_more_place_is_one_more_sample_of_one_dataset(mixing):
+    mixture = Mixture(mixing, SIZES, (True, False, True))
+    for places in (*range(50), 10**9, 10**12):
+        more = mixture.between(places, places + 1)
+        assert (more.sum(), more.max()) == (1, 1)
 
 
 def test_equal_parts_differ_by_at_most_one_in_every_batch_and_over_all_batches():
-    composition = EqualParts().composition(ROWS, SIZES, [True] * 3)
-    assert np.ptp(composition, axis=-1).max() <= 1
-    running = composition.reshape(-1, 3).cumsum(0)
-    assert np.ptp(running, axis=-1).max() <= 1
+    mixture = Mixture(EqualParts(), SIZES, ALL)
+    for first in range(0, 100, 7):
+        assert np.ptp(mixture.between(first, first + 7)) <= 1
+        assert np.ptp(mixture(first)) <= 1
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.floats(0.05, 10), min_size=1, max_size=6), st.integers(1, 9))
-def test_running_frequencies_follow_the_weights(weights, batch_size):
-    rows = np.full(200, batch_size)
+@given(st.lists(st.floats(0.05, 10), min_size=1, max_size=6), st.integers(1, 2000))
+def test_frequencies_follow_the_weights(weights, places):
     share = np.array(weights) / sum(weights)
-    counts = apportion(rows, np.array(weights)).cumsum(0)
-    drawn = rows.cumsum()[:, None]
-    assert (np.abs(counts - drawn * share) < np.maximum(2, 3 * np.sqrt(drawn * share * (1 - share)))).all()
+    counts = apportion(places, np.array(weights))
+    assert (np.abs(counts - places * share) < np.maximum(2, 3 * np.sqrt(places * share * (1 - share)))).all()
 
 
 def test_two_datasets_are_never_more_than_one_sample_from_their_share():
-    counts = apportion(np.full(500, 5), np.array([1.0, np.pi])).cumsum(0)
-    assert np.abs(counts[:, 0] - np.arange(5, 2501, 5) / (1 + np.pi)).max() <= 1
+    assert max(abs(apportion(n, np.array([1.0, np.pi]))[0] - n / (1 + np.pi)) for n in range(2500)) <= 1
 
 
 def test_proportional_reads_every_sample_once_where_the_epoch_has_room_for_all():
-    rows = np.array([[91, 91], [91, 90], [90, 90]])
-    np.testing.assert_array_equal(Proportional().composition(rows, SIZES, [True] * 3).sum((0, 1)), SIZES)
+    np.testing.assert_array_equal(Proportional().filled(sum(SIZES), SIZES, ALL), SIZES)
+    large = (62_000_001, 1_000_003, 7)
+    np.testing.assert_array_equal(Proportional().filled(sum(large), large, ALL), large)
 
 
 def test_labelled_and_unlabelled_keep_their_ratio_in_every_batch_and_share_it_by_size():
-    composition = LabelledUnlabelled(1, 2).composition(np.full((100, 2), 9), [30, 10, 500], [True, True, False])
-    np.testing.assert_array_equal(composition[..., 2], 6)
-    np.testing.assert_array_equal(composition.sum((0, 1)), [450, 150, 1200])
+    mixture = Mixture(LabelledUnlabelled(1, 2), (30, 10, 500), (True, True, False))
+    assert {int(mixture.between(first, first + 9)[2]) for first in range(0, 900, 9)} == {6}
+    np.testing.assert_array_equal(mixture(1800), [450, 150, 1200])
 
 
 def test_what_a_teacher_labelled_counts_as_unlabelled():
-    named = LabelledUnlabelled(1, 2, pseudo_labelled=[2]).composition(ROWS, SIZES, [True] * 3)
-    np.testing.assert_array_equal(named, LabelledUnlabelled(1, 2).composition(ROWS, SIZES, [True, True, False]))
+    named = LabelledUnlabelled(1, 2, pseudo_labelled=[2]).filled(210, SIZES, ALL)
+    np.testing.assert_array_equal(named, LabelledUnlabelled(1, 2).filled(210, SIZES, (True, True, False)))
     with pytest.raises(RecipeError, match=r"positions of the 3 training sources, from 0; got \[3\]"):
-        LabelledUnlabelled(pseudo_labelled=[3]).composition(ROWS, SIZES, [True] * 3)
-
-
-def test_one_dataset_per_batch_is_the_same_on_all_ranks():
-    composition = OneDatasetPerBatch([1, 1, 2]).composition(ROWS, SIZES, [True] * 3)
-    assert ((composition > 0).sum(-1) == 1).all()
-    np.testing.assert_array_equal(composition[:, 0], composition[:, 1])
-    np.testing.assert_allclose((composition[:, 0] > 0).sum(0), [7.5, 7.5, 15], atol=1)
+        LabelledUnlabelled(pseudo_labelled=[3]).filled(210, SIZES, ALL)
 
 
 def test_weights_that_do_not_fit_say_so():
     with pytest.raises(RecipeError, match="one weight of Weighted per training source, 3; got 2"):
-        Weighted([1, 2]).composition(ROWS, SIZES, [True] * 3)
+        Weighted([1, 2]).filled(1, SIZES, ALL)
     with pytest.raises(RecipeError, match="positive weights"):
         Weighted([1, 0, 2])
     with pytest.raises(RecipeError, match="positive weights"):
         OneDatasetPerBatch([1, float("nan")])
     with pytest.raises(RecipeError, match="needs labelled and unlabelled sources; got 3 labelled and 0 unlabelled"):
-        LabelledUnlabelled().composition(ROWS, SIZES, [True] * 3)
+        LabelledUnlabelled().filled(1, SIZES, ALL)
 
 
 @pytest.mark.parametrize(
     ("answer", "match"),
     [
-        (lambda rows: rows[..., None] / 2 * np.ones(2), "got float64"),
-        (lambda rows: rows, r"got shape \(3, 2\)"),
-        (lambda rows: rows[..., None] * np.array([2, -1]), "none below 0; got -4"),
-        (lambda rows: rows[..., None] * np.array([1, 1]), "got 8 instead of 4 at step 0 on rank 0"),
-        (lambda rows: rows.tolist(), "got list"),
+        (lambda n: np.array([n / 2, n / 2]), "got float64"),
+        (lambda n: np.array([n]), r"got shape \(1,\)"),
+        (lambda n: np.array([n + 1, -1]), "none below 0; got -1"),
+        (lambda n: np.array([n, n]), "sum to the places; got 2 for 1"),
+        (lambda n: [n, 0], "got list"),
+        (
+            lambda n: np.array([n, 0] if n % 2 else [0, n]),
+            r"never fall as places grow; got \[0, 2\] for 2 places after \[1, 0\]",
+        ),
     ],
-    ids=["float", "flat", "negative", "too many", "list"],
+    ids=["float", "flat", "negative", "too many", "list", "takes back"],
 )
 def test_an_own_mixing_that_answers_wrongly_is_named(answer, match):
     class Own(Mixing):
-        def composition(self, rows, samples, labelled):
-            return answer(rows)
+        def filled(self, places, samples, labelled):
+            return answer(places)
 
-    with pytest.raises(RecipeError, match=r"Own.composition.*\(3, 2, 2\).*" + match):
-        checked_composition(Own(), np.full((3, 2), 4), [5, 5], [True, True])
+    with pytest.raises(RecipeError, match=r"Own.filled to return 2 integers, one per dataset.*" + match):
+        Mixture(Own(), (5, 5), (True, True))
