@@ -1,4 +1,4 @@
-"""Guards at the door of public functions: each error names what was expected, what came, and the remedy."""
+"""Checks of arguments: each error names what was expected, what was given, and the remedy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _shape(x: Tensor) -> tuple[int, ...]:
 
 
 def check_map(name: str, x: Tensor) -> None:
-    """``x`` is a floating-point map, ``(B, 1, H, W)``."""
+    """Check that ``x`` is a floating-point map, ``(B, 1, H, W)``."""
     check_tensor(name, x)
     if x.ndim != 4 or x.shape[1] != 1:
         raise ShapeError(f"expected {name} of shape (B, 1, H, W); got {_shape(x)}. Add the batch or channel axis with [None].")
@@ -30,7 +30,7 @@ def check_map(name: str, x: Tensor) -> None:
 
 
 def check_tensor(name: str, x: Tensor) -> None:
-    """``x`` is a tensor, not an array of another library."""
+    """Check that ``x`` is a tensor, not an array of another library."""
     import torch
 
     if not isinstance(x, torch.Tensor):
@@ -38,7 +38,7 @@ def check_tensor(name: str, x: Tensor) -> None:
 
 
 def check_map_pair(pred: Tensor, target: Tensor, valid: Tensor) -> None:
-    """``pred`` and ``target`` are maps of one shape and ``valid`` is their bool mask, all ``(B, 1, H, W)``."""
+    """Check that ``pred`` and ``target`` are maps of one shape and ``valid`` is their bool mask, all ``(B, 1, H, W)``."""
     check_map("pred", pred)
     check_tensor("target", target)
     if pred.shape != target.shape:
@@ -51,7 +51,7 @@ def check_map_pair(pred: Tensor, target: Tensor, valid: Tensor) -> None:
 
 
 def check_valid(valid: Tensor, like: Tensor) -> None:
-    """``valid`` is a bool mask of the batch and image size of ``like``."""
+    """Check that ``valid`` is a bool mask with the batch and image size of ``like``."""
     import torch
 
     check_tensor("valid", valid)
@@ -64,7 +64,7 @@ def check_valid(valid: Tensor, like: Tensor) -> None:
 
 
 def check_image(name: str, image: Tensor) -> None:
-    """``image`` is floating-point RGB, ``(B, 3, H, W)``."""
+    """Check that ``image`` is floating-point RGB, ``(B, 3, H, W)``."""
     if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
         raise ShapeError(
             f"expected {name} as float RGB of shape (B, 3, H, W) in [0, 1]; got {image.dtype} of shape {_shape(image)}. "
@@ -73,7 +73,7 @@ def check_image(name: str, image: Tensor) -> None:
 
 
 def check_intrinsics(intrinsics: Tensor, batch: int) -> None:
-    """``intrinsics`` are ``(B, 3, 3)`` and known."""
+    """Check that ``intrinsics`` are ``(B, 3, 3)`` and known."""
     if _shape(intrinsics) != (batch, 3, 3):
         raise ShapeError(f"expected intrinsics of shape ({batch}, 3, 3); got {_shape(intrinsics)}.")
     if not intrinsics.isfinite().all():
@@ -84,16 +84,16 @@ def check_intrinsics(intrinsics: Tensor, batch: int) -> None:
 
 
 def check_pose(name: str, pose: Tensor, batch: int) -> None:
-    """``pose`` is ``(B, 4, 4)``."""
+    """Check that ``pose`` is ``(B, 4, 4)``."""
     if _shape(pose) != (batch, 4, 4):
         raise ShapeError(f"expected {name} of shape ({batch}, 4, 4); got {_shape(pose)}.")
 
 
 def check_device(name: str | torch.device) -> torch.device:
-    """The device of that name, which this machine has.
+    """Return the device of this name.
 
     Raises:
-        RecipeError: it has none, or there is no such name.
+        RecipeError: this machine has no such device, or there is no device of this name.
     """
     import torch
 
@@ -116,7 +116,7 @@ def check_choice(name: str, value: str, choices: type[Choice]) -> Choice:
         choices: the vocabulary.
 
     Raises:
-        RecipeError: ``value`` is none of them.
+        RecipeError: ``value`` is not in the vocabulary.
     """
     try:
         return choices(value)

@@ -32,10 +32,10 @@ class ShardError(DepthKitError):
 
 
 class CheckpointError(DepthKitError):
-    """Weights do not fit the model, or cannot be had.
+    """Weights do not fit the model, or cannot be found or read.
 
     Attributes:
-        misfits: all names that do not fit, by kind ("missing", "unexpected", "of another shape"), where that is the reason.
+        misfits: all names that do not fit, by kind ("missing", "unexpected", "of another shape"), if names are the reason.
     """
 
     misfits: Mapping[str, Sequence[str]] = {}

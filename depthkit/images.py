@@ -1,4 +1,4 @@
-"""Image files, arrays and tensors as RGB in the orientation in which they are looked at: one reader for every command."""
+"""Image files, arrays and tensors as upright RGB: the one reader of every command."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:  # reading files needs no tensors
     from torch import Tensor
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""What the names of image files end in, in small or capital letters. Those that need another package are refused by name."""
+"""Endings of image files, in small or capital letters. A format that needs another package is refused by name."""
 MAX_PIXELS = 2**28
-"""Most pixels of an image that is decoded without being asked: a camera's 200 megapixels fit, a forged header does not."""
+"""Default limit on the pixels of an image: a camera's 200 megapixels fit, a forged header does not."""
 PREDICTION_KEY = "depthkit"
-"""Key of the PNG text by which files of predictions are told from photographs."""
+"""Key of the PNG text that marks a file as a prediction, not a photograph."""
 
 _HEIF = (".heic", ".heif")
 _DECODER_ERRORS = (
@@ -55,11 +55,11 @@ def read_image(
         what: name of the file in messages; default the path.
         max_pixels: images with more are refused from their header, before anything is decoded; None has no limit. Pillow's
             own ``MAX_IMAGE_PIXELS`` does not count.
-        upright: turn the image as its EXIF orientation says.
+        upright: rotate the image by its EXIF orientation.
         error: class of error to raise.
 
     Raises:
-        ShapeError: there is no such file; or it is cut short, too large, or no image with known range of values.
+        ShapeError: the file does not exist, is truncated, too large, or not an image with a known range of values.
     """
     named = str(what or ("the bytes given" if isinstance(source, bytes) else source))
     try:
@@ -91,7 +91,7 @@ def read_image(
 
 @contextmanager
 def _own_limits() -> Iterator[None]:
-    """Decode whole files only, of any size, whatever the program around has told Pillow."""
+    """Decode whole files only, of any size, whatever limits the surrounding program has set in Pillow."""
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         kept = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
@@ -103,7 +103,7 @@ def _own_limits() -> Iterator[None]:
 
 
 def _rgb(image: Image.Image, named: str, error: type[DepthKitError] = ShapeError) -> np.ndarray:
-    """Return uint8 RGB of any of Pillow's modes."""
+    """Convert a Pillow image of any mode to uint8 RGB."""
     wide = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")  # older Pillow reads PNG as 32 bits
     if 0 in image.size:
         raise error(f"expected an image with pixels at {named}; got one of size {image.height}x{image.width}.")
@@ -124,7 +124,7 @@ def as_image(image: Any) -> Tensor:
     """Convert an image in memory to float32 RGB in [0, 1], ``(1, 3, H, W)``.
 
     Args:
-        image: image of Pillow (turned as its EXIF orientation says), array ``(H, W, 3)`` or ``(H, W)``, or tensor
+        image: image of Pillow (rotated by its EXIF orientation), array ``(H, W, 3)`` or ``(H, W)``, or tensor
             ``(3, H, W)`` or ``(1, 3, H, W)``; uint8 in [0, 255] or floating point in [0, 1].
 
     Raises:
@@ -173,7 +173,7 @@ def as_image(image: Any) -> Tensor:
 def find_images(folder: str | Path, *, error: type[DepthKitError] = ShapeError) -> list[Path]:
     """Find all image files in a folder and the folders in it, sorted.
 
-    Left out are hidden files and folders (macOS puts a ``._x.jpg`` beside ``x.jpg``), and maps and pictures that
+    Hidden files and folders (macOS puts a ``._x.jpg`` beside ``x.jpg``) are left out, and so are maps and pictures that
     ``Prediction`` has written. Links keep their own names.
 
     Raises:
@@ -188,7 +188,7 @@ def find_images(folder: str | Path, *, error: type[DepthKitError] = ShapeError) 
 
 
 def image_files(sources: Iterable[str | Path], *, error: type[DepthKitError] = ShapeError) -> list[Path]:
-    """List the image files among sources, each once: files as they are given, folders as ``find_images`` finds them.
+    """List the image files of sources, each once: files as given, and the images that ``find_images`` finds in folders.
 
     Raises:
         ShapeError: a source does not exist, or a folder has no images.

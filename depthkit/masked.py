@@ -1,8 +1,8 @@
 """Per-image statistics over valid pixels: the only code that divides by a count of pixels.
 
 Every function takes ``x`` and a bool ``valid`` of one shape ``(B, ...)`` and reduces all axes but the first to ``(B,)``.
-Values where ``valid`` is False are never read, be they NaN or infinite, and get gradient 0; so does an image without
-a valid pixel, for which each statistic is 0. A NaN in a valid pixel is not hidden.
+Values where ``valid`` is False may be NaN or infinite: they are never read and get gradient 0. Of an image without a valid
+pixel each statistic is 0, with gradient 0. A NaN in a valid pixel is not hidden.
 """
 
 import numpy as np
@@ -12,36 +12,36 @@ from torch import Tensor
 from depthkit.precision import in_float32
 
 NEGLIGIBLE_SPREAD = 1e-6
-"""A map whose spread is below this fraction of its size is constant in float32: it determines no scale."""
+"""A map whose spread is below this fraction of its magnitude is constant in float32: it determines no scale."""
 
 
 @in_float32
 def masked_count(valid: Tensor) -> Tensor:
-    """Number of valid pixels per image, int64 ``(B,)``."""
+    """Count the valid pixels of each image, int64 ``(B,)``."""
     return valid.flatten(1).sum(1)
 
 
 @in_float32
 def masked_sum(x: Tensor, valid: Tensor) -> Tensor:
-    """Sum over valid pixels, ``(B,)``."""
+    """Sum the valid pixels, ``(B,)``."""
     return x.where(valid, 0).flatten(1).sum(1)
 
 
 @in_float32
 def masked_mean(x: Tensor, valid: Tensor, *, count: Tensor | None = None) -> Tensor:
-    """Mean over valid pixels, ``(B,)``; with ``count`` ``(B,)``, their sum divided by that number instead of their own."""
+    """Average the valid pixels, ``(B,)``; with ``count`` ``(B,)``, divide their sum by it instead of their number."""
     return zeroed_mean(x.where(valid, 0), masked_count(valid) if count is None else count)
 
 
 @in_float32
 def zeroed_mean(x: Tensor, count: Tensor) -> Tensor:
-    """Mean over ``count`` ``(B,)`` valid pixels, ``(B,)``, of a map that is 0 in all others and so needs no mask again."""
+    """Average the ``count`` ``(B,)`` valid pixels, ``(B,)``, of a map that is 0 in all others and so needs no mask."""
     return x.flatten(1).sum(1) / count.clamp_min(1)
 
 
 @in_float32
 def masked_variance(x: Tensor, valid: Tensor, *, correction: int = 0) -> Tensor:
-    """Mean squared deviation from the mean over valid pixels, ``(B,)``; centred before it is squared.
+    """Compute the variance of the valid pixels, ``(B,)``, centred before it is squared.
 
     ``correction`` is subtracted from the divisor, as in ``torch.var``.
     """
@@ -52,19 +52,19 @@ def masked_variance(x: Tensor, valid: Tensor, *, correction: int = 0) -> Tensor:
 
 @in_float32
 def masked_median(x: Tensor, valid: Tensor) -> Tensor:
-    """Median over valid pixels, ``(B,)``; the mean of the two middle values for an even count, as in NumPy."""
+    """Compute the median of the valid pixels, ``(B,)``; for an even count the mean of the two middle values, as in NumPy."""
     return masked_quantile(x, valid, 0.5)
 
 
 @in_float32
 def masked_mean_absolute_deviation(x: Tensor, valid: Tensor) -> Tensor:
-    """Mean absolute deviation from the median over valid pixels, ``(B,)``: MiDaS's robust scale (eq. 5)."""
+    """Average the absolute deviation of valid pixels from their median, ``(B,)``: MiDaS's robust scale (eq. 5)."""
     return zeroed_mean(centred(x, masked_median(x, valid)).where(valid, 0).abs(), masked_count(valid))
 
 
 @in_float32
 def masked_quantile(x: Tensor, valid: Tensor, q: float) -> Tensor:
-    """The ``q``-quantile in [0, 1] over valid pixels, ``(B,)``, linear between neighbours as in NumPy.
+    """Compute the ``q``-quantile, q in [0, 1], of the valid pixels, ``(B,)``, linear between neighbours as in NumPy.
 
     Two elements are picked by rank rather than with ``torch.median``, which returns the lower of two middle values and
     raises on CUDA under deterministic algorithms. So the median of -x is minus the median of x.
@@ -79,7 +79,7 @@ def masked_quantile(x: Tensor, valid: Tensor, q: float) -> Tensor:
 
 @in_float32
 def masked_trimmed_mean(x: Tensor, valid: Tensor, trim: float) -> Tensor:
-    """The sum of the floor((1 - trim) M) smallest of the M valid values, divided by M, ``(B,)``.
+    """Sum the floor((1 - trim) M) smallest of the M valid values and divide by M, ``(B,)``.
 
     Values that tie with the largest one kept share its gradient evenly, so the order of the pixels does not matter.
     """
@@ -98,7 +98,7 @@ def masked_trimmed_mean(x: Tensor, valid: Tensor, trim: float) -> Tensor:
 
 @in_float32
 def masked_mean_difference(x: Tensor, valid: Tensor) -> Tensor:
-    r"""Gini's mean difference over valid pixels, ``(B,)``: the mean of abs(x_i - x_j) over all N^2 pairs, in O(N log N).
+    r"""Average abs(x_i - x_j) over all N^2 pairs of valid pixels, ``(B,)``: Gini's mean difference, in O(N log N).
 
     With ``x`` sorted ascending it is ``2 / N^2 * sum_i (2 i - N - 1) x_(i)``, i = 1..N (Romanov et al. 2020, eq. 2). The rank
     weights are divided by N and ``x`` is centred, so that float32 suffices for images of any size.
@@ -115,7 +115,7 @@ def masked_mean_difference(x: Tensor, valid: Tensor) -> Tensor:
 
 @in_float32
 def masked_range(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value over valid pixels, ``(B,)`` each."""
+    """Find the smallest and the largest value of the valid pixels, ``(B,)`` each."""
     low = x.where(valid, torch.inf).flatten(1).amin(1)
     high = x.where(valid, -torch.inf).flatten(1).amax(1)
     some = masked_count(valid) > 0
@@ -123,17 +123,17 @@ def masked_range(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def centred(x: Tensor, centre: Tensor) -> Tensor:
-    """``x`` minus one number per image, ``centre`` ``(B,)``."""
+    """Subtract one number per image, ``centre`` ``(B,)``, from ``x``."""
     return x - per_image(centre, x)
 
 
 def per_image(value: Tensor, like: Tensor) -> Tensor:
-    """One number per image, ``(B,)``, shaped to broadcast against ``like`` ``(B, ...)``."""
+    """Reshape one number per image, ``(B,)``, so that it broadcasts against ``like`` ``(B, ...)``."""
     return value.view(-1, *[1] * (like.ndim - 1))
 
 
 def _last_if_invalid(x: Tensor, valid: Tensor) -> Tensor:
-    """One row per image without its graph, ``(B, N)``, in which invalid pixels rank after all valid ones."""
+    """Flatten each image to a row without its graph, ``(B, N)``, in which invalid pixels rank after all valid ones."""
     return x.detach().where(valid, torch.inf).flatten(1)
 
 
@@ -146,12 +146,12 @@ torch.library.define("depthkit::ascending", "(Tensor x) -> Tensor")
 
 
 def _index_of_rank(x: Tensor, rank: Tensor) -> Tensor:
-    """Where in each row of ``x`` ``(B, N)`` the values of these ascending ranks stand, ``(B, K) -> (B, K)``; NaN is last."""
+    """Find the positions of these ascending ranks in each row of ``x`` ``(B, N)``, ``(B, K) -> (B, K)``; NaN is last."""
     return torch.ops.depthkit.index_of_rank(x, rank)
 
 
 def _ascending(x: Tensor) -> Tensor:
-    """The order that sorts each row of ``x`` ``(B, N)``, int64; NaN is last."""
+    """Compute the order that sorts each row of ``x`` ``(B, N)``, int64; NaN is last."""
     return torch.ops.depthkit.ascending(x)
 
 

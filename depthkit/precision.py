@@ -1,7 +1,8 @@
-"""Which arithmetic runs in full precision: everything but the networks."""
+"""Precision: losses, metrics and geometry run in float32, networks in a precision of choice."""
 
 import functools
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -14,11 +15,19 @@ WITHOUT_FLOAT64 = frozenset({"mps"})
 """Types of device that have no float64."""
 
 
+class Precision(StrEnum):
+    """Precisions of a network: float32, or autocast to bfloat16 or float16."""
+
+    FLOAT32 = "32"
+    BF16 = "bf16"
+    FLOAT16 = "16"
+
+
 def in_float32(function: Callable[P, R]) -> Callable[P, R]:
     """Run ``function`` with autocast off and its half-precision tensor arguments upcast to float32.
 
     Half precision holds neither a pixel grid above 2,048 nor the number of pixels of an image, so losses, alignment,
-    geometry and metrics all wear this decorator; float32 and float64 arguments pass unchanged.
+    geometry and metrics are all decorated with it; float32 and float64 arguments pass unchanged.
     """
 
     def upcast(x: Any) -> Any:

@@ -16,16 +16,16 @@ _INVERSES = (Representation.DISPARITY, Representation.LOG_DISPARITY)
 
 @in_float32
 def convert(x: Tensor, source: Representation, target: Representation) -> Tensor:
-    """The same scene in another representation, elementwise.
+    """Convert a map to another representation, elementwise.
 
     Args:
         x: a map in ``source``, any shape. Infinite depth and zero disparity (sky) convert into each other exactly.
-        source: what the numbers are.
-        target: what they shall be.
+        source: representation of ``x``.
+        target: representation of the result.
 
     Returns:
-        The map in ``target``, of the shape of ``x``. Zero or negative depth has no logarithm: mask it before (the result
-        is NaN or infinite there, and so is its gradient).
+        The map in ``target``, of the shape of ``x``. Zero or negative depth has no logarithm: mask it before, since the
+        result and its gradient are NaN or infinite there.
 
     Example:
         >>> convert(torch.tensor([2.0, torch.inf]), Representation.DEPTH, Representation.DISPARITY)
@@ -69,11 +69,11 @@ def clamp_depth(x: Tensor, space: Representation, near: float, far: float) -> Te
 
 
 def check_convertible(kind: LabelKind, target: Representation) -> None:
-    """A label of this kind can be expressed in ``target``.
+    """Check that a label of this kind can be converted to ``target``.
 
     Raises:
-        LabelError: a disparity known up to shift and scale has neither a depth nor a logarithm, and an affine depth no
-            disparity, as long as the shift is unknown.
+        LabelError: it cannot: while the shift is unknown, a disparity has no depth and no logarithm, and a depth has no
+            disparity.
     """
     if kind.ambiguity in (Ambiguity.ORDINAL, Ambiguity.UNLABELLED):
         raise LabelError(f"a label of kind {kind.ambiguity} has no dense values to express as {target}.")
@@ -85,18 +85,18 @@ def check_convertible(kind: LabelKind, target: Representation) -> None:
 
 
 def convert_label(label: Tensor, valid: Tensor, source: Representation, target: Representation) -> tuple[Tensor, Tensor]:
-    """A label in another representation, and the pixels where it has a finite value there.
+    """Convert a label to another representation, and mask the pixels without a finite value in it.
 
     Args:
         label: a map in ``source``, ``(B, 1, H, W)``; any value where not valid.
         valid: bool, ``(B, 1, H, W)``.
-        source: what the numbers are.
-        target: what they shall be.
+        source: representation of ``label``.
+        target: representation of the result.
 
     Returns:
         The label in ``target``, finite everywhere, and its mask. Zero or negative depth leaves the mask; sky (infinite
         depth) stays in it as disparity 0 and leaves it in every other representation; a disparity that stays a disparity
-        may be negative, as those of stereo films are.
+        may be negative, as in stereo films.
     """
     if source == Representation.DEPTH or (source == Representation.DISPARITY and target != source):
         valid = valid & (label > 0)
@@ -106,13 +106,13 @@ def convert_label(label: Tensor, valid: Tensor, source: Representation, target: 
 
 
 def convert_rows(label: Tensor, valid: Tensor, stored: Tensor, target: Representation) -> tuple[Tensor, Tensor]:
-    """``convert_label`` for a batch whose rows are stored in different representations.
+    """Convert labels as ``convert_label`` does, for a batch whose rows are stored in different representations.
 
     Args:
         label: ``(B, 1, H, W)``; any value where not valid.
         valid: bool, ``(B, 1, H, W)``.
-        stored: what each row's numbers are, position in ``REPRESENTATIONS``, int64 ``(B,)``.
-        target: what they shall be.
+        stored: representation of each row, as position in ``REPRESENTATIONS``, int64 ``(B,)``.
+        target: representation of the result.
     """
     converted, readable = torch.ones_like(label), torch.zeros_like(valid)
     for code, source in enumerate(REPRESENTATIONS):
@@ -123,7 +123,7 @@ def convert_rows(label: Tensor, valid: Tensor, stored: Tensor, target: Represent
 
 
 def sigmoid_to_disparity(sigma: Tensor, *, min_depth: float, max_depth: float) -> Tensor:
-    """Monodepth2's output head: disparity [1/m] between ``1 / max_depth`` and ``1 / min_depth``, linear in ``sigma``.
+    """Map a sigmoid to disparity as Monodepth2 does: between ``1 / max_depth`` and ``1 / min_depth`` [1/m].
 
     Args:
         sigma: sigmoid activation in [0, 1], any shape.
@@ -136,7 +136,7 @@ def sigmoid_to_disparity(sigma: Tensor, *, min_depth: float, max_depth: float) -
 
 @in_float32
 def log_depth_to_unit(depth: Tensor, *, min_depth: float, max_depth: float) -> Tensor:
-    """Depth on a logarithmic scale from -1 at ``min_depth`` to 1 at ``max_depth`` (MetricGold eq. 3).
+    """Map depth to a logarithmic scale, from -1 at ``min_depth`` to 1 at ``max_depth`` (MetricGold eq. 3).
 
     Args:
         depth: depth [m], > 0, any shape.
@@ -150,7 +150,7 @@ def log_depth_to_unit(depth: Tensor, *, min_depth: float, max_depth: float) -> T
 
 @in_float32
 def unit_to_depth(unit: Tensor, *, min_depth: float, max_depth: float) -> Tensor:
-    """The inverse of ``log_depth_to_unit``: depth [m] of a number in [-1, 1] (MetricGold eq. 3)."""
+    """Invert ``log_depth_to_unit``: depth [m] of numbers in [-1, 1] (MetricGold eq. 3)."""
     _check_range(min_depth, max_depth)
     low, high = math.log(min_depth), math.log(max_depth)
     return (low + (unit + 1) * ((high - low) / 2)).exp()

@@ -18,7 +18,7 @@ from depthkit.types import REPRESENTATIONS, Representation
 
 
 class InputRule(StrEnum):
-    """How ``InputResize`` finds the scale; see its table."""
+    """Rules by which ``InputResize`` finds the scale; see its table."""
 
     UPPER_BOUND = "upper_bound"
     LOWER_BOUND = "lower_bound"
@@ -29,7 +29,7 @@ class InputRule(StrEnum):
 
 
 class Interpolation(StrEnum):
-    """How values between pixels are found, as in ``torch.nn.functional.interpolate``."""
+    """Interpolations between pixels, as in ``torch.nn.functional.interpolate``."""
 
     NEAREST = "nearest"
     BILINEAR = "bilinear"
@@ -55,7 +55,7 @@ class InputResize:
     Attributes:
         side: side [px], for ``stretch`` (height, width); unused by ``native``.
         rule: a row of the table.
-        multiple: each side becomes a multiple of it [px], unless the network asks for one that does not divide it.
+        multiple: each side becomes a multiple of it [px], unless the network needs a multiple that does not divide it.
         interpolation: as in ``torch.nn.functional.interpolate``, corners not aligned.
         antialias: smooth before shrinking (bilinear and bicubic only), and clip what bicubic interpolation overshoots to
             [0, 1], as image libraries do with 8-bit pictures. OpenCV's resize of floats, hence that of MiDaS and Depth
@@ -74,9 +74,9 @@ class InputResize:
     """
 
     side: float | tuple[int, int] = 384
-    rule: str = InputRule.UPPER_BOUND
+    rule: InputRule | str = InputRule.UPPER_BOUND
     multiple: int = 32
-    interpolation: str = Interpolation.BICUBIC
+    interpolation: Interpolation | str = Interpolation.BICUBIC
     antialias: bool = False
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class InputResize:
         Args:
             height: of the image [px].
             width: of the image [px].
-            multiple: what the network can take; it wins over the protocol's unless it divides that one.
+            multiple: the network's own; it replaces the rule's unless it divides that one.
         """
         step = self.multiple if self.multiple % multiple == 0 else multiple
         if isinstance(self.side, tuple):
@@ -118,7 +118,7 @@ class InputResize:
         return max(count, 1) * step
 
     def __call__(self, image: Tensor, multiple: int = 1) -> Tensor:
-        """Resize the image ``(B, 3, H, W)`` in [0, 1] to the network's size; only without ``antialias`` may it leave [0, 1]."""
+        """Resize images ``(B, 3, H, W)`` in [0, 1] to the network's size; without ``antialias`` values may leave [0, 1]."""
         size = self.size(image.shape[-2], image.shape[-1], multiple)
         if size == tuple(image.shape[-2:]):
             return image
@@ -174,8 +174,8 @@ class OutputResize:
         Args:
             pred: ``(B, 1, h, w)``.
             size: (height, width) [px].
-            representation: what its numbers are, and are again afterwards; None: they are interpolated as they are.
-            resize_space: in which they are interpolated if ``space`` is None.
+            representation: of ``pred`` and of the result; None: interpolate the numbers as they are.
+            resize_space: representation to interpolate in if ``space`` is None.
         """
         if size == tuple(pred.shape[-2:]):
             return pred
@@ -191,7 +191,7 @@ class OutputResize:
 
 
 def interpolate(x: Tensor, size: tuple[int, int], mode: str, *, align_corners: bool = False, antialias: bool = False) -> Tensor:
-    """Call ``torch.nn.functional.interpolate`` without the arguments that mean nothing to ``nearest`` and ``area``."""
+    """Call ``torch.nn.functional.interpolate``, leaving out the arguments that ``nearest`` and ``area`` do not take."""
     if mode in (Interpolation.NEAREST, Interpolation.AREA):
         return F.interpolate(x, size, mode="nearest-exact" if mode == Interpolation.NEAREST else str(mode))
     return F.interpolate(x, size, mode=str(mode), align_corners=align_corners, antialias=antialias)
@@ -202,7 +202,7 @@ class NativeMap(NamedTuple):
 
     Attributes:
         map: in the network's representation, float32 ``(B, 1, H, W)``.
-        spread: of an ensemble, how far its members are apart as a fraction of depth, float32 ``(B, 1, H, W)``; else None.
+        spread: disagreement of an ensemble's members as a fraction of depth, float32 ``(B, 1, H, W)``; None without ensemble.
     """
 
     map: Tensor
@@ -217,14 +217,14 @@ def native_map(
     *,
     representation: Representation | None = None,
 ) -> NativeMap:
-    """Predict images at their own size: the one way of every command.
+    """Predict images at their own size, for every command in the same way.
 
     Args:
         model: called on RGB in [0, 1], ``(B, 3, h, w)``; returns ``(B, 1, h', w')``.
         image: float RGB in [0, 1], ``(B, 3, H, W)``.
-        input_rule: size at which the network sees them; default ``input_rule_of(model)``.
-        output_rule: how its maps are resized; default ``output_rule_of(model)``.
-        representation: of its numbers; default ``model.representation``.
+        input_rule: size at which the network sees the images; default ``input_rule_of(model)``.
+        output_rule: how the network's maps are resized; default ``output_rule_of(model)``.
+        representation: of the maps; default ``model.representation``.
 
     Raises:
         LabelError: the representation is unknown.
@@ -248,7 +248,7 @@ def native_map(
 
 
 def network_map(model: Any, image: Tensor) -> NativeMap:
-    """Predict images that have the network's size already; the maps, float32, keep the size that it returns.
+    """Predict images that already have the network's size; return its maps, float32, at the size it gives them.
 
     Raises:
         ShapeError: the model does not return one map per image.
@@ -275,10 +275,10 @@ def resized_map(
 
 
 def input_rule_of(model: Any, trained_size: tuple[int, int] | None = None) -> InputResize:
-    """Find the size at which a network sees images unless told otherwise.
+    """Find the default rule for the size at which a network sees images.
 
-    Its ``input_rule`` if it has one; as many pixels as its training images had, if that is known; its ``processing_size`` [px]
-    along the longer side if it has one; else about 384 x 384 pixels. But for the first, images keep their aspect.
+    The first that is known of: its ``input_rule``; the number of pixels of its training images; its ``processing_size`` [px]
+    along the longer side; 384 x 384 pixels. All but ``input_rule`` keep the aspect of images.
     """
     rule, side = getattr(model, "input_rule", None), getattr(model, "processing_size", None)
     if rule is not None:
@@ -292,22 +292,22 @@ def input_rule_of(model: Any, trained_size: tuple[int, int] | None = None) -> In
 
 
 def output_rule_of(model: Any) -> OutputResize:
-    """Find how a network's maps are resized unless told otherwise: by its ``output_rule``, else bilinear."""
+    """Find the default rule for resizing a network's maps: its ``output_rule``, else bilinear."""
     return getattr(model, "output_rule", None) or OutputResize()
 
 
 def resize_space_of(model: Any) -> Representation | None:
-    """Find the representation in which a network's maps are resized; None if it does not say."""
+    """Find the representation in which a network's maps are resized; None if the network does not state one."""
     return getattr(model, "resize_space", None)
 
 
 def multiple_of(model: Any) -> int:
-    """Find what the sides of a network's input must be multiples of [px]."""
+    """Find the number [px] that must divide both sides of a network's input."""
     return int(getattr(model, "size_multiple", 1))
 
 
 def representation_of(model: Any, given: Representation | None = None) -> Representation:
-    """Find what the numbers of a model's maps are.
+    """Find the representation of a model's maps.
 
     Raises:
         LabelError: it is neither given nor stated by the model.
@@ -322,7 +322,7 @@ def representation_of(model: Any, given: Representation | None = None) -> Repres
 
 
 def as_maps(output: Any, count: int, name: str) -> Tensor:
-    """Convert what a model returned for ``count`` images to float32 ``(B, 1, h, w)``.
+    """Convert the output of a model for ``count`` images to float32 ``(B, 1, h, w)``.
 
     Args:
         output: tensor or array ``(B, 1, h, w)``, ``(B, h, w)`` or, for one image, ``(h, w)``.
@@ -357,7 +357,7 @@ def check_finite(pred: Tensor, name: str = "") -> None:
     """Check that a prediction is finite.
 
     Raises:
-        PredictionError: it is not.
+        PredictionError: it holds NaN or infinity.
     """
     if not pred.isfinite().all():
         bad = int((~pred.isfinite()).sum())

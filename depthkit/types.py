@@ -78,7 +78,7 @@ REPRESENTATIONS = tuple(Representation)
 
 
 class LabelKind(NamedTuple):
-    """A label is a pair: what it leaves undetermined, and what its numbers are."""
+    """The kind of a label, a pair: what it leaves undetermined, and what its numbers are."""
 
     ambiguity: Ambiguity
     representation: Representation
@@ -135,7 +135,7 @@ class Sample:
         return self.image.shape[0], self.image.shape[1]
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some attributes changed."""
+        """Return a copy with some attributes changed."""
         return replace(self, **changes)
 
 
@@ -202,10 +202,10 @@ class Batch:
         return self._map(lambda x: x.to(device, non_blocking=non_blocking or (ahead and x.is_pinned())))
 
     def pin_memory(self) -> Self:
-        """The batch in page-locked memory. ``DataLoader(pin_memory=True)`` calls this."""
+        """Return the batch in page-locked memory, as ``DataLoader(pin_memory=True)`` asks."""
         return self._map(lambda x: x.pin_memory())
 
     def rows(self, keep: Tensor) -> Self:
-        """The rows where ``keep``, bool ``(B,)``, is True."""
+        """Select the rows where ``keep``, bool ``(B,)``, is True."""
         keys = tuple(key for key, kept in zip(self.keys, keep.tolist(), strict=True) if kept)
         return replace(self._map(lambda x: x[keep]), keys=keys)

@@ -1,4 +1,4 @@
-"""Pictures of what the network sees, predicts and should predict, for whichever loggers take images."""
+"""Pictures of inputs, predictions and labels, for loggers that take images."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ from depthkit.types import Representation
 
 
 class DepthImages(Callback):
-    """Logs image | prediction | label of the first validation batch of every set as ``val/<set>/pictures``.
+    """Log image | prediction | label of the first validation batch of every set as ``val/<set>/pictures``.
 
-    TensorBoard and Weights & Biases loggers are served; others are left alone.
+    TensorBoard and Weights & Biases loggers get them; others do not.
 
     Args:
         rows: images per picture.
 
     Raises:
-        RecipeError: no rows.
+        RecipeError: ``rows`` is below 1.
     """
 
     def __init__(self, rows: int = 4) -> None:
@@ -48,17 +48,17 @@ class DepthImages(Callback):
 
 
 class ReprojectionImages(Callback):
-    """Logs what learning from video sees, as ``train/reprojection``: a row per image of a training batch.
+    """Log the reprojections of self-supervised training as ``train/reprojection``, a row per image of a batch.
 
-    Target | disparity | each source seen from the target by the predicted depth and motion | black where no pixel learns
-    (automask). Loggers as for ``DepthImages``.
+    Target | disparity | each source warped to the target by predicted depth and motion | automask, black where no pixel
+    learns. Loggers as for ``DepthImages``.
 
     Args:
         rows: images per picture.
         every_n_steps: optimizer steps between two pictures.
 
     Raises:
-        RecipeError: no rows or steps; or the module does not learn from video (when training starts).
+        RecipeError: ``rows`` or ``every_n_steps`` is below 1; or, when training starts, the module does not learn from video.
     """
 
     def __init__(self, rows: int = 4, every_n_steps: int = 1000) -> None:
@@ -76,7 +76,7 @@ class ReprojectionImages(Callback):
             )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Draw a batch on the first rank, in evaluation mode, so that training goes on as without the picture."""
+        """Draw a batch on the first rank, in evaluation mode, so that the picture does not change training."""
         step = trainer.global_step
         if step == self._step or (step - 1) % self.every_n_steps or not trainer.is_global_zero:
             return
@@ -98,7 +98,7 @@ class ReprojectionImages(Callback):
 
 
 def log_picture(trainer: Trainer, name: str, picture: np.ndarray) -> None:
-    """Give a picture, uint8 ``(H, W, 3)``, to every logger that takes images."""
+    """Send a picture, uint8 ``(H, W, 3)``, to every logger that takes images."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, picture, trainer.global_step, dataformats="HWC")

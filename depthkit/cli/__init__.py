@@ -1,1 +1,1 @@
-"""The ``depthkit`` command: training through LightningCLI, and the data, evaluation and demonstration commands beside it."""
+"""The ``depthkit`` command: training through LightningCLI, and commands for data, evaluation and prediction."""

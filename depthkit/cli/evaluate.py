@@ -33,15 +33,15 @@ def evaluate(
     Args:
         checkpoint: written by `depthkit fit`, or a folder of diffusers.
         shards: folders or URLs of shards, each scored by itself.
-        protocol: name of the protocol; a wrong one is answered with all there are.
+        protocol: name of the protocol; the message on an unknown name lists all.
         split: of the shards.
-        out: folder for one JSON and one HTML file per dataset; none are written without it.
+        out: folder for one JSON and one HTML file per dataset; without it no files are written.
         pictures: images to show in the HTML file, spread evenly over the dataset.
         num_workers: processes that read and decode.
-        device: where the network runs, such as `cuda`.
+        device: of the network, such as `cuda`.
         allow: beginnings of further Python names that may be imported to build the checkpoint's network.
-        flip: also predict each mirrored image and average the two, as Monodepth2 (disparity) and ZoeDepth (depth) are scored.
-        sampling: of a latent diffusion model, instead of its own: `--sampling.steps 10 --sampling.members 5`.
+        flip: also predict each mirrored image and average, as Monodepth2 (disparity) and ZoeDepth (depth) do for their scores.
+        sampling: settings of a latent diffusion model instead of its own: `--sampling.steps 10 --sampling.members 5`.
     """
     console = Console(soft_wrap=True, highlight=False)
     rules = find_protocol(protocol)
@@ -74,7 +74,7 @@ def evaluate(
 
 
 def evaluation_samples(root: Path | str, split: str = "test", *, num_workers: int = 0) -> Loader:
-    """Every sample of a split exactly once, in order, as batches of one in their own size; can be read again and again.
+    """Read every sample of a split exactly once, in order, as batches of one in their own size; can be iterated repeatedly.
 
     Broken samples are skipped with a warning; more than a few raise a ``ShardError``.
     """

@@ -1,4 +1,4 @@
-"""``depthkit export``: what a checkpoint holds for those who have no depthkit."""
+"""``depthkit export``: the content of a checkpoint for use without depthkit."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ def export(checkpoint: Path, out: Path, *, size: tuple[int, int] | None = None, 
 
     Args:
         checkpoint: written by `depthkit fit`.
-        out: the .pt2 file (for torch) or the .onnx file (for ONNX Runtime and TensorRT): the network, its normalisation
-            included, for images of one size; or the .safetensors file: the encoder alone, which timm reads by
-            pretrained_cfg_overlay, a recipe as `pretrained`.
-        size: of a program's images, height and width [px]; that of the training images by default.
+        out: the .pt2 file (for torch) or the .onnx file (for ONNX Runtime and TensorRT) with the network and its
+            normalisation for images of one size; or the .safetensors file with the encoder alone, which timm reads by
+            pretrained_cfg_overlay and a recipe as `pretrained`.
+        size: height and width [px] of a program's images; default the size of the training images.
         allow: beginnings of further Python names that may be imported to build the checkpoint's network.
 
     Raises:
-        DepthKitError: the checkpoint does not read, its encoder is none of timm's, or the file cannot be.
+        DepthKitError: the checkpoint cannot be read, its encoder is not of timm, or the file cannot be written.
     """
     model, ambiguity, trained_at = read_checkpoint(checkpoint, allow=allow or ())
     if not isinstance(model, DepthNet):

@@ -3,7 +3,7 @@
 import logging
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -11,14 +11,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from depthkit import __version__
+from depthkit.checks import check_choice
 from depthkit.errors import RecipeError
 from depthkit.inference.labelling import LabelFolder, Pool, PoolReader, open_pool, stored_kind
 from depthkit.inference.labelling.module import PseudoLabelModule
 from depthkit.inference.teacher import load_teacher, weights_sha256
 from depthkit.models.weights.transformers_hub import load_sky
+from depthkit.precision import Precision
 from depthkit.shards import Part
+from depthkit.shards.label import DepthFormat
+from depthkit.types import Representation
 
-_PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+_PRECISION: dict[Precision, Any] = {
+    Precision.FLOAT32: "32-true",
+    Precision.BF16: "bf16-mixed",
+    Precision.FLOAT16: "16-mixed",
+}
 _SHOWN = 5  # broken images printed one by one
 
 
@@ -27,11 +35,11 @@ def label(
     pool: str,
     out: Path,
     *,
-    output: Literal["disparity", "depth"] | None = None,
+    output: Representation | str | None = None,
     split: str | None = None,
     side: int | None = None,
     sky: str | None = None,
-    precision: Literal["32", "bf16", "16"] = "32",
+    precision: Precision | str = Precision.FLOAT32,
     batch_size: int = 8,
     num_workers: int = 0,
     threads: int = 2,
@@ -39,7 +47,7 @@ def label(
     devices: str = "auto",
     num_nodes: int = 1,
     part: str = "1/1",
-    depth_format: Literal["png_log16", "png_linear16"] = "png_log16",
+    depth_format: DepthFormat | str = DepthFormat.PNG_LOG16,
     images_per_shard: int = 1000,
     max_broken_fraction: float = 0.01,
     allow: list[str] | None = None,
@@ -50,28 +58,30 @@ def label(
         teacher: a checkpoint of `depthkit fit`, or `transformers:` and the folder or hub id of a depth model.
         pool: folder or URL of shards, whose images are kept byte for byte, or a folder of images.
         out: folder of the labelled shards, with manifest.json beside them.
-        output: what the teacher returns, disparity (a relative model) or depth (a metric one); needed for transformers.
-        split: of the pool's shards, if there are several; or name of the split to write for a folder of images.
-        side: the teacher sees as many pixels as a square of this side has; by default what it was trained with.
+        output: disparity (of a relative teacher) or depth (of a metric one); needed if transformers does not state it.
+        split: split of the pool's shards, if there are several; for a folder of images the name of the split to write.
+        side: side [px] of a square with as many pixels as the teacher's input; default the size of its training.
         sky: folder or hub id of a segmentation model of transformers with a class sky; sky is labelled as infinitely far.
-        precision: of the networks; maps are stored in 16 bits in any case.
-        batch_size: images of one size that run together.
-        num_workers: processes per device that read, decode and resize; 0 for none but the device's own.
-        threads: per device that encode labels.
-        accelerator: such as cpu or gpu.
-        devices: their number, or auto for all of a node.
-        num_nodes: of a job; under SLURM as many as it has.
-        part: k/n labels the k-th of n parts of the pool, for n jobs that know nothing of each other; the last one writes the
-            index.
-        depth_format: how depth is stored, in steps of 0.0244 % (png_log16) or 1 mm where that fits (png_linear16);
-            disparity is stored in steps of 1/65533 of an image's range.
-        images_per_shard: for a folder of images.
+        precision: of the networks, 32, bf16 or 16; maps are always stored in 16 bits.
+        batch_size: number of images of one size that run together.
+        num_workers: processes per device that read, decode and resize; 0 uses the device's own process.
+        threads: threads per device that encode labels.
+        accelerator: kind of devices, such as cpu or gpu.
+        devices: number of devices, or auto for all of a node.
+        num_nodes: number of nodes of the job; under SLURM those it has.
+        part: k/n labels the k-th of n parts of the pool, for n independent jobs; the last to end writes the index.
+        depth_format: steps of depth of 0.0244 % (png_log16), or of 1 mm where the range allows (png_linear16); disparity
+            has steps of 1/65533 of an image's range.
+        images_per_shard: number of images per shard, for a folder of images.
         max_broken_fraction: share of images that may be unreadable before the run stops.
         allow: beginnings of further Python names that may be imported to build the checkpoint's network.
 
     Raises:
         DepthKitError: the teacher, the pool, the folder or an option does not fit.
     """
+    precision, stored = check_choice("precision", precision, Precision), check_choice("depth_format", depth_format, DepthFormat)
+    if stored == DepthFormat.NPY:
+        raise RecipeError("expected depth_format png_log16 or png_linear16 for pseudo-labels; got npy.")
     images = open_pool(pool, split=split, images_per_shard=images_per_shard)
     pieces = images.pieces[_part(part, images)]
     network = load_teacher(teacher, output=output, side=side, allow=allow or ())
@@ -79,12 +89,12 @@ def label(
     facts: dict[str, Any] = {
         "depthkit": __version__,
         "teacher": network.facts(),
-        "precision": precision,
+        "precision": str(precision),
         "sky": None if segmentation is None else {"name": sky, "weights_sha256": weights_sha256(segmentation)},
         "resized_to_image": network.output,
-        "step": _step(network.kind.ambiguity == "shift_scale", depth_format),
+        "step": _step(network.kind.ambiguity == "shift_scale", stored),
     }
-    folder = LabelFolder(out, images, stored_kind(network.kind), facts, depth_format=depth_format)
+    folder = LabelFolder(out, images, stored_kind(network.kind), facts, depth_format=stored)
     module = PseudoLabelModule(
         network.model,
         network.kind,
@@ -110,17 +120,17 @@ def label(
 
 
 def _part(text: str, pool: Pool) -> slice:
-    """Every n-th piece from the k-th on."""
+    """Parse k/n to the slice of every n-th piece from the k-th on."""
     part = Part.parse(text)
     if part.number > len(pool.pieces):
         raise RecipeError(f"expected at most {len(pool.pieces)} parts, one per shard of the pool; got {text}. Use fewer parts.")
     return slice(part.number - 1, None, part.count)
 
 
-def _step(affine: bool, depth_format: str) -> str:
+def _step(affine: bool, depth_format: DepthFormat) -> str:
     if affine:
         return "disparity: 1/65533 of the range of each map, error at most half of it"
-    if depth_format == "png_log16":
+    if depth_format == DepthFormat.PNG_LOG16:
         return "depth: 2**-12 in its logarithm, error at most 0.0123 %; depth.step of meta.json where the range is above 1:3e6"
     return "depth: 1 mm, error at most 0.5 mm; depth.step of meta.json where it exceeds 65 m"
 
@@ -140,7 +150,7 @@ def _report(out: Path, folder: LabelFolder) -> None:
 
 
 class _Bar(Callback):
-    """Images of the first rank, as they are labelled."""
+    """Progress bar over the images of the first rank."""
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -161,7 +171,7 @@ class _Bar(Callback):
 
 
 class _Clean(Callback):
-    """Shards under way leave nothing behind when a run stops."""
+    """Cleanup of unfinished shards when a run stops."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         assert isinstance(pl_module, PseudoLabelModule)

@@ -10,10 +10,10 @@ def models(name: str = "") -> None:
     """List the published networks, or print the facts of one.
 
     Args:
-        name: of a network; empty lists all.
+        name: name of a network; empty lists all.
 
     Raises:
-        CheckpointError: there is none of that name.
+        CheckpointError: there is no network of this name.
     """
     if not name:
         width = max(map(len, PUBLISHED))

@@ -1,4 +1,4 @@
-"""``depthkit odometry``: score the motions that a checkpoint's pose network predicts, and write the paths."""
+"""``depthkit odometry``: score the motions predicted by a checkpoint's pose network, and write the paths."""
 
 from pathlib import Path
 from typing import cast
@@ -28,17 +28,17 @@ def odometry(
 ) -> None:
     """Score a checkpoint's pose network on videos with known poses; print the table, and write the predicted paths.
 
-    KITTI's: `depthkit shards write kitti_raw KITTI OUT --split test --split_file odom/test_files_09.txt --views video`.
+    For KITTI: `depthkit shards write kitti_raw KITTI OUT --split test --split_file odom/test_files_09.txt --views video`.
 
     Args:
         checkpoint: written by `depthkit fit` with a pose_net that sees 2 frames.
         shards: folders or URLs of shards with views=video, each scored by itself.
-        protocol: name of the odometry protocol; a wrong one is answered with all there are.
+        protocol: name of the odometry protocol; the message on an unknown name lists all.
         split: of the shards.
-        out: folder for one JSON file per dataset, and one path per sequence in KITTI's format; none are written without it.
-        size: height and width [px] that the networks see; those of training by default.
+        out: folder for one JSON file per dataset, and one path per sequence in KITTI's format; without it no files are written.
+        size: height and width [px] that the networks see; default the size in training.
         num_workers: processes that read and decode.
-        device: where the networks run, such as `cuda`.
+        device: of the networks, such as `cuda`.
         allow: beginnings of further Python names that may be imported to build the checkpoint's networks.
     """
     rules, console = find_odometry_protocol(protocol), Console(soft_wrap=True, highlight=False)

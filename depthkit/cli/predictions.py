@@ -1,18 +1,21 @@
-"""What ``depthkit predict`` leaves behind: one file per image, and on request a picture and a point cloud of it."""
+"""Files of ``depthkit predict``: one map per image, and optionally a picture and a point cloud."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from depthkit.checks import check_choice
 from depthkit.errors import LabelError, ShapeError
 from depthkit.geometry import intrinsics_from_field_of_view
 from depthkit.inference import Prediction
+from depthkit.inference.clouds import CloudFormat
 from depthkit.inference.outputs import COLOUR, OutputNames
+from depthkit.inference.prediction import MapFormat
 from depthkit.paradigms import DepthModule
 from depthkit.types import Ambiguity, Batch
 
@@ -20,10 +23,10 @@ _SHOWN = 5  # broken images named
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Write each predicted map under the name of its image, as it comes.
+    """Write each predicted map under the name of its image as soon as it is predicted.
 
     Args:
-        out: folder to write to, in which names are those of ``OutputNames``.
+        out: folder to write to, with the names of ``OutputNames``.
         suffix: ``.png`` (16 bits, the encoding in the file) or ``.npy`` (float32), see ``Prediction.save``.
         colour: also write ``<name>.colour.png``.
         point_cloud: also write the coloured points, see ``Prediction.save_point_cloud``.
@@ -33,22 +36,23 @@ class PredictionWriter(BasePredictionWriter):
     def __init__(
         self,
         out: Path = Path("predictions"),
-        suffix: Literal[".png", ".npy"] = ".png",
+        suffix: MapFormat | str = MapFormat.PNG,
         colour: bool = True,
-        point_cloud: Literal[".ply", ".glb"] | None = None,
+        point_cloud: CloudFormat | str | None = None,
         field_of_view: float = 60.0,
     ) -> None:
         super().__init__("batch")
-        self.out, self.suffix, self.colour = out, suffix, colour
-        self.point_cloud, self.field_of_view = point_cloud, field_of_view
+        self.out, self.suffix, self.colour = out, check_choice("suffix", suffix, MapFormat), colour
+        self.point_cloud = None if point_cloud is None else check_choice("point_cloud", point_cloud, CloudFormat)
+        self.field_of_view = field_of_view
         self.broken: list[str] = []
         self._names: OutputNames | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse point clouds of predictions that have none before the first is computed.
+        """Check, before the first prediction, that point clouds are possible and that names do not collide.
 
         Raises:
-            LabelError: the model predicts up to scale and shift.
+            LabelError: point clouds are wanted, and the model predicts up to scale and shift.
             RecipeError: a result would overwrite an image or another result.
         """
         sources = cast(Any, trainer.predict_dataloaders).dataset.sources
@@ -71,7 +75,7 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write one batch; an image that could not be read is remembered."""
+        """Write one batch; collect the images that could not be read."""
         self.broken += cast(Batch, batch).broken
         module, names = cast(DepthModule, pl_module), cast(OutputNames, self._names)
         cameras = batch.intrinsics.cpu().numpy()
@@ -90,17 +94,17 @@ class PredictionWriter(BasePredictionWriter):
                 found.save_point_cloud(names(key, self.point_cloud), camera)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gather the images of all ranks that could not be read."""
+        """Collect the unreadable images of all ranks."""
         if dist.is_available() and dist.is_initialized():
             parts: list[list[str]] = [[] for _ in range(dist.get_world_size())]
             dist.all_gather_object(parts, self.broken)
             self.broken = [reason for part in parts for reason in part]
 
     def check(self) -> None:
-        """Check that every image has a prediction, once the others have theirs.
+        """Check that every image has a prediction.
 
         Raises:
-            ShapeError: some have none; names them.
+            ShapeError: images have none; the message names them.
         """
         if self.broken:
             total, named = len(cast(OutputNames, self._names).files), "\n".join(self.broken[:_SHOWN])

@@ -1,4 +1,4 @@
-"""``depthkit roundtrip``: what the VAE of a latent diffusion model makes of true depth."""
+"""``depthkit roundtrip``: the error of a latent diffusion model's VAE on true depth."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from depthkit.models import LatentDiffusionDepth
 
 
 def roundtrip(checkpoint: Path, shards: list[str], *, split: str = "test", num_workers: int = 0, device: str = "cpu") -> None:
-    """Encode and decode the true depth of shards with a model's VAE: the error that its diffusion cannot go below.
+    """Encode and decode the true depth of shards with a model's VAE: a lower bound of its error.
 
     Args:
         checkpoint: of a latent diffusion model, written by `depthkit fit`, or a folder of diffusers.
         shards: folders or URLs of shards, each scored by itself.
         split: of the shards.
         num_workers: processes that read and decode.
-        device: where the VAE runs, such as `cuda`.
+        device: of the VAE, such as `cuda`.
     """
     model = read_checkpoint(checkpoint).model
     if not isinstance(model, LatentDiffusionDepth):

@@ -1,4 +1,4 @@
-"""Sky in single pictures, for converters: they are given a function, for data does not know of models."""
+"""Sky detection for converters, which take a function because they must not import models."""
 
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -12,7 +12,7 @@ from depthkit.resize import InputResize, OutputResize
 
 @dataclass
 class SkyFinder:
-    """Where a segmentation model of ``transformers`` sees sky; it travels to worker processes, which load it afresh.
+    """A detector of sky by a segmentation model of ``transformers``; worker processes load their own copy.
 
     Attributes:
         name: folder or hub id.
@@ -25,7 +25,7 @@ class SkyFinder:
         return {"name": self.name, "_model": None}
 
     def ready(self) -> Self:
-        """The same, its model loaded.
+        """Load the model and return the detector.
 
         Raises:
             CheckpointError: see ``load_sky``.
@@ -35,7 +35,7 @@ class SkyFinder:
 
     @torch.inference_mode()
     def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """Bool ``(H, W)``: more likely sky than not, of uint8 RGB ``(H, W, 3)``."""
+        """Detect sky in uint8 RGB ``(H, W, 3)``: bool ``(H, W)``, True where sky is more likely than not."""
         model = self.ready()._model
         image = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
         seen = InputResize(model.size, "stretch", 1, "bilinear", antialias=True)(image)

@@ -42,14 +42,14 @@ class DepthCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Where and how ``depthkit predict`` writes: ``--predictions.out`` and its siblings."""
+        """Add the options of ``depthkit predict``: ``--predictions.out`` and others."""
         parser.add_lightning_class_args(PredictionWriter, "predictions")
 
     def before_instantiate_classes(self) -> None:
-        """A checkpoint that is not there stops the run before anything is built.
+        """Find the checkpoint before anything is built.
 
         Raises:
-            CheckpointError: names the path.
+            CheckpointError: it does not exist; the message names the path.
         """
         config = self.config[self.subcommand]
         checkpoint = config.get("ckpt_path")
@@ -71,10 +71,10 @@ class DepthCLI(LightningCLI):
             )
 
     def instantiate_classes(self) -> None:
-        """As in Lightning, but a mistake that a constructor finds is one sentence.
+        """Build the objects as Lightning does; turn errors of constructors into one sentence.
 
         Raises:
-            RecipeError: says what the constructor said.
+            RecipeError: a constructor refused its arguments; has its message.
         """
         try:
             super().instantiate_classes()
@@ -90,10 +90,10 @@ class DepthCLI(LightningCLI):
         self._score("test", self.trainer.test, options)
 
     def after_predict(self) -> None:
-        """Say which images have no prediction.
+        """Check that every image has a prediction.
 
         Raises:
-            ShapeError: some have none.
+            ShapeError: images have none; the message names them.
         """
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, PredictionWriter):
@@ -113,11 +113,11 @@ class DepthCLI(LightningCLI):
             sys.stdout.write(f"{part} sets, protocols: {self.model.protocols}\n\n{table_of(rows)}\n{''.join(others)}")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """As in Lightning, but a mistake in a recipe is one sentence; what Lightning will read as a checkpoint is one.
+        """Parse as Lightning does; turn mistakes in a recipe into one sentence, and check the checkpoint.
 
         Raises:
-            RecipeError: names the key, what is wrong with it, and how to see what it takes.
-            CheckpointError: the checkpoint is none of a run.
+            RecipeError: a key or a value is wrong; the message names it, and the help that lists what it takes.
+            CheckpointError: the checkpoint is not one of a run.
         """
         try:
             super().parse_arguments(parser, args)
@@ -134,9 +134,9 @@ class DepthCLI(LightningCLI):
 
 
 def last_checkpoint(root: Path, *folders: Path) -> Path | None:
-    """The newest ``last.ckpt`` in folders, and of the runs under ``trainer.default_root_dir``, whichever logger names them.
+    """Find the newest ``last.ckpt`` in folders and in the runs under ``trainer.default_root_dir``, of any logger.
 
-    SLURM's signal before a job's end leaves one there, too, under a name of Lightning's.
+    Checkpoints that Lightning writes on SLURM's signal before a job's end count, too.
     """
     runs, jobs = root.glob("*/*/checkpoints/last.ckpt"), root.glob("hpc_ckpt_*.ckpt")
     found = [*runs, *jobs, *(folder / "last.ckpt" for folder in folders)]
@@ -144,14 +144,14 @@ def last_checkpoint(root: Path, *folders: Path) -> Path | None:
 
 
 def _folders(trainer: Any) -> list[Path]:
-    """Folders that the recipe's own callbacks write checkpoints to."""
+    """List the folders to which the recipe's callbacks write checkpoints."""
     callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
     options = [callback.get("init_args") or {} for callback in callbacks if callback]
     return [Path(found["dirpath"]) for found in options if found.get("dirpath")]
 
 
 def sentence(message: str) -> str:
-    """A parser's nested complaint as one line: the keys down to the culprit, and what is wrong with it."""
+    """Shorten a parser's nested message to one line: the keys down to the wrong one, and the reason."""
     lines = (line.strip(" -\t") for line in message.splitlines())
     kept = [line.rstrip(":") for line in lines if line and not _NOISE.search(line)]
     text = ": ".join(re.sub(r'^Parser key "(.+)"$', r"\1", line) for line in kept)
@@ -159,7 +159,7 @@ def sentence(message: str) -> str:
 
 
 def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> DepthCLI:
-    """Run one of the four commands with its arguments, ``["fit", "--config", ...]``, and callbacks beside the recipe's."""
+    """Run one of the four commands with its arguments, ``["fit", "--config", ...]``, and with callbacks beside the recipe's."""
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the command line is ours to pass on
     try:
         return DepthCLI(arguments, callbacks)

@@ -8,13 +8,13 @@ from depthkit.errors import ShapeError
 from depthkit.precision import in_float32
 
 NOWHERE = -1e6
-"""Pixel coordinate of a point that no pixel shows: finite, so that gradients stay so, and outside every image."""
+"""Pixel coordinate of a point that no pixel shows: outside every image, and finite so that gradients stay finite."""
 GRAZING = 1e-4
 """A ray that meets the image plane at a smaller z per metre of ray counts as behind the camera."""
 
 
 def pixel_rays(intrinsics: Tensor, height: int, width: int) -> Tensor:
-    """Viewing rays of all pixels with z = 1: ``K^-1 (column, row, 1)``, ``(B, 3, H, W)``."""
+    """Compute the viewing rays of all pixels, with z = 1: ``K^-1 (column, row, 1)``, ``(B, 3, H, W)``."""
     row, column = torch.meshgrid(
         torch.arange(height, dtype=intrinsics.dtype, device=intrinsics.device),
         torch.arange(width, dtype=intrinsics.dtype, device=intrinsics.device),
@@ -26,7 +26,7 @@ def pixel_rays(intrinsics: Tensor, height: int, width: int) -> Tensor:
 
 @in_float32
 def unproject(depth: Tensor, intrinsics: Tensor) -> Tensor:
-    """The point that each pixel shows, in the camera's frame.
+    """Compute the point that each pixel shows, in the camera's frame.
 
     Args:
         depth: depth [m], ``(B, 1, H, W)``. Infinite depth (sky) gives no finite point.
@@ -53,7 +53,7 @@ def unproject(depth: Tensor, intrinsics: Tensor) -> Tensor:
 
 @in_float32
 def project(points: Tensor, intrinsics: Tensor) -> Tensor:
-    """The pixel that shows each point of the camera's frame.
+    """Project points of the camera's frame to the pixels that show them.
 
     Args:
         points: x, y, z [m], ``(B, 3, H, W)``.
@@ -76,7 +76,7 @@ def project(points: Tensor, intrinsics: Tensor) -> Tensor:
 def depth_to_points(
     depth: Tensor, intrinsics: Tensor, valid: Tensor | None = None, *, world_from_camera: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """Point clouds, one per image, row by row.
+    """Compute one point cloud per image, row by row.
 
     Args:
         depth: depth [m], ``(B, 1, H, W)``; any value where not valid.
@@ -99,5 +99,5 @@ def depth_to_points(
 
 
 def transform(points: Tensor, a_from_b: Tensor) -> Tensor:
-    """Points ``(B, 3, H, W)`` of frame b in frame a."""
+    """Transform points ``(B, 3, H, W)`` from frame b to frame a."""
     return torch.einsum("bij,bjhw->bihw", a_from_b[:, :3, :3], points) + a_from_b[:, :3, 3, None, None]

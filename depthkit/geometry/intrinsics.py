@@ -1,4 +1,4 @@
-"""Intrinsics of an image whose field of view is known, and of a resized, cropped or mirrored one, as arrays or tensors.
+"""Intrinsics from a field of view, and of a resized, cropped or mirrored image, as arrays or tensors.
 
 Each change of the image is an affine map of its pixels, a 3x3 matrix, that multiplies the intrinsics from the left. Pixel
 centres are integers, so the image reaches from -0.5 to W - 0.5 and a resize moves the principal point by half pixels.
@@ -17,14 +17,14 @@ Matrices = TypeVar("Matrices", Tensor, np.ndarray)
 
 
 def intrinsics_from_field_of_view(size: tuple[int, int], degrees: float) -> np.ndarray:
-    """Intrinsics of a camera with square pixels that looks through the middle of the image, float64 ``(3, 3)`` [px].
+    """Compute the intrinsics of a camera with square pixels and a centred principal point, float64 ``(3, 3)`` [px].
 
     Args:
         size: (height, width) of the image [px].
         degrees: angle from the left to the right border; about 65 for a phone's main camera, 55 for a laptop's.
 
     Raises:
-        GeometryError: an angle that is not between 0 and 180 degrees.
+        GeometryError: the angle is not between 0 and 180 degrees.
 
     Example:
         >>> intrinsics_from_field_of_view((60, 100), 90.0)
@@ -41,7 +41,7 @@ def intrinsics_from_field_of_view(size: tuple[int, int], degrees: float) -> np.n
 
 @in_float32
 def scale_intrinsics(intrinsics: Matrices, x: float, y: float) -> Matrices:
-    """Intrinsics after a resize: ``f' = f s``, ``c' = (c + 0.5) s - 0.5``.
+    """Scale intrinsics with a resized image: ``f' = f s``, ``c' = (c + 0.5) s - 0.5``.
 
     Args:
         intrinsics: ``(..., 3, 3)`` [px], tensor or array.
@@ -59,13 +59,13 @@ def scale_intrinsics(intrinsics: Matrices, x: float, y: float) -> Matrices:
 
 @in_float32
 def crop_intrinsics(intrinsics: Matrices, left: float, top: float) -> Matrices:
-    """Intrinsics after ``left`` columns and ``top`` rows were cut off (negative: padded); ``(..., 3, 3)`` [px]."""
+    """Move intrinsics, ``(..., 3, 3)`` [px], with a crop of ``left`` columns and ``top`` rows (negative: padding)."""
     return _move_pixels(intrinsics, [[1, 0, -left], [0, 1, -top], [0, 0, 1]])
 
 
 @in_float32
 def flip_intrinsics(intrinsics: Matrices, width: int) -> Matrices:
-    """Intrinsics after the image, ``width`` pixels wide, was mirrored left to right: ``cx' = W - 1 - cx``.
+    """Mirror intrinsics with an image of ``width`` pixels that is flipped left to right: ``cx' = W - 1 - cx``.
 
     The camera's x axis is mirrored with the image, so focal lengths stay positive and poses change by ``flip_pose``.
     """

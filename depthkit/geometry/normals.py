@@ -10,7 +10,7 @@ from depthkit.precision import in_float32
 
 @in_float32
 def depth_to_normals(depth: Tensor, intrinsics: Tensor, valid: Tensor | None = None) -> Tensor:
-    r"""Unit normals that face the camera, exact on planes.
+    r"""Compute unit normals that face the camera, exact on planes.
 
     On a plane :math:`n \cdot X = d` the disparity is linear in the pixel p, :math:`1/z = (K^{-T} n / d) \cdot p`. So the
     first-order expansion of disparity around a pixel is the plane that touches the surface there, with no point differences.
@@ -21,8 +21,8 @@ def depth_to_normals(depth: Tensor, intrinsics: Tensor, valid: Tensor | None = N
         valid: bool, ``(B, 1, H, W)``; finite positive depth by default.
 
     Returns:
-        ``(B, 3, H, W)``, camera axes. Derivatives are the mean of the differences to those of the two neighbours that are
-        valid; the vector is 0, with gradient 0, at an invalid pixel and where a row or a column has no valid neighbour.
+        ``(B, 3, H, W)``, camera axes. A derivative is the mean of the differences to the valid ones of the two neighbours.
+        The vector is 0, with gradient 0, at an invalid pixel and where both neighbours in its row or column are invalid.
 
     Example:
         >>> depth_to_normals(torch.full((1, 1, 3, 3), 2.0), torch.eye(3)[None])[0, 2]
@@ -49,7 +49,7 @@ def depth_to_normals(depth: Tensor, intrinsics: Tensor, valid: Tensor | None = N
 
 
 def _derivative(x: Tensor, usable: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Mean of the forward and the backward difference as far as both pixels are usable, and where there is one."""
+    """Average the forward and the backward difference where both pixels are usable; return the mean and where it exists."""
     step = x.diff(dim=dim)
     both = usable.narrow(dim, 1, step.shape[dim]) & usable.narrow(dim, 0, step.shape[dim])
     step = step.where(both, 0)

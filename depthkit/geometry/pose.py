@@ -12,7 +12,7 @@ from depthkit.precision import in_float32
 
 @in_float32
 def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
-    r"""Rotation matrices by Rodrigues' formula, smooth at the identity.
+    r"""Compute rotation matrices by Rodrigues' formula, smooth at the identity.
 
     .. math:: R = I + \frac{\sin\theta}{\theta} [r]_\times + \frac{1 - \cos\theta}{\theta^2} [r]_\times^2
 
@@ -43,13 +43,13 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
 
 @in_float32
 def pose_from_axis_angle(axis_angle: Tensor, translation: Tensor, *, invert: bool = False) -> Tensor:
-    """Poses from what a pose network predicts: rotate, then translate, ``x_a = R x_b + t``.
+    """Build poses from the output of a pose network: rotate, then translate, ``x_a = R x_b + t``.
 
     Args:
         axis_angle: rotation [rad], ``(..., 3)``.
         translation: t [m], ``(..., 3)``.
-        invert: the opposite motion, ``x_b = R^T (x_a - t)``: Monodepth2 feeds its pose network frames in temporal order and
-            inverts the answer for the previous frame.
+        invert: return the opposite motion, ``x_b = R^T (x_a - t)``: Monodepth2 feeds its pose network frames in temporal
+            order and inverts the prediction for the previous frame.
 
     Returns:
         ``(..., 4, 4)``.
@@ -65,7 +65,7 @@ def pose_from_axis_angle(axis_angle: Tensor, translation: Tensor, *, invert: boo
 
 @in_float32
 def invert_pose(pose: Tensor) -> Tensor:
-    """``b_from_a`` of ``a_from_b``, ``(..., 4, 4)``, exactly as far as the rotation is orthonormal."""
+    """Invert poses: ``b_from_a`` of ``a_from_b``, ``(..., 4, 4)``; exact if the rotation is orthonormal."""
     _check_poses(pose)
     rotation = pose[..., :3, :3].mT
     return _assemble(rotation, -(rotation @ pose[..., :3, 3:])[..., 0])
@@ -73,10 +73,10 @@ def invert_pose(pose: Tensor) -> Tensor:
 
 @in_float32
 def chain_poses(current_from_next: Tensor) -> Tensor:
-    """The pose of every frame of a sequence in the first one's: ``first_from_k = 0_from_1 @ 1_from_2 @ .. @ (k - 1)_from_k``.
+    """Chain motions into poses in the first frame: ``first_from_k = 0_from_1 @ 1_from_2 @ .. @ (k - 1)_from_k``.
 
-    With the first camera as the world this is its path, camera to world. A pose network fed ``(frame, next frame)`` predicts
-    ``next_from_current``: invert that first, for the motions do not commute.
+    With the first camera as the world this is the camera's path, camera to world. A pose network fed ``(frame, next frame)``
+    predicts ``next_from_current``: invert that first, for the motions do not commute.
 
     Args:
         current_from_next: motions between successive frames, ``(..., N, 4, 4)``.
@@ -102,7 +102,7 @@ def chain_poses(current_from_next: Tensor) -> Tensor:
 
 @in_float32
 def flip_pose(pose: Matrices) -> Matrices:
-    """The pose between two mirrored images, whose x axes point the other way; ``(..., 4, 4)``, tensor or array."""
+    """Mirror a pose, ``(..., 4, 4)``, tensor or array, with its two images, whose x axes then point the other way."""
     _check_poses(pose)
     return pose * _like([[1, -1, -1, -1], [-1, 1, 1, 1], [-1, 1, 1, 1], [-1, 1, 1, 1]], pose)
 

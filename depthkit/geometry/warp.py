@@ -1,22 +1,29 @@
-"""Other views resampled into this one: the view synthesis that learning from video rests on."""
+"""View synthesis: sample another view where this one shows the same points, the basis of learning from video."""
 
-from typing import Literal
+from enum import StrEnum
 
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from depthkit.checks import check_intrinsics, check_map, check_pose
+from depthkit.checks import check_choice, check_intrinsics, check_map, check_pose
 from depthkit.errors import ShapeError
 from depthkit.geometry.camera import pixel_rays, project
 from depthkit.precision import in_float32
+
+
+class Padding(StrEnum):
+    """Values outside of an image: its nearest border pixel, or 0."""
+
+    BORDER = "border"
+    ZEROS = "zeros"
 
 
 @in_float32
 def reproject(
     depth: Tensor, intrinsics: Tensor, source_from_target: Tensor, *, source_intrinsics: Tensor | None = None
 ) -> Tensor:
-    """Where the source camera sees what each target pixel shows.
+    """Compute where the source camera sees the point that each target pixel shows.
 
     Args:
         depth: depth of the target view [m], ``(B, 1, H, W)``. Infinite depth (sky) moves by the rotation alone.
@@ -42,19 +49,19 @@ def reproject(
 
 
 def inside_image(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Which pixels, ``(B, 2, h, w)``, lie among the centres of an image of ``size`` (height, width): bool ``(B, 1, h, w)``."""
+    """Tell which pixels, ``(B, 2, h, w)``, lie inside an image of ``size`` (height, width), bool ``(B, 1, h, w)``."""
     column, row = pixels[:, :1], pixels[:, 1:]
     return (column >= 0) & (column <= size[1] - 1) & (row >= 0) & (row <= size[0] - 1)
 
 
 @in_float32
-def sample_pixels(image: Tensor, pixels: Tensor, *, padding: Literal["border", "zeros"] = "border") -> Tensor:
-    """An image read at fractional pixels, bilinearly.
+def sample_pixels(image: Tensor, pixels: Tensor, *, padding: Padding | str = Padding.BORDER) -> Tensor:
+    """Sample an image at fractional pixels, bilinearly.
 
     Args:
         image: ``(B, C, H, W)``.
         pixels: column and row [px], ``(B, 2, h, w)``; integers are pixel centres.
-        padding: what lies outside: the nearest border pixel, or 0.
+        padding: value outside of the image: the nearest border pixel, or 0.
 
     Returns:
         ``(B, C, h, w)``, differentiable in both arguments.
@@ -63,11 +70,12 @@ def sample_pixels(image: Tensor, pixels: Tensor, *, padding: Literal["border", "
         raise ShapeError(
             f"expected an image (B, C, H, W) and pixels (B, 2, h, w); got {tuple(image.shape)} and {tuple(pixels.shape)}."
         )
+    outside = str(check_choice("padding", padding, Padding))
     height, width = image.shape[-2:]
     # Corner pixels' centres are -1 and 1 in grid_sample under align_corners=True: then integer pixels are read unblended.
     extent = pixels.new_tensor([max(width - 1, 1), max(height - 1, 1)])
     grid = pixels.permute(0, 2, 3, 1) / extent * 2 - 1
-    return grid_sample(image.to(grid.dtype), grid, mode="bilinear", padding_mode=padding, align_corners=True)
+    return grid_sample(image.to(grid.dtype), grid, mode="bilinear", padding_mode=outside, align_corners=True)
 
 
 @in_float32
@@ -78,9 +86,9 @@ def warp(
     source_from_target: Tensor,
     *,
     source_intrinsics: Tensor | None = None,
-    padding: Literal["border", "zeros"] = "border",
+    padding: Padding | str = Padding.BORDER,
 ) -> Tensor:
-    """The target view as the source image shows it (Monodepth2 eq. 1, after Zhou et al. 2017).
+    """Synthesise the target view from the source image (Monodepth2 eq. 1, after Zhou et al. 2017).
 
     Args:
         source: image or map of the source view, ``(B, C, H, W)``.
@@ -88,7 +96,7 @@ def warp(
         intrinsics: of the target view, ``(B, 3, 3)`` [px].
         source_from_target: pose [m], ``(B, 4, 4)``.
         source_intrinsics: of the source view, ``(B, 3, 3)`` [px]; those of the target by default.
-        padding: what a target pixel gets that the source does not show: its nearest border pixel, or 0. The mask of such
+        padding: value of target pixels that the source does not show: its nearest border pixel, or 0. The mask of these
             pixels is ``~inside_image(reproject(...), size)``.
 
     Returns:

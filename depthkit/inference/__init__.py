@@ -1,4 +1,4 @@
-"""Predict depth on any image with a trained model, and write, read and lift what it predicts."""
+"""Prediction of depth on any image, and predictions as files and point clouds."""
 
 from depthkit.images import find_images, read_image
 from depthkit.inference.clouds import write_point_cloud

@@ -10,16 +10,17 @@ from torch.nn import functional as F
 from depthkit.checks import check_image
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.models import LatentDiffusionDepth, Sampling
+from depthkit.models.diffusion.sampling import StartNoise
 from depthkit.resize import OutputResize, interpolate
 
 
 class DiffusionDepth(NamedTuple):
-    """What ``diffuse`` returns.
+    """Result of ``diffuse``.
 
     Attributes:
         depth: metres, or up to scale and shift with an affine codec, float32 ``(B, 1, H, W)``.
-        uncertainty: how far the members are apart, as a fraction of depth, float32 ``(B, 1, H, W)``; 0 for one member.
-        y: what the codec made depth of, in [-1, 1], float32 ``(B, 1, H, W)``.
+        uncertainty: spread of the members as a fraction of depth, float32 ``(B, 1, H, W)``; 0 for one member.
+        y: map in [-1, 1] that the codec decoded to depth, float32 ``(B, 1, H, W)``.
     """
 
     depth: Tensor
@@ -39,24 +40,24 @@ def diffuse(
     processing_size: int | None = None,
     batch_size: int | None = None,
 ) -> DiffusionDepth:
-    """Depth of a batch of images, by as many steps and members as wanted.
+    """Predict depth of a batch of images by a chosen number of steps and members.
 
-    Images are brought to the processing size, padded at the right and below with their last pixels, predicted, cropped, reduced
-    over the members and brought back, the last two in y. Nothing is aligned: metric members differ by their noise alone.
+    Images are resized to the processing size, padded at the right and below with their last pixels, predicted, cropped, reduced
+    over the members and resized back, the last two in y. Members are not aligned: metric ones differ by their noise alone.
 
     Args:
-        model: any; as ``model.sampling`` says in what is not given here.
+        model: any; its ``sampling`` decides all that is not given here.
         image: float RGB in [0, 1], ``(B, 3, H, W)``, of any size.
         steps: calls of the UNet for each member.
         members: of the ensemble of each image; 2 are as good as 1.
-        latents: where to start, ``(B, members, C, h, w)``, of the padded image's latents; for video, for example, those of the
-            frame before.
-        generator: draws the start, a new one for each image. Without either, each image starts as the model's sampling says.
+        latents: to start from, ``(B, members, C, h, w)``, of the size of the padded image's latents; in video, for example,
+            the latents of the frame before.
+        generator: draws other latents for each image. Without ``latents`` and ``generator`` the model's sampling draws them.
         processing_size: longer side [px] at which the model sees an image, the other side rounded down; 0 for the image's own.
         batch_size: maps to predict at a time; None for all members of all images.
 
     Raises:
-        ShapeError: an image of another shape or type, one so long and thin that a side vanishes, or latents of another shape.
+        ShapeError: an image of another shape or type, so long and thin that a side vanishes, or latents of another shape.
         RecipeError: latents and generator at once, a generator for a model that starts from zeros, a batch size below 1, or
             settings as of ``Sampling``.
         PredictionError: the VAE overflowed.
@@ -99,14 +100,14 @@ def _processed(image: Tensor, side: int) -> tuple[int, int]:
 def _sampling(
     own: Sampling, steps: int | None, members: int | None, latents: Tensor | None, generator: torch.Generator | None
 ) -> Sampling:
-    """The model's own, changed as given and as strictly checked."""
-    if generator is not None and own.noise == "zeros":
+    """Change the model's sampling by the arguments given, and check the result."""
+    if generator is not None and own.noise == StartNoise.ZEROS:
         raise RecipeError("expected no generator for a model that starts from zeros; got one. Leave it out.")
     return replace(
         own,
         steps=own.steps if steps is None else steps,
         members=own.members if members is None else members,
-        noise=own.noise if latents is None else "gaussian",
+        noise=own.noise if latents is None else StartNoise.GAUSSIAN,
     )
 
 

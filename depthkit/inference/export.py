@@ -1,4 +1,4 @@
-"""A network as a program that runs without depthkit."""
+"""Export of networks as programs that run without depthkit."""
 
 import json
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ def export_program(model: DepthNet, path: str | Path, *, size: tuple[int, int], 
     """Write a network as a program of one image size, run it, and compare it with the network.
 
     The input ``image`` is float32 RGB in [0, 1], ``(1, 3, H, W)``: normalisation is part of the program. The output ``map`` is
-    ``(1, 1, H, W)``. What its numbers are is stored with it as ``depthkit.json`` (pt2) or as the model's metadata (onnx).
+    ``(1, 1, H, W)``. Its representation is stored with it as ``depthkit.json`` (pt2) or in the model's metadata (onnx).
 
     Args:
         model: on the CPU.
@@ -29,8 +29,8 @@ def export_program(model: DepthNet, path: str | Path, *, size: tuple[int, int], 
 
     Raises:
         RecipeError: another suffix, or the packages are missing.
-        ShapeError: a size that the network cannot take; names the next one that it can.
-        PredictionError: the program predicts something else than the network.
+        ShapeError: a size that the network cannot take; the message names the next legal size.
+        PredictionError: the program predicts another map than the network.
     """
     path = Path(path)
     if path.suffix not in (".pt2", ".onnx"):

@@ -1,4 +1,4 @@
-"""Where the results of image files go: one naming for every command."""
+"""Names of the results of image files: the one naming of every command."""
 
 import os
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ COLOUR = ".colour.png"
 class OutputNames:
     """Names of the results of image files.
 
-    ``photos/a/x.jpg`` of the folder ``photos`` has its results in ``out/a/x.jpg`` and an ending: two images never share a name,
-    whatever their formats. Of several sources, what is below the folder that they have in common is kept. A link has the name
-    that it bears, not that of the file it leads to.
+    ``photos/a/x.jpg`` of the folder ``photos`` has its results in ``out/a/x.jpg`` plus an ending, so that two images never
+    share a name, whatever their formats. Several sources keep their paths below the folder that they have in common. A link
+    keeps its own name, not that of its target.
 
     Args:
         sources: image files, and folders that are searched for them.
         out: folder of the results.
-        endings: of the results that each image has.
+        endings: of the results of each image.
 
     Raises:
         ShapeError: there is no image.
@@ -50,7 +50,7 @@ class OutputNames:
                     )
 
     def __call__(self, file: str | Path, ending: str) -> Path:
-        """Name the result of one of the files that has this ending."""
+        """Name the result of a file with this ending."""
         place = self._out / _absolute(file).relative_to(self._root)
         return place.with_name(place.name + ending)
 

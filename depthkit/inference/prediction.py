@@ -1,7 +1,8 @@
-"""One predicted map with what is needed to use it: its representation, what it leaves open, the image, the camera."""
+"""Predictions: a map with its representation, ambiguity, image and camera."""
 
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,25 @@ from depthkit.types import Ambiguity, Representation
 _LEVELS = 2**16 - 1
 
 
+class MapFormat(StrEnum):
+    """Formats in which maps are written, as suffixes: 16-bit PNG, or float32 of NumPy."""
+
+    PNG = ".png"
+    NPY = ".npy"
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """A map of one image.
+    """The predicted map of one image.
 
     Attributes:
         map: float32 in ``representation``, ``(H, W)``, the size of the source.
-        representation: what its numbers are.
-        ambiguity: what it leaves undetermined.
+        representation: of the map.
+        ambiguity: what the map leaves undetermined.
         image: uint8 RGB, ``(H, W, 3)``; None after loading from a file.
         intrinsics: ``(3, 3)`` [px] of ``image``, if known.
         name: of the source.
-        uncertainty: float32 ``(H, W)``, of an ensemble: how far its members are apart, as a fraction of depth; not saved.
+        uncertainty: spread of an ensemble's members as a fraction of depth, float32 ``(H, W)``; not saved.
     """
 
     map: np.ndarray
@@ -47,14 +55,14 @@ class Prediction:
         return np.asarray(self.map, dtype)
 
     def colour(self, **options: Any) -> np.ndarray:
-        """The map coloured, near is warm, uint8 RGB ``(H, W, 3)``; options as ``depthkit.evaluation.colourise``."""
+        """Colour the map, near is warm, uint8 RGB ``(H, W, 3)``; options as of ``depthkit.evaluation.colourise``."""
         return colourise(self.map, representation=self.representation, **options)
 
     def save(self, path: str | Path) -> Path:
-        """Write the map; the suffix says how.
+        """Write the map in the format of the suffix.
 
-        ``.png``: 16 bits, linear from the smallest to the largest value of this map; the step, the representation and the
-        ambiguity stand in the file, and ``load_prediction`` is exact to half a step.
+        ``.png``: 16 bits, linear from the smallest to the largest value of this map; the file also holds the step, the
+        representation and the ambiguity, and ``load_prediction`` is exact to half a step.
         ``.npy``: the float32 values, and the facts in a ``.depthkit.json`` beside it; ``load_prediction`` is exact.
         ``.jpg``, ``.webp``: the coloured picture, to look at (``save_colour`` writes it as PNG).
 
@@ -94,11 +102,11 @@ class Prediction:
         return path
 
     def depth(self, *, scale: float = 1.0, shift: float | None = None) -> np.ndarray:
-        """Depth, float32 ``(H, W)``: in metres if the prediction is metric, else up to a factor; NaN where there is none.
+        """Convert to depth, float32 ``(H, W)``: in metres if the prediction is metric, else up to a factor; NaN without depth.
 
         Args:
-            scale: multiplies what was predicted (its linear form: a logarithm is exponentiated first).
-            shift: added after it. A prediction up to scale and shift has no depth without one: ``1 / (a x + b)`` needs b.
+            scale: factor on the prediction (on the exponential of a logarithm).
+            shift: added after scaling. Disparity up to scale and shift needs one: ``1 / (a x + b)`` depends on b.
 
         Raises:
             LabelError: the shift is needed and not given.
@@ -123,14 +131,14 @@ class Prediction:
         shift: float | None = None,
         max_edge: float | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """The scene as points in the camera's frame: x right, y down, z forward.
+        """Convert to points in the camera's frame: x right, y down, z forward.
 
         Args:
             intrinsics: ``(3, 3)`` [px] of the image; default those of the prediction.
             scale: as in ``depth``.
             shift: as in ``depth``.
-            max_edge: drop the points of pixels that are more than this many times as far as a neighbour, or as near: they hang
-                in the air between two surfaces. About 1.1; None drops none. Floors near the horizon thin out, too.
+            max_edge: drop pixels whose depth differs from a neighbour by more than this factor, since they lie between two
+                surfaces. About 1.1; None drops none. Floors near the horizon thin out, too.
 
         Returns:
             Points, float32 ``(N, 3)`` [m, or up to a factor], and their colours, uint8 ``(N, 3)``, None without an image.
@@ -164,18 +172,18 @@ class Prediction:
         shift: float | None = None,
         max_edge: float | None = None,
     ) -> Path:
-        """Write the scene as coloured points, ``.ply`` (camera axes) or ``.glb`` (y up, z backward).
+        """Write the scene as a coloured point cloud, ``.ply`` (camera axes) or ``.glb`` (y up, z backward).
 
-        Args and errors as ``to_point_cloud`` and ``depthkit.inference.write_point_cloud``.
+        Arguments and errors are those of ``to_point_cloud`` and ``depthkit.inference.write_point_cloud``.
         """
         return write_point_cloud(path, *self.to_point_cloud(intrinsics, scale=scale, shift=shift, max_edge=max_edge))
 
 
 def load_prediction(path: str | Path) -> Prediction:
-    """The inverse of ``Prediction.save`` for ``.png`` (to half a step) and ``.npy`` (exactly).
+    """Read a file of ``Prediction.save``, ``.png`` (to half a step) and ``.npy`` (exactly).
 
     Raises:
-        ShapeError: no such file, or one that ``Prediction.save`` did not write.
+        ShapeError: the file does not exist, or ``Prediction.save`` did not write it.
     """
     path = Path(path)
     try:

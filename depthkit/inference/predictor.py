@@ -1,8 +1,8 @@
-"""From any image to its map, at the image's own size."""
+"""Predictors: from any image to its map, at the image's own size."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -10,12 +10,13 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor, nn
 
-from depthkit.checks import check_device
-from depthkit.errors import DepthKitError, ShapeError
+from depthkit.checks import check_choice, check_device
+from depthkit.errors import DepthKitError
 from depthkit.images import as_image, find_images, read_image
 from depthkit.inference.outputs import COLOUR, OutputNames
-from depthkit.inference.prediction import Prediction
+from depthkit.inference.prediction import MapFormat, Prediction
 from depthkit.models import FlipAverage, LatentDiffusionDepth, read_checkpoint
+from depthkit.precision import Precision
 from depthkit.resize import (
     InputResize,
     OutputResize,
@@ -30,12 +31,11 @@ from depthkit.resize import (
 from depthkit.types import Ambiguity, Representation
 
 Source = str | Path | Image.Image | np.ndarray | Tensor
-Precision = Literal["32", "bf16", "16"]
-_AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
+_AUTOCAST = {Precision.BF16: torch.bfloat16, Precision.FLOAT16: torch.float16}
 
 
 class Written(NamedTuple):
-    """What ``DepthPredictor.write`` did: files written, and why others could not be read, by their path."""
+    """Result of ``DepthPredictor.write``: the files written, and by path the reason why others could not be read."""
 
     files: list[Path]
     broken: dict[Path, str]
@@ -48,20 +48,21 @@ class _Loaded(NamedTuple):
 
 
 class DepthPredictor:
-    """Predicts depth on images of any size.
+    """A network that predicts depth on images of any size.
 
     Args:
-        model: network; called on float RGB in [0, 1], ``(B, 3, h, w)``, and returning ``(B, 1, h', w')``.
+        model: network; called on float RGB in [0, 1], ``(B, 3, h, w)``; returns ``(B, 1, h', w')``.
         ambiguity: what its predictions leave undetermined; a disparity up to scale and shift has no depth.
-        representation: what its numbers are; default ``model.representation``.
+        representation: of its maps; default ``model.representation``.
         input_rule: size at which the network sees an image; default ``depthkit.resize.input_rule_of(model)``: the network's
             own ``input_rule`` or ``processing_size``, else about ``384 x 384`` pixels in the image's aspect.
-        output_rule: how its map is brought to the image's size; default the network's own ``output_rule``, else bilinear.
-        device: where it runs; default where the model is.
+        output_rule: how its map is resized to the image's size; default the network's own ``output_rule``, else bilinear.
+        device: of the network; default the model's.
         precision: of the network: ``"32"``, or autocast to ``"bf16"`` or ``"16"``; maps are float32 in any case.
 
     Raises:
         LabelError: the representation is unknown.
+        RecipeError: an unknown precision, or a device that this machine does not have.
 
     Example:
         >>> class Brightness(nn.Module):
@@ -82,11 +83,9 @@ class DepthPredictor:
         input_rule: InputResize | None = None,
         output_rule: OutputResize | None = None,
         device: torch.device | str | None = None,
-        precision: Precision = "32",
+        precision: Precision | str = Precision.FLOAT32,
     ):
         found = representation_of(model, representation)
-        if precision not in ("32", *_AUTOCAST):
-            raise ShapeError(f"expected precision '32', 'bf16' or '16'; got {precision!r}.")
         own = next((x.device for x in (*model.parameters(), *model.buffers())), torch.device("cpu"))
         self.device = own if device is None else check_device(device)
         self.model = model.to(self.device).eval()
@@ -94,7 +93,7 @@ class DepthPredictor:
             self.model.to(memory_format=torch.channels_last)  # a tenth faster; on CUDA group norms would undo it
         self.representation, self.ambiguity = found, Ambiguity(ambiguity)
         self.input_rule, self.output_rule = input_rule or input_rule_of(model), output_rule or output_rule_of(model)
-        self.precision = precision
+        self.precision = check_choice("precision", precision, Precision)
 
     @classmethod
     def from_checkpoint(
@@ -105,18 +104,18 @@ class DepthPredictor:
         input_rule: InputResize | None = None,
         output_rule: OutputResize | None = None,
         device: torch.device | str | None = None,
-        precision: Precision = "32",
+        precision: Precision | str = Precision.FLOAT32,
         flip: bool = False,
     ) -> Self:
-        """The predictor of a checkpoint written by ``depthkit fit``, or of a folder with a latent diffusion model.
+        """Build the predictor of a checkpoint of ``depthkit fit``, or of a folder with a latent diffusion model.
 
         Args:
             path: the ``.ckpt`` file, or the folder, see ``depthkit.models.latent_diffusion``.
             allow: further names that may be imported to build the network, see ``read_checkpoint``.
-            input_rule: default: the network's own, else as many pixels as the training images had, in the image's own aspect;
-                for a folder what it says.
-            output_rule: default: the network's own, else bilinear.
-            device: default the CPU.
+            input_rule: default the network's own, else the number of pixels of the training images, in the image's own aspect;
+                for a folder its processing size.
+            output_rule: default the network's own, else bilinear.
+            device: of the network; default the CPU.
             precision: of the network.
             flip: also predict the mirror image and average, see ``depthkit.models.FlipAverage``.
 
@@ -135,16 +134,16 @@ class DepthPredictor:
 
         Args:
             source: an image file, image of Pillow, array ``(H, W, 3)`` or tensor ``(3, H, W)`` (uint8, or floating point in
-                [0, 1]); or a list of such; or a folder, which stands for the images in it.
-            batch_size: neighbours whose network size is equal run together, up to this many.
+                [0, 1]); a list of these; or a folder for all images in it.
+            batch_size: greatest number of successive images of equal network size that run together.
             progress: show a progress bar for lists and folders.
 
         Returns:
-            One prediction for one image, at its size; a list for a list or a folder. For more than memory holds, use
-            ``stream`` or ``write``.
+            One prediction for one image, at its size; a list for a list or a folder. ``stream`` and ``write`` serve more images
+            than memory holds.
 
         Raises:
-            ShapeError: a source is no readable image.
+            ShapeError: a source is not a readable image.
             PredictionError: the network returned NaN or infinity.
         """
         if isinstance(source, str | Path) and Path(source).is_dir():
@@ -161,12 +160,12 @@ class DepthPredictor:
         batch_size: int = 1,
         on_error: Callable[[Source, DepthKitError], None] | None = None,
     ) -> Iterator[Prediction]:
-        """Predictions one by one in the order of ``sources``; memory holds one batch.
+        """Predict one by one in the order of ``sources``; memory holds one batch.
 
         Args:
             sources: as in ``__call__``.
             batch_size: as in ``__call__``.
-            on_error: told of each source that cannot be read, which is then passed over; None raises.
+            on_error: called with each source that cannot be read, which is then skipped; None raises.
         """
         waiting: list[_Loaded] = []
         for source in sources:
@@ -189,31 +188,32 @@ class DepthPredictor:
         source: str | Path | Sequence[str | Path],
         out: str | Path,
         *,
-        suffix: Literal[".png", ".npy"] = ".png",
+        suffix: MapFormat | str = MapFormat.PNG,
         colour: bool = True,
         batch_size: int = 1,
         progress: bool = True,
     ) -> Written:
         """Predict files and write each map, and a coloured picture of it, under the name of its image.
 
-        ``photo.jpg`` becomes ``photo.jpg.png`` and ``photo.jpg.colour.png``, see ``OutputNames``; what an earlier call wrote
-        into the folder is not predicted.
+        ``photo.jpg`` becomes ``photo.jpg.png`` and ``photo.jpg.colour.png``, see ``OutputNames``. Results of an earlier
+        call are not predicted.
 
         Args:
-            source: an image file, a folder, or a list of such. Inner folders are kept.
+            source: an image file, a folder, or a list of these. Inner folders are kept.
             out: folder to write to.
-            suffix: of the maps, see ``Prediction.save``.
+            suffix: ``.png`` or ``.npy`` for the maps, see ``Prediction.save``.
             colour: also write ``<name>.colour.png``.
             batch_size: as in ``__call__``.
             progress: show a progress bar.
 
         Returns:
-            The files written, and the sentence about each file that could not be read; the others are not held up by it.
+            The files written, and a sentence about each file that could not be read.
 
         Raises:
             ShapeError: there is no image.
-            RecipeError: a result would overwrite an image or another result.
+            RecipeError: an unknown suffix, or a result would overwrite an image or another result.
         """
+        suffix = check_choice("suffix", suffix, MapFormat)
         sources = [source] if isinstance(source, str | Path) else source
         names = OutputNames(sources, out, (suffix, COLOUR) if colour else (suffix,))
         written: list[Path] = []

@@ -1,4 +1,4 @@
-"""A network that labels images: ours or one of ``transformers``, with what its labels' readers must know of it."""
+"""Teachers: networks that label images, ours or of ``transformers``, with the facts of their labels."""
 
 import hashlib
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ _PREFIX = "transformers:"
 
 @dataclass(frozen=True)
 class Teacher:
-    """A network with what its predictions are and how it wants its images.
+    """A network with the kind of its predictions and the size of its input.
 
     Attributes:
-        name: file or id it was loaded from.
+        name: file or id that it was loaded from.
         model: called on RGB in [0, 1], ``(B, 3, h, w)``; returns ``(B, 1, h', w')``.
-        kind: what its numbers are.
-        resize: size at which it sees an image.
+        kind: of its predictions.
+        resize: rule for the size at which it sees an image.
     """
 
     name: str
@@ -36,17 +36,17 @@ class Teacher:
 
     @property
     def multiple(self) -> int:
-        """What both sides of its input must be a multiple of [px]."""
+        """Number [px] that must divide both sides of its input."""
         return multiple_of(self.model)
 
     @property
     def output(self) -> str:
-        """How its maps are brought to the size of their images, in words."""
+        """Rule by which its maps are resized to their images, in words."""
         rule = output_rule_of(self.model)
         return str(replace(rule, space=rule.space or resize_space_of(self.model) or self.kind.representation))
 
     def facts(self) -> dict[str, Any]:
-        """For a manifest: name, SHA-256 of the weights, input and output."""
+        """Return facts for a manifest: name, SHA-256 of the weights, input and output."""
         return {
             "name": self.name,
             "weights_sha256": weights_sha256(self.model),
@@ -59,21 +59,20 @@ class Teacher:
 def load_teacher(
     source: str | Path,
     *,
-    output: Output | None = None,
+    output: Output | str | None = None,
     side: int | None = None,
     allow: Sequence[str] = (),
 ) -> Teacher:
-    """The teacher in a checkpoint, see ``read_checkpoint``, or in ``transformers:<folder or hub id>``.
+    """Load the teacher of a checkpoint, see ``read_checkpoint``, or of ``transformers:<folder or hub id>``.
 
     Args:
-        source: which.
-        output: what it returns, disparity or depth; needed for ``transformers``, where both bear the same name, and
-            compared with what a checkpoint says.
-        side: [px] of the square whose area its input has; by default what it was trained with.
+        source: checkpoint, folder of diffusers, or ``transformers:`` and a folder or hub id.
+        output: disparity or depth; needed for models of ``transformers`` that do not state it; must agree with a checkpoint.
+        side: side [px] of a square with as many pixels as its input; default the size of its training.
         allow: beginnings of further names that may be imported to build a checkpoint's network.
 
     Raises:
-        CheckpointError: there is no such teacher, or it does not load.
+        CheckpointError: there is no such teacher, or it cannot be loaded.
         LabelError: ``output`` is missing or contradicts the teacher.
     """
     text = str(source)
@@ -95,7 +94,7 @@ def load_teacher(
 
 
 def _resize(model: TransformersDepth) -> InputResize:
-    """What the model's processor does to an image."""
+    """Build the resize rule of the model's processor."""
     multiple, (height, width) = model.size_multiple, model.size
     if not model.keep_aspect:
         return InputResize((height, width), "stretch", multiple=multiple)
@@ -105,7 +104,7 @@ def _resize(model: TransformersDepth) -> InputResize:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and values of a network's parameters and buffers, in whatever file they came.
+    """Compute the SHA-256 of names, types, shapes and values of a network's weights and buffers, whatever file held them.
 
     Example:
         >>> weights_sha256(nn.Conv2d(1, 1, 1)) == weights_sha256(nn.Conv2d(1, 1, 1))

@@ -16,12 +16,12 @@ _HERE = "depthkit."
 
 
 def architecture(function: Callable[P, Net]) -> Callable[P, Net]:
-    """Mark a function as a named architecture: what it returns remembers in ``config`` how to ``build`` it again.
+    """Mark a function as a named architecture: the network it returns stores in ``config`` how to ``build`` it again.
 
-    One outside depthkit remembers its module, too, which ``--allow`` lets a command import to rebuild it from a checkpoint.
+    A function outside of depthkit stores its module, too; ``--allow`` lets a command import it to rebuild the network.
 
     Raises:
-        RecipeError: depthkit has an architecture of that name.
+        RecipeError: depthkit has an architecture of this name.
     """
 
     @functools.wraps(function)
@@ -44,26 +44,26 @@ def architecture(function: Callable[P, Net]) -> Callable[P, Net]:
 
 
 def is_architecture(name: str, module: str) -> bool:
-    """Whether the module of that name has been imported and marked a function of that name as an architecture."""
+    """Tell whether a function ``name`` of ``module`` has been marked as an architecture."""
     return name in _ARCHITECTURES and _ARCHITECTURES[name].__module__ == module
 
 
 def _plain(value: Any) -> Any:
-    """A value as a checkpoint may hold it: an enumeration's member as text, a network as its own config."""
+    """Convert an argument to a plain value for a checkpoint: a member of an enumeration to text, a network to its config."""
     if isinstance(value, Buildable):
         return value.config
     return str(value) if isinstance(value, str) else value
 
 
 def build(config: Mapping[str, Any], *, pretrained: bool | str | Path = False) -> Any:
-    """The network that a named architecture built, with random weights; nothing is downloaded.
+    """Build the network of a named architecture with random weights, without downloads.
 
     Args:
         config: the network's ``config``: "architecture", the function's name, and its arguments.
-        pretrained: weights that its encoder, if it has one, starts from after all, see ``TimmEncoder``.
+        pretrained: weights of its encoder instead of random ones, see ``TimmEncoder``.
 
     Raises:
-        CheckpointError: no architecture of that name, or not with these arguments.
+        CheckpointError: there is no architecture of this name, or it does not take these arguments.
 
     Example:
         >>> from depthkit.models import midas_timm

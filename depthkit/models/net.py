@@ -1,4 +1,4 @@
-"""The shape that every depth network here has: encoder, decoder, head."""
+"""The shape of every depth network: encoder, decoder, head."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,34 +18,34 @@ HeadFactory = Callable[[int, float], nn.Module]
 
 
 class Buildable(nn.Module):
-    """A network that may remember how it was built.
+    """A network that can store how it was built.
 
     Attributes:
-        config: the plain values that ``build`` makes this network from again; None for one put together from parts.
+        config: plain values from which ``build`` rebuilds the network; None if it was put together from parts.
     """
 
     config: dict[str, Any] | None = None
 
 
 class DepthNet(Buildable):
-    """A depth network of three parts, each built from what the one before it publishes.
+    """A depth network of three parts, each built from the facts that the part before publishes.
 
-    The network normalises its own input, so it takes the same image as every other one. Its heads leave autocast for the last
-    layer, so that the output is float32: half precision holds 3 significant digits, too few for a map.
+    The network normalises its own input, so all networks take the same images. Its heads leave autocast for the last layer, so
+    that the output is float32: half precision holds 3 significant digits, too few for a map.
 
     Args:
         encoder: maps a normalised image to feature maps, finest first, and publishes ``channels``, ``strides`` (of those maps),
             ``mean`` and ``std`` (of an input channel).
-        decoder: maps them to one map and publishes its ``channels`` and ``stride``; or a callable that builds it from the
-            encoder's ``(channels, strides)``. If it cannot take the smallest image that the encoder can, it publishes
+        decoder: fuses the feature maps to one map and publishes its ``channels`` and ``stride``; or a callable that builds the
+            decoder from the encoder's ``(channels, strides)``. A decoder that needs larger images than the encoder publishes
             ``min_size`` [px].
-        head: maps that one to ``(B, 1, H, W)`` and states its ``representation``; or a callable that builds it from the
-            decoder's ``(channels, stride)``.
+        head: converts the decoder's map to ``(B, 1, H, W)`` and states its ``representation``; or a callable that builds the
+            head from the decoder's ``(channels, stride)``.
 
     Attributes:
-        representation: what the output's numbers are.
+        representation: of the output.
         size_multiple: H and W of an input are multiples of this [px].
-        min_size: and no less than this [px].
+        min_size: least H and W of an input [px].
         config: see ``Buildable``.
 
     Raises:
@@ -82,25 +82,25 @@ class DepthNet(Buildable):
 
     @property
     def representation(self) -> Representation:
-        """What the output's numbers are, as the head states it."""
+        """Representation of the output, as the head states it."""
         return self.head.representation
 
     @property
     def last_layer(self) -> nn.Module:
-        """The last layer with trainable weights that all of the network's outputs share: the decoder's last one.
+        """Last layer with trainable weights that all outputs share: the decoder's last.
 
-        A cheap stand-in for all shared parameters where gradients of several tasks are compared.
+        A cheap stand-in for all shared parameters when gradients of several objectives are compared.
         """
         layers = [m for m in self.decoder.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
         return layers[-1]
 
     def encode(self, image: Tensor) -> list[Tensor]:
-        """The encoder's feature maps of an image, ``(B, 3, H, W)`` in [0, 1]; raises like ``forward``."""
+        """Compute the encoder's feature maps of images ``(B, 3, H, W)`` in [0, 1]; raise as ``forward`` does."""
         self.check(image)
         return self.encoder((image - self.mean) / self.std)
 
     def check(self, image: Tensor) -> None:
-        """``image`` is one that the network can take; raises like ``forward``."""
+        """Check that the network can take ``image``; raise as ``forward`` does."""
         check_image("image", image)
         height, width = image.shape[-2:]
         m = self.size_multiple
@@ -113,7 +113,7 @@ class DepthNet(Buildable):
             )
 
     def forward(self, image: Tensor) -> Tensor:
-        """The map of an image.
+        """Predict the map of an image.
 
         Args:
             image: float RGB in [0, 1], ``(B, 3, H, W)``, H and W multiples of ``size_multiple``.
@@ -122,23 +122,23 @@ class DepthNet(Buildable):
             The map in ``representation``, ``(B, 1, H, W)``.
 
         Raises:
-            ShapeError: another shape or dtype, or a size that the network cannot take; names the next one that it can.
+            ShapeError: another shape or dtype, or a size that the network cannot take; the message names the next legal size.
         """
         return self.decode(self.encode(image))
 
     def decode(self, features: list[Tensor]) -> Tensor:
-        """The map of what ``encode`` gave, for losses that see the features too."""
+        """Predict from the feature maps of ``encode``, for losses that use them too."""
         return self.head(self.decoder(features))
 
     def save_pretrained(self, folder: str | Path, **facts: Any) -> Path:
         """Write a folder that ``from_pretrained`` reads: safetensors, ``config.json`` and a model card.
 
         Args:
-            folder: made if it is not there.
+            folder: created if it does not exist.
             facts: ``ambiguity``, and optionally ``size`` and ``card``; see ``save_folder``.
         """
         return save_folder(self, folder, **facts)
 
     def push_to_hub(self, repo: str, *, private: bool = False, **facts: Any) -> str:
-        """Write it to ``ORG/NAME`` on the Hugging Face hub; ``facts`` as of ``save_pretrained``."""
+        """Write the network to ``ORG/NAME`` on the Hugging Face hub; ``facts`` as of ``save_pretrained``."""
         return push_folder(self, repo, private=private, **facts)

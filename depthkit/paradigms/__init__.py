@@ -1,4 +1,4 @@
-"""The training recipes: one LightningModule per published method."""
+"""Paradigms: one LightningModule per published method of training."""
 
 from depthkit.paradigms.affine_invariant import AffineInvariantModule
 from depthkit.paradigms.base import DepthModule

@@ -16,7 +16,7 @@ from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
 
 class AffineInvariantModule(DepthModule):
-    """Per-dataset scale-and-shift-invariant loss plus gradient matching, combined by equal weights or Pareto (MGDA).
+    """Learn disparity up to scale and shift from mixed datasets, combined by equal weights or Pareto (MGDA).
 
     Each dataset ``l`` has the loss ``L_l``, the mean over its images of ``loss + gradient_weight * gradient_loss``
     (eq. 12), on labels as disparity in [0, 1]. ``combine=EqualWeights()`` minimises their mean over the datasets in the batch;
@@ -29,11 +29,11 @@ class AffineInvariantModule(DepthModule):
         gradient_loss: regulariser per image, in disparity; default ``GradientMatchingLoss`` with the alignment of ``loss``.
         gradient_weight: alpha of eq. 12; 0 leaves the regulariser out.
         combine: how the datasets' losses become one step; default ``EqualWeights()``.
-        freeze_batch_norm: use the encoder's running statistics, and leave them, instead of those of the mixed batch.
+        freeze_batch_norm: normalise with the network's running statistics, kept fixed, instead of those of the mixed batch.
         kwargs: see ``DepthModule``.
 
     Raises:
-        LabelError: a loss says that it cannot read disparity up to shift and scale.
+        LabelError: a loss does not accept disparity up to shift and scale.
         RecipeError: the model does not output disparity.
     """
 
@@ -62,7 +62,7 @@ class AffineInvariantModule(DepthModule):
 
     @property
     def accepts(self) -> frozenset[LabelKind]:
-        """Dense labels; what they know beyond disparity up to scale and shift is not used."""
+        """Dense labels, used as disparity up to scale and shift."""
         return readable(DENSE)
 
     @property
@@ -75,7 +75,7 @@ class AffineInvariantModule(DepthModule):
         super().train(mode)
         if self.freeze_batch_norm:
             for module in self.model.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm):
                     module.eval()
         return self
 

@@ -1,4 +1,4 @@
-"""A latent diffusion model learns depth: MetricGold (Shah 2024), by the training of Marigold (Ke et al. 2024)."""
+"""MetricGold (Shah 2024): a latent diffusion model learns metric depth by the training of Marigold (Ke et al. 2024)."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -18,18 +18,18 @@ from depthkit.paradigms.terms.term import Term
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
 _MEANING = frozenset({"codec", "d_min", "d_max", "low", "high", "prediction_type"})
-"""What the numbers that a network learned stand for, among the settings of codec and scheduler."""
+"""Settings of codec and scheduler that decide what a network's numbers mean."""
 
 
 class Penalty(StrEnum):
-    """On the difference between output and target."""
+    """Penalties on the difference between output and target."""
 
     L2 = "l2"
     L1 = "l1"
 
 
 class Trainable(StrEnum):
-    """Which weights of the UNet are trained."""
+    """Trained weights of the UNet: all, or those of its attention and first layer."""
 
     ALL = "all"
     ATTENTION = "attention"
@@ -38,23 +38,23 @@ class Trainable(StrEnum):
 class DiffusionModule(DepthModule):
     """Learn to denoise the latent of a depth map beside the latent of its image.
 
-    What the UNet predicts (v, noise or z_0), the schedule of the noise and the codec between depth and latents are the model's.
-    The VAE takes no part in training: no optimizer and no DDP bucket holds it, and it encodes in the precision of its weights,
-    whatever the trainer's. An average of the weights (EMA) is Lightning's callback ``EMAWeightAveraging``.
+    The model decides the kind of the UNet's output (v, noise or z_0), the noise schedule and the codec of depth.
+    The VAE is frozen: no optimizer and no DDP bucket holds it, and it encodes in the precision of its weights, whatever the
+    trainer's. Lightning's callback ``EMAWeightAveraging`` averages weights (EMA).
 
     Args:
         model: the latent diffusion model.
-        noise: default ``MultiResolutionNoise()``, annealed; of strength 0 it is plain.
+        noise: added to latents; default ``MultiResolutionNoise()``, annealed; strength 0 is plain white noise.
         penalty: on the difference between output and target.
-        masked: leave out latent cells with a pixel that has no label or lies outside the codec's range.
+        masked: leave out latent cells with a pixel without a label or outside of the codec's range.
         tails: train on out-of-range depth clipped to the codec's bounds instead of masking it. Default: only for affine codecs,
-            whose range holds a share of each image by intent. The sky, which has no depth, is masked either way.
+            which clip a share of each image by design. The sky, which has no depth, is always masked.
         trainable: the whole UNet, or its attention and its first layer.
         checkpointing: recompute activations of the UNet in the backward pass: less memory, more time.
         kwargs: see ``DepthModule``.
 
     Raises:
-        RecipeError: an unknown penalty or part, or ``encoder_lr``, for the encoder is the VAE's.
+        RecipeError: an unknown ``penalty`` or ``trainable``, or ``encoder_lr``, which does not apply: the encoder is the VAE's.
     """
 
     model: LatentDiffusionDepth
@@ -85,7 +85,7 @@ class DiffusionModule(DepthModule):
 
     @property
     def accepts(self) -> frozenset[LabelKind]:
-        """Metric labels; with an affine codec also those up to scale."""
+        """Metric labels; with an affine codec also labels up to scale."""
         return readable(self._read)
 
     @property
@@ -98,7 +98,7 @@ class DiffusionModule(DepthModule):
         return self.model.ambiguity
 
     def check_run(self, checkpoint: Mapping[str, Any]) -> None:
-        """As in ``DepthModule``: with other bounds of depth, or another kind of output, the same numbers mean other things."""
+        """Check that the earlier run had the same bounds of depth and kind of output, which give its numbers their meaning."""
         network = facts_in(checkpoint).get("model") or {}
         for name, ours in (("codec", self.model.codec.facts()), ("scheduler", self.model.scheduler.config)):
             learned = network.get(name) or {}
@@ -109,12 +109,12 @@ class DiffusionModule(DepthModule):
                 )
 
     def depth(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """The labels' depth [m], ``(B, 1, H, W)``, where there is one and where it is learned, bool ``(B, 1, H, W)`` each."""
+        """Read the labels' depth [m]; return it, its mask, and the mask of what is learned, ``(B, 1, H, W)`` each."""
         depth, valid = labels(batch, Representation.DEPTH, self._read)
         return depth, valid, valid if self.tails else self.model.codec.within(depth, valid)
 
     def draw(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """By chance: a timestep for each row, int64 ``(B,)``, and noise of the shape of ``latent``."""
+        """Draw a timestep for each row, int64 ``(B,)``, and noise of the shape of ``latent``."""
         length = self.model.scheduler.length
         timestep = torch.randint(length, (len(latent),), device=latent.device)
         return timestep, self.noise(latent, timestep / length)
@@ -135,7 +135,7 @@ class DiffusionModule(DepthModule):
 
 
 def left_out(valid: Tensor, learned: Tensor, taught: Tensor) -> dict[str, Term]:
-    """Make the logged terms: the share of labelled pixels outside the codec's range, and of images that teach nothing."""
+    """Build logged terms: the share of labelled pixels outside of the codec's range, and of images without a learned pixel."""
     nothing = (~has_label(taught)).float()
     return {
         "outside": Term((~learned).float(), valid, weight=0.0),

@@ -1,4 +1,4 @@
-"""One step from image to depth, trained end to end on pixels (Garcia et al. 2024): the second stage of a diffusion model."""
+"""End-to-end fine-tuning (Garcia et al. 2024): the second stage of a diffusion model, one step trained on pixels."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from depthkit.errors import LabelError
 from depthkit.losses import PointwiseLoss, SSILoss
 from depthkit.models import LatentDiffusionDepth
+from depthkit.models.diffusion.sampling import StartNoise
 from depthkit.paradigms.diffusion import DiffusionModule, left_out
 from depthkit.paradigms.terms.labels import check_states, has_label
 from depthkit.paradigms.terms.multires_noise import MultiResolutionNoise
@@ -20,19 +21,19 @@ from depthkit.types import Ambiguity, Batch, Representation
 class EndToEndDiffusionModule(DiffusionModule):
     """Fine-tune a latent diffusion model as a feed-forward network: one call of the UNet at the last timestep, then the VAE.
 
-    Gradients flow through the VAE's decoder, whose weights stay as they are, and past its clip to [-1, 1] unchanged.
-    Start from the first stage: its checkpoint as ``weights``. The model predicts as it was trained, in one step.
+    Gradients flow through the VAE's frozen decoder and unchanged past its clip to [-1, 1]. Start from the first stage: pass its
+    checkpoint as ``weights``. The model also predicts in one step.
 
     Args:
-        model: the latent diffusion model; its steps are "trailing", so that the one step starts at the last timestep.
-        loss: per image, on pixels of metric depth or what it converts to: default the absolute difference of log depth. With
-            an affine codec, of depth up to scale and shift: default ``SSILoss(halved=False)``, which aligns by least squares.
-        noise: what the UNet sees beside the image: None for zeros; of strength 0, plain noise.
-        kwargs: see ``DiffusionModule``; ``checkpointing`` saves memory in the VAE's decoder, too.
+        model: the latent diffusion model; its spacing must be "trailing", so that the one step starts at the last timestep.
+        loss: per image, on pixels of metric depth in any representation; default the absolute difference of log depth. With an
+            affine codec, on depth up to scale and shift; default ``SSILoss(halved=False)``, which aligns by least squares.
+        noise: input of the UNet beside the image: None for zeros; strength 0 for plain white noise.
+        kwargs: see ``DiffusionModule``; ``checkpointing`` also saves memory in the VAE's decoder.
 
     Raises:
-        RecipeError: the noise schedule's steps are not trailing.
-        LabelError: the loss does not read the labels that the codec makes.
+        RecipeError: the spacing of the noise schedule is not trailing.
+        LabelError: the loss does not accept the codec's labels.
     """
 
     def __init__(
@@ -55,13 +56,14 @@ class EndToEndDiffusionModule(DiffusionModule):
         (self.timestep,) = model.scheduler.timesteps(1)
         self.loss, self.start = chosen, noise
         self.compared: Representation = chosen.representation if metric else model.representation
-        """What the loss compares: with an affine codec its depth as it is, which has no logarithm and no inverse."""
-        model.sampling = replace(model.sampling, steps=1, members=1, noise="zeros" if noise is None else "gaussian")
+        """Representation that the loss compares: with an affine codec always depth, which has no logarithm and no inverse."""
+        start = StartNoise.ZEROS if noise is None else StartNoise.GAUSSIAN
+        model.sampling = replace(model.sampling, steps=1, members=1, noise=start)
         if kwargs.get("checkpointing"):
             model.vae.enable_gradient_checkpointing()
 
     def predict_once(self, image: Tensor) -> Tensor:
-        """Depth of images ``(B, 3, H, W)`` by one call of the UNet, with gradients, ``(B, 1, H, W)``."""
+        """Predict depth of images ``(B, 3, H, W)`` by one call of the UNet, with gradients, ``(B, 1, H, W)``."""
         with torch.no_grad():
             latent = self.model.encode_image(image)
         noisy = torch.zeros_like(latent)

@@ -17,19 +17,19 @@ from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
 
 class GeometryPreservingModule(DepthModule):
-    """A scale-invariant loss where the geometry is known plus a scale-and-shift-invariant one everywhere (eq. 3).
+    """Learn depth up to scale from labels with known and with unknown shift: L_SI where the shift is known, L_SSI everywhere.
 
-    Per image, ``L = I * geometric_loss + affine_loss`` with I = 1 for metric and up-to-scale labels, 0 for disparity up to
-    shift and scale. The few images of the first kind teach the shift that all others leave open, so predictions are depth up
-    to one factor, and their points keep the angles of the scene.
+    Per image, ``L = I * geometric_loss + affine_loss`` (eq. 3) with I = 1 for metric and up-to-scale labels, 0 for disparity
+    up to shift and scale. The few images of the first kind teach the shift that all others lack, so predictions are depth up to
+    one factor, and their points keep the angles of the scene.
 
     Args:
-        model: network that outputs log-disparity; log-depth, or positive disparity or depth, are read as it.
-        geometric_loss: loss per image on labels of known geometry, in the representation it names; default
-            ``PairwiseL1SILoss()``. The paper's table 2 compares it with ``PairwiseL2SILoss`` and the four of
-            ``PointwiseLoss``; one that accepts metric labels only trains a metric network.
+        model: network that outputs log-disparity; log-depth, positive disparity and positive depth are converted to it.
+        geometric_loss: loss per image on labels of known geometry, in its own representation; default ``PairwiseL1SILoss()``.
+            The paper's table 2 compares ``PairwiseL2SILoss`` and the four of ``PointwiseLoss``; a loss that accepts metric
+            labels only trains a metric network.
         affine_loss: loss per image on all labels, in disparity; default ``PairwiseL1SSILoss()``; MiDaS's is ``SSILoss``.
-        geometric_weight: factor of ``geometric_loss``; 0 trains a network that leaves the shift open, too.
+        geometric_weight: factor of ``geometric_loss``; 0 trains a network whose shift is undetermined, too.
         affine_weight: factor of ``affine_loss``; 0 learns from labels of known geometry only.
         kwargs: see ``DepthModule``.
 
@@ -72,7 +72,7 @@ class GeometryPreservingModule(DepthModule):
 
     @property
     def ambiguity(self) -> Ambiguity:
-        """What a trained model leaves undetermined: the least that its geometric loss does."""
+        """Ambiguity of a trained model: the least that its geometric loss accepts."""
         if not self.geometric_weight:
             return Ambiguity.SHIFT_SCALE
         return Ambiguity.SCALE if Ambiguity.SCALE in self.geometric else Ambiguity.METRIC
@@ -100,7 +100,7 @@ class GeometryPreservingModule(DepthModule):
         return terms | {"mean_output": Term(mean_output, torch.ones_like(labelled), weight=0.0)}
 
     def _labelled(self, batch: Batch) -> Tensor:
-        """Tell which images have a label that one of the losses reads, bool ``(B,)``: all that the mean of eq. 3 counts."""
+        """Tell which images have a label that one of the losses reads, bool ``(B,)``: those that the mean of eq. 3 counts."""
         read = DENSE if self.affine_weight else self.geometric
         compared = Representation.DISPARITY if self.affine_weight else self.geometric_loss.representation
         return has_label(labels(batch, compared, read)[1])

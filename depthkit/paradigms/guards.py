@@ -1,4 +1,4 @@
-"""What watches every training run: finite weights, unreadable samples, and Lookahead's two sets of weights."""
+"""Callbacks that watch every training run: finite weights, unreadable samples."""
 
 from collections.abc import Mapping
 from itertools import chain
@@ -10,22 +10,22 @@ from torch import Tensor
 from depthkit.errors import TrainingError
 
 _LOOK_EVERY = 50
-"""Batches between two looks at the losses of a run that does not log."""
+"""Batches between two checks of the losses in a run without logging."""
 
 
 class FiniteWeights(Callback):
     """Stop a run whose loss and weights are no longer finite, and let no checkpoint hold such weights."""
 
     def __init__(self) -> None:
-        self._finite: Tensor | bool = True  # every loss since it was last looked at
+        self._finite: Tensor | bool = True  # whether all losses since the last check are
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the losses where the trainer logs, so that no other step waits for the device.
+        """Check the losses when the trainer logs, so that no other step waits for the device.
 
         Raises:
-            TrainingError: the weights are not finite.
+            TrainingError: the loss and the weights are not finite.
         """
         if isinstance(outputs, Mapping):
             self._finite = outputs["loss"].isfinite().all() & self._finite
@@ -36,16 +36,16 @@ class FiniteWeights(Callback):
                 self.check(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Check the weights before they overwrite others.
+        """Check the weights before a checkpoint stores them.
 
         Raises:
-            TrainingError: they are not finite.
+            TrainingError: weights are not finite.
         """
         self.check(trainer, pl_module)
 
     @staticmethod
     def check(trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raise a ``TrainingError`` if weights or batch statistics, which do not recover, are not finite."""
+        """Raise a ``TrainingError`` if a weight or a batch statistic is NaN or infinite, since none recovers."""
         state = chain(pl_module.named_parameters(), pl_module.named_buffers())
         broken = [name for name, values in state if not values.isfinite().all()]
         if broken:
@@ -57,30 +57,11 @@ class FiniteWeights(Callback):
 
 
 class BrokenSamples(Callback):
-    """Log ``data/broken``, the number of samples of the epoch that could not be read."""
+    """Log ``data/broken``, the number of unreadable samples of the epoch."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count those of one batch."""
+        """Count the broken samples of one batch."""
         broken = float(len(getattr(batch, "broken", ())))
         pl_module.log("data/broken", broken, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True, batch_size=1)
-
-
-class LookaheadWeights(Callback):
-    """Validate, and end epochs and their checkpoints, with the weights that count; see ``LookaheadRAdam``."""
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring the fast weights to the slow ones."""
-        if not trainer.sanity_checking:
-            self._synchronise(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring the fast weights to the slow ones."""
-        self._synchronise(trainer)
-
-    @staticmethod
-    def _synchronise(trainer: Trainer) -> None:
-        for optimizer in trainer.optimizers:
-            if hasattr(optimizer, "sync_lookahead"):
-                optimizer.sync_lookahead()

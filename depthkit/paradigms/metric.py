@@ -20,22 +20,21 @@ from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 class MetricModule(DepthModule):
     """Learn depth in metres from metric labels.
 
-    Start from a relative model: its checkpoint as ``weights``, of which the encoder is taken (Depth Anything v2's way, for a
-    sigmoid head), or as ``base`` of ``zoedepth``, which keeps all of it. ``encoder_lr`` and ``base_lr`` keep what it knows: a
-    50th of the rate where Depth Anything trains ZoeDepth's bins.
+    Start from a relative model: pass its checkpoint as ``weights``, which takes its encoder (Depth Anything v2, with a sigmoid
+    head), or as ``base`` of ``zoedepth``, which takes all of it. Low ``encoder_lr`` and ``base_lr`` preserve its knowledge:
+    Depth Anything uses a 50th of the rate of ZoeDepth's bins.
 
     Args:
-        model: outputs metric depth; disparity or a logarithm of depth in metres are read as it.
-        loss: per image; default ten times the root of ``SILogLoss``'s, ZoeDepth's.
-        label_range: labels between these depths are read [m]; the sky never is.
-        base_lr: learning rate of the decoder and the head that ``zoedepth`` takes over from its base; None uses the
-            optimizer's.
-        network_size: (height, width) [px] that images are stretched to for the network, whose depth is enlarged to the labels
-            and compared there, as ZoeDepth does: no label is lost. None: images come as the network is to see them.
+        model: network that outputs metric depth; disparity and logarithms of it are converted.
+        loss: per image; default ZoeDepth's, ten times the root of ``SILogLoss``.
+        label_range: least and greatest depth [m] of the labels to use; the sky is never used.
+        base_lr: learning rate of the decoder and the head that ``zoedepth`` takes from its base; None uses the optimizer's.
+        network_size: (height, width) [px] to which images are stretched for the network; its depth is resized to the labels
+            and compared there, as in ZoeDepth, so that no label is lost. None leaves images at their size.
         kwargs: see ``DepthModule``.
 
     Raises:
-        LabelError: the loss does not read metric labels, or does not say what it reads.
+        LabelError: the loss does not accept metric labels, or lacks ``representation`` or ``accepts``.
         RecipeError: an empty range, or ``base_lr`` for a network without a base.
     """
 
@@ -81,9 +80,9 @@ class MetricModule(DepthModule):
         return Ambiguity.METRIC
 
     def state_of(self, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-        """As in ``DepthModule``, but of a relative network the encoder alone, as Depth Anything v2 does it.
+        """Return all weights of an earlier run, or of a relative network the encoder's alone, as Depth Anything v2 does.
 
-        What its decoder passes on has any scale and would saturate a sigmoid for good.
+        A relative decoder's output has any scale and could saturate a sigmoid for good.
         """
         state = super().state_of(checkpoint)
         if facts_in(checkpoint).get("ambiguity") in (None, Ambiguity.METRIC):
@@ -94,7 +93,7 @@ class MetricModule(DepthModule):
         }
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """As in ``DepthModule``; what ``zoedepth`` took over from its base apart, at ``base_lr``."""
+        """Split off the weights that ``zoedepth`` took from its base, at ``base_lr``."""
         encoder, rest = super().parameter_groups()
         if self.base_lr is None:
             return [encoder, rest]
@@ -103,7 +102,7 @@ class MetricModule(DepthModule):
         return [encoder, {"params": kept, "name": "base", "lr": self.base_lr}, {**rest, "params": fresh}]
 
     def predicted(self, image: Tensor) -> Tensor:
-        """The network's map of images ``(B, 3, H, W)``, float32 ``(B, 1, H, W)``, which it sees at ``network_size``."""
+        """Predict images ``(B, 3, H, W)`` at ``network_size``; return maps of the images' size, float32 ``(B, 1, H, W)``."""
         if self.network_size is None:
             return self.model(image).float()
         shown = InputResize(self.network_size, "stretch", 1, "bilinear")(image, multiple_of(self.model))

@@ -13,6 +13,12 @@ from depthkit.resize import multiple_of, resize_space_of
 from depthkit.types import Ambiguity, Batch
 
 
+def check_protocols(protocols: str | Mapping[str, str]) -> None:
+    """Raise a ``RecipeError`` if a protocol is unknown, before anything is trained."""
+    for name in [protocols] if isinstance(protocols, str) else protocols.values():
+        find_protocol(name)
+
+
 class ScoresProtocols(LightningModule):
     """Score every validation and test set under its protocol and log ``val/<dataset>/<metric>``.
 
@@ -26,13 +32,13 @@ class ScoresProtocols(LightningModule):
     @property
     @abstractmethod
     def ambiguity(self) -> Ambiguity:
-        """What a trained model's prediction leaves undetermined."""
+        """What the predictions of a trained model leave undetermined."""
 
     def set_up_scores(self, stage: str) -> None:
         """Make one set of scores per evaluation set.
 
         Raises:
-            LabelError: a protocol does not align what the model leaves open.
+            LabelError: a protocol does not align what the model leaves undetermined.
         """
         part = {"fit": "val", "validate": "val", "test": "test"}.get(stage)
         if part is not None:
@@ -57,7 +63,7 @@ class ScoresProtocols(LightningModule):
         return self._score(batch, self._metrics("val", dataloader_idx))
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
-        """As ``validation_step``."""
+        """Score one batch of a test set, as ``validation_step`` does."""
         return self._score(batch, self._metrics("test", dataloader_idx))
 
     def _metrics(self, part: str, index: int) -> ProtocolMetrics:

@@ -1,4 +1,4 @@
-"""Depth Anything: a student learns from labels, a teacher's pseudo-labels and a frozen encoder (Yang et al. 2024)."""
+"""Depth Anything (Yang et al. 2024): a student learns from labels, pseudo-labels and a frozen encoder's features."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -23,7 +23,7 @@ from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, Label
 
 
 class FeatureImages(StrEnum):
-    """Which images' features are tied to the frozen encoder's."""
+    """Images whose features are aligned with the frozen encoder's."""
 
     UNLABELLED = "unlabelled"
     LABELLED = "labelled"
@@ -31,11 +31,11 @@ class FeatureImages(StrEnum):
 
 
 class Outside(NamedTuple):
-    """Networks that teach and are not trained: no state, no optimizer, no DDP bucket holds them.
+    """Networks that teach and are not trained: they are in no state dict, no optimizer and no DDP bucket.
 
     Attributes:
-        teacher: labels images without a label; None if there are none.
-        frozen: encoder whose features the student's are tied to; None if they are not, or after loading.
+        teacher: labels images without a label; None if there are no such images.
+        frozen: encoder with which the student's features are aligned; None if they are not, or after loading a checkpoint.
     """
 
     teacher: Any
@@ -43,12 +43,12 @@ class Outside(NamedTuple):
 
 
 class StrongView(NamedTuple):
-    """What the student sees: unlabelled images recoloured and mixed.
+    """Strongly augmented images for the student: unlabelled ones recoloured and mixed.
 
     Attributes:
-        image: of every row, ``(B, 3, H, W)``: unlabelled ones recoloured and mixed, labelled ones as they are.
-        kept: where a row shows its own image, bool ``(B, 1, H, W)``.
-        donor: row whose image shows elsewhere, int64 ``(B,)``.
+        image: of every row, ``(B, 3, H, W)``; labelled ones are unchanged.
+        kept: mask of the region in which a row shows its own image, bool ``(B, 1, H, W)``.
+        donor: row whose image fills the other region, int64 ``(B,)``.
     """
 
     image: Tensor
@@ -57,34 +57,34 @@ class StrongView(NamedTuple):
 
 
 class SemiSupervisedModule(DepthModule):
-    """Labelled images, strongly perturbed unlabelled images with pseudo-labels, and features tied to a frozen encoder.
+    """Learn from labels, from pseudo-labels of strongly augmented images, and from features of a frozen encoder.
 
     ``(labelled_weight L_l + unlabelled_weight L_u + feature_weight L_feat) / 3`` with each term the mean over its images
-    (section 3). Unlabelled are the rows without a label, which ``teacher`` labels on the fly from the image as it comes, and
-    those of the datasets named in ``pseudo_labelled``, which bring a stored pseudo-label. Teacher and frozen encoder are not
-    part of the module: no optimizer, no DDP bucket and no checkpoint holds them.
+    (section 3). Unlabelled rows are those without a label, which ``teacher`` labels on the fly from the clean image, and those
+    of the datasets in ``pseudo_labelled``, which have stored pseudo-labels. Teacher and frozen encoder are no part of the
+    module: no optimizer, no DDP bucket and no checkpoint holds them.
 
     Args:
         model: the student; outputs disparity and publishes ``encode``.
-        teacher: a network that states its ``representation``, such as one of transformers from
-            ``models.weights.transformers_hub.load_depth``, or the checkpoint of one; None with stored pseudo-labels or for
-            labels alone (training the teacher).
+        teacher: a network that states its ``representation``, for example of
+            ``models.weights.transformers_hub.load_depth``, or the checkpoint of one; None with stored pseudo-labels, or to
+            train a teacher on labels alone.
         pseudo_labelled: names of datasets whose labels are pseudo-labels.
         loss: per image, in disparity; default eqs 1-3, ``SSILoss(align="median", halved=False)``.
-        feature_loss: of the encoder's coarsest map and the frozen one's; default ``FeatureAlignmentLoss()``.
-        feature_images: which images it reads.
+        feature_loss: compares the coarsest maps of the encoder and the frozen encoder; default ``FeatureAlignmentLoss()``.
+        feature_images: images that ``feature_loss`` compares: unlabelled, labelled or all.
         augment: recolours unlabelled images for the student, ``(N, 3, H, W)`` to the same; default strong jitter and blur.
             ``torch.nn.Identity()`` switches it off.
-        cutmix: mixes unlabelled images for the student, each region aligned by itself; ``CutMix(0)`` switches it off.
+        cutmix: mixes unlabelled images for the student, whose regions are aligned separately; ``CutMix(0)`` switches it off.
         labelled_weight: factor of L_l.
         unlabelled_weight: factor of L_u; 0 switches it off.
-        feature_weight: factor of L_feat; 0 switches it off, and the frozen encoder is not kept.
+        feature_weight: factor of L_feat; 0 switches it off and keeps no frozen encoder.
         kwargs: see ``DepthModule``.
 
     Raises:
-        LabelError: the loss says that it cannot read disparity up to shift and scale.
-        RecipeError: weights are negative, the model does not output disparity, ``feature_images`` is none of these words, or
-            the teacher does not state its representation.
+        LabelError: the loss does not accept disparity up to shift and scale.
+        RecipeError: a weight is negative, the model does not output disparity, ``feature_images`` is unknown, or the teacher
+            does not state its representation.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class SemiSupervisedModule(DepthModule):
 
     @property
     def accepts(self) -> frozenset[LabelKind]:
-        """Dense labels, and none at all where a teacher gives them."""
+        """Dense labels; with a teacher also images without a label."""
         none = {LabelKind(Ambiguity.UNLABELLED, r) for r in Representation}
         return readable(DENSE) | (none if self.outside.teacher is not None or not self.unlabelled_weight else frozenset())
 
@@ -144,10 +144,10 @@ class SemiSupervisedModule(DepthModule):
         return Ambiguity.SHIFT_SCALE
 
     def setup(self, stage: str) -> None:
-        """As in ``DepthModule``; the names of pseudo-labelled sets must be those of training sets.
+        """Set up as ``DepthModule`` does, and check the names of the pseudo-labelled sets.
 
         Raises:
-            RecipeError: one is not.
+            RecipeError: one is not the name of a training set.
         """
         super().setup(stage)
         if stage == "fit" and (unknown := set(self.pseudo_labelled) - set(self.dataset_names)):
@@ -158,14 +158,14 @@ class SemiSupervisedModule(DepthModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in ``DepthModule``; without ``model`` it has no frozen encoder, which no checkpoint holds, and cannot train on."""
+        """Load as ``DepthModule`` does; without ``model`` there is no frozen encoder and training cannot continue."""
         module = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
         if "model" not in kwargs:  # the copy of an encoder with random weights
             module.outside = module.outside._replace(frozen=None)
         return module
 
     def on_fit_start(self) -> None:
-        """As in ``DepthModule``; and what is outside of the module follows it to its device.
+        """Start as ``DepthModule`` does, and move teacher and frozen encoder to the module's device.
 
         Raises:
             RecipeError: the frozen encoder is missing.
@@ -181,7 +181,7 @@ class SemiSupervisedModule(DepthModule):
                 part.to(self.device)
 
     def unlabelled(self, batch: Batch) -> Tensor:
-        """Rows whose label, if any, is a pseudo-label, bool ``(B,)``."""
+        """Tell which rows have no label or a pseudo-label, bool ``(B,)``."""
         rows = batch.ambiguity == AMBIGUITIES.index(Ambiguity.UNLABELLED)
         for position, name in enumerate(self.dataset_names):
             if name in self.pseudo_labelled:
@@ -189,7 +189,7 @@ class SemiSupervisedModule(DepthModule):
         return rows
 
     def strongly_perturbed(self, batch: Batch, unlabelled: Tensor) -> StrongView:
-        """Perturb the unlabelled rows, bool ``(B,)``: eqs 4 and 5. No image is mixed with itself."""
+        """Recolour and mix the unlabelled rows, bool ``(B,)`` (eqs 4 and 5). No image is mixed with itself."""
         image, rows = batch.image, unlabelled.nonzero()[:, 0]
         kept = torch.ones_like(image[:, :1], dtype=torch.bool)
         donor = torch.arange(len(batch), device=image.device)
@@ -204,10 +204,10 @@ class SemiSupervisedModule(DepthModule):
 
     @torch.no_grad()
     def pseudo_labels(self, batch: Batch, unlabelled: Tensor) -> tuple[Tensor, Tensor]:
-        """Disparity and mask of every row, ``(B, 1, H, W)``: the label's, or without one the teacher's of the clean image.
+        """Read disparity and mask of every row, ``(B, 1, H, W)``, or label the clean image by the teacher.
 
         Raises:
-            LabelError: an unlabelled row, and no teacher.
+            LabelError: a row has no label, and there is no teacher.
         """
         target, valid = labels(batch, Representation.DISPARITY, DENSE)
         rows = (unlabelled & (batch.ambiguity == AMBIGUITIES.index(Ambiguity.UNLABELLED))).nonzero()[:, 0]
@@ -227,14 +227,14 @@ class SemiSupervisedModule(DepthModule):
         return target, valid
 
     def regional_losses(self, prediction: Tensor, target: Tensor, valid: Tensor, seen: StrongView) -> Tensor:
-        """Eqs 6 to 8 per image, ``(B,)``: each region against its own image's label, aligned alone, weighted by its area."""
+        """Compare each region with the label of its own image, aligned alone, weighted by area (eqs 6 to 8), ``(B,)``."""
         own = seen.kept.flatten(1).float().mean(1)
         inside = self.loss(prediction, target, valid & seen.kept)
         outside = self.loss(prediction, target[seen.donor], valid[seen.donor] & ~seen.kept)
         return own * inside + (1 - own) * outside
 
     def feature_losses(self, features: Sequence[Tensor], image: Tensor, rows: Tensor) -> Tensor:
-        """Eq. 9 per image, ``(B,)``; 0 where not ``rows``, bool ``(B,)``."""
+        """Compare features with the frozen encoder's (eq. 9), ``(B,)``; 0 where not ``rows``, bool ``(B,)``."""
         chosen, last = rows.nonzero()[:, 0], features[-1]
         losses = 0 * last.flatten(1).sum(1)
         if not len(chosen):

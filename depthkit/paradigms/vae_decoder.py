@@ -1,4 +1,4 @@
-"""Teach a VAE's decoder depth: what it loses of a depth map limits what a latent diffusion model can learn."""
+"""Fine-tuning of a VAE's decoder on depth, since its errors limit a latent diffusion model."""
 
 from typing import Any
 
@@ -17,16 +17,16 @@ from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 class VAEDecoderModule(DepthModule):
     """Fine-tune the VAE's decoder to reproduce depth maps from their latents, by the absolute difference of y.
 
-    With ``LogDepth`` that is the relative error of depth. The encoder stays, and with it every latent, so that the UNet need
-    not learn anew; images are only encoded, and so lose nothing. ``DiffusionModule`` starts from its checkpoint (``weights``).
-    Validation scores the round trip of the true depth, not the diffusion model.
+    With ``LogDepth`` this is the relative error of depth. The encoder is frozen, so that latents stay the same and the UNet
+    need not be retrained. ``DiffusionModule`` starts from its checkpoint (``weights``). Validation scores the round trip of
+    the true depth, not the diffusion model.
 
     Args:
         model: the latent diffusion model.
         kwargs: see ``DepthModule``.
 
     Raises:
-        LabelError: its codec is affine, whose range is each image's own.
+        LabelError: the codec of the model is affine, so that its range differs from image to image.
     """
 
     model: LatentDiffusionDepth

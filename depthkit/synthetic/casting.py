@@ -1,4 +1,4 @@
-"""Which solid each ray meets first, and which points a light does not reach.
+"""Ray casting: the solid that each ray meets first, and the points in shadow.
 
 Rays come in tiles of neighbours, ``(3, T, S)``. A solid is tried only against tiles that it can touch: by rectangles on the
 image for eye rays, by boxes in the sun's frame or capsules towards a lamp for shadow rays. So one table of P x T comparisons
@@ -14,13 +14,13 @@ NEAR = np.float32(1e-3)
 
 
 def first_hit(solids: Solids, pose: np.ndarray, rays: np.ndarray, *, cull: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest solid that each ray of a camera meets.
+    """Find the nearest solid that each ray of a camera meets.
 
     Args:
         solids: the scene.
         pose: ``world_from_camera``, ``(4, 4)`` [m].
         rays: camera axes, z = 1, float32 ``(3, T, S)``.
-        cull: try only the tiles that a solid can touch; the result is the same without.
+        cull: skip the tiles that a solid cannot touch; without, the same result takes longer.
 
     Returns:
         Depth of the crossing [m], float32 ``(T, S)``, inf for a miss; and which solid, ``(T, S)``, -1 for a miss.
@@ -51,15 +51,15 @@ def first_hit(solids: Solids, pose: np.ndarray, rays: np.ndarray, *, cull: bool 
 def in_shadow(
     solids: Solids, points: np.ndarray, which: np.ndarray, light: np.ndarray, *, at_infinity: bool, cull: bool = True
 ) -> np.ndarray:
-    """Which points a light does not reach because another solid is in the way.
+    """Tell which points are in the shadow of another solid.
 
     Args:
         solids: the scene; a room casts no shadow into itself.
         points: float32 ``(3, T, S)`` [m].
         which: the solid that each point lies on, -1 for points not asked about, ``(T, S)``. A convex solid's shadow on itself
-            is where its surface faces away, which is the shading's business.
+            is where its surface faces away, which the shading computes.
         light: position ``(3,)`` [m], or the unit vector towards a light at infinity.
-        at_infinity: which of the two.
+        at_infinity: whether ``light`` is such a vector.
         cull: as in ``first_hit``.
 
     Returns:
@@ -92,7 +92,7 @@ def _mapped(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 
 
 def _on_image(solids: Solids, pose: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which solids' corners surround which tiles on the image, ``(P, T)``, and the least depth of each solid, ``(P,)``."""
+    """Find the tiles that each solid's corners surround on the image, ``(P, T)``, and its least depth, ``(P,)``."""
     corners = (solids.corners() - pose[:3, 3]) @ pose[:3, :3]
     z = corners[..., 2]
     slopes = corners[..., :2] / np.maximum(z, 1e-3)[..., None]
@@ -104,7 +104,7 @@ def _on_image(solids: Solids, pose: np.ndarray, rays: np.ndarray) -> tuple[np.nd
 
 
 def _towards_sun(solids: Solids, points: np.ndarray, asked: np.ndarray, sun: np.ndarray) -> np.ndarray:
-    """Which solids lie before which tiles of points, seen from the sun: ``(P, T)``."""
+    """Tell which solids lie before which tiles of points, seen from the sun, ``(P, T)``."""
     side = np.cross(sun, [0.0, 0.0, 1.0] if abs(sun[2]) < 0.9 else [1.0, 0.0, 0.0])
     side /= np.linalg.norm(side)
     frame = np.stack([side, np.cross(sun, side), sun])
@@ -117,7 +117,7 @@ def _towards_sun(solids: Solids, points: np.ndarray, asked: np.ndarray, sun: np.
 
 
 def _towards_lamp(solids: Solids, points: np.ndarray, asked: np.ndarray, lamp: np.ndarray) -> np.ndarray:
-    """Which solids' bounding spheres touch the capsules from tiles of points to a lamp: ``(P, T)``."""
+    """Tell which solids' bounding spheres touch the capsules from tiles of points to a lamp, ``(P, T)``."""
     low = np.where(asked, points, np.float32(np.inf)).min(2).T
     high = np.where(asked, points, np.float32(-np.inf)).max(2).T
     start, margin = (low + high) / 2, np.linalg.norm(high - low, axis=1) / 2 + 1e-3
@@ -129,6 +129,6 @@ def _towards_lamp(solids: Solids, points: np.ndarray, asked: np.ndarray, lamp: n
 
 
 def _overlap(low: np.ndarray, high: np.ndarray, tile_low: np.ndarray, tile_high: np.ndarray) -> np.ndarray:
-    """Which boxes ``(P, D)`` meet which others ``(T, D)``: ``(P, T)``."""
+    """Tell which boxes ``(P, D)`` overlap which others ``(T, D)``, ``(P, T)``."""
     axes = range(low.shape[1])
     return np.logical_and.reduce([(low[:, i, None] <= tile_high[:, i]) & (high[:, i, None] >= tile_low[:, i]) for i in axes])

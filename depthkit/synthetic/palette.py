@@ -1,4 +1,4 @@
-"""Random materials of things one meets, so that no two scenes share their colours and patterns."""
+"""Random materials of everyday things, so that no two scenes share colours and patterns."""
 
 import colorsys
 from dataclasses import dataclass, field
@@ -21,33 +21,33 @@ class Palette:
     def colour(
         self, value: tuple[float, float], saturation: tuple[float, float], hue: tuple[float, float] = (0.0, 1.0)
     ) -> Colour:
-        """A colour of any hue in the range, as linear RGB."""
+        """Draw a colour of any hue in the range, as linear RGB."""
         hsv = (self.rng.uniform(*r) for r in (hue, saturation, value))
         r, g, b = (float(c) ** 2.2 for c in colorsys.hsv_to_rgb(*hsv))
         return r, g, b
 
     def near(self, colour: Colour, spread: float) -> Colour:
-        """A colour up to ``spread``, as a ratio, lighter or darker."""
+        """Draw a colour lighter or darker than another by a ratio of up to ``spread``."""
         factor = np.exp(self.rng.uniform(-spread, spread))
         r, g, b = (float(np.clip(c * factor, 0.01, 0.95)) for c in colour)
         return r, g, b
 
     def add(self, first: Colour, second: Colour | None = None, **pattern: Any) -> int:
-        """A material, its pattern shifted at random."""
+        """Add a material, its pattern shifted at random."""
         phase = self.rng.uniform(0, 50), self.rng.uniform(0, 50)
         self.materials.append(Material(**{"first": first, "second": second or first, "phase": phase} | pattern))
         return len(self.materials) - 1
 
     def paint(self, value: tuple[float, float] = (0.3, 0.95), saturation: tuple[float, float] = (0.0, 0.8)) -> int:
-        """One colour, hardly uneven."""
+        """Add paint: one colour, almost even."""
         return self.add(self.colour(value, saturation), grain=self.rng.uniform(0.03, 0.2), grain_size=(1.5, 1.5))
 
     def glow(self, colour: Colour, strength: float) -> int:
-        """A lamp or a bright pane."""
+        """Add the light of a lamp or a bright pane."""
         return self.add(colour, glow=strength)
 
     def window(self) -> int:
-        """Bright panes between bars, with something blurred behind them."""
+        """Add a window: bright panes between bars, with something blurred behind them."""
         bar = self.colour((0.2, 0.6), (0.0, 0.5))
         pane = self.colour((0.7, 1.0), (0.0, 0.35), (0.25, 0.62))
         wide, high = self.rng.uniform(0.3, 0.7), self.rng.uniform(0.4, 0.9)
@@ -55,14 +55,14 @@ class Palette:
         return self.cells(bar, pane, wide, high, 0.05, 0.0, **pattern)
 
     def wood(self) -> int:
-        """Long fibres."""
+        """Add wood, with long fibres."""
         base = self.colour((0.25, 0.8), (0.35, 0.7), (0.04, 0.11))
         return self.add(
             base, self.near(base, 0.6), blend=0.9, grain=0.15, grain_size=(3.0, 0.25), angle=self.rng.choice([0.0, np.pi / 2])
         )
 
     def cloth(self) -> int:
-        """Plain, striped or chequered in two colours."""
+        """Add cloth: plain, striped or chequered in two colours."""
         first = self.colour((0.3, 0.95), (0.1, 0.9))
         size = self.rng.uniform(0.06, 0.3)
         kind = self.rng.integers(3)
@@ -75,19 +75,19 @@ class Palette:
         )
 
     def cells(self, first: Colour, second: Colour, wide: float, high: float, joint: float, shift: float, **pattern: Any) -> int:
-        """Bricks, tiles or planks of ``second`` with joints of ``first``; lengths in metres."""
+        """Add bricks, tiles or planks of colour ``second`` with joints of ``first``; lengths in metres."""
         duty = 1 - joint / wide, 1 - joint / high
         return self.add(first, second, **({"period": (wide, high), "duty": duty, "shift": shift, "grain": 0.15} | pattern))
 
     def bricks(self) -> int:
-        """A wall of bricks in running bond."""
+        """Add a wall of bricks in running bond."""
         brick = self.colour((0.35, 0.8), (0.3, 0.7), (0.0, 0.1))
         mortar = self.colour((0.5, 0.8), (0.0, 0.15))
         scale = self.rng.uniform(0.8, 2.0)
         return self.cells(mortar, brick, 0.25 * scale, 0.09 * scale, 0.015 * scale, 0.5, variation=0.35)
 
     def tiles(self) -> int:
-        """Square tiles, plain or chequered."""
+        """Add square tiles, plain or chequered."""
         side = self.rng.uniform(0.15, 0.7)
         tile = self.colour((0.4, 0.95), (0.0, 0.5))
         if self.rng.random() < 0.4:
@@ -99,7 +99,7 @@ class Palette:
         )
 
     def planks(self) -> int:
-        """A floor of boards."""
+        """Add a floor of boards."""
         wood = self.colour((0.3, 0.8), (0.3, 0.65), (0.04, 0.11))
         long, wide = self.rng.uniform(0.8, 2.5), self.rng.uniform(0.08, 0.22)
         angle = self.rng.choice([0.0, np.pi / 2])
@@ -107,13 +107,13 @@ class Palette:
         return self.cells(self.near(wood, 0.1), wood, long, wide, 0.008, 0.37, **pattern)
 
     def carpet(self) -> int:
-        """Soft and mottled."""
+        """Add a mottled carpet."""
         base = self.colour((0.2, 0.8), (0.0, 0.7))
         size = self.rng.uniform(0.5, 2.5)
         return self.add(base, self.near(base, 0.7), blend=1.0, grain=0.25, grain_size=(size, size))
 
     def wallpaper(self) -> int:
-        """A painted, striped or papered wall."""
+        """Add a painted, striped or papered wall."""
         base = self.colour((0.6, 0.97), (0.0, 0.45))
         kind = self.rng.integers(4)
         if kind == 0:
@@ -126,24 +126,24 @@ class Palette:
         return self.add(base, grain=0.12, grain_size=(self.rng.uniform(1.0, 5.0),) * 2)
 
     def picture(self) -> int:
-        """Something to hang on a wall."""
+        """Add a picture for a wall."""
         first, second = self.colour((0.1, 0.9), (0.1, 0.9)), self.colour((0.3, 1.0), (0.1, 0.9))
         return self.add(first, second, blend=1.0, grain=0.5, grain_size=(self.rng.uniform(0.8, 3), self.rng.uniform(0.8, 3)))
 
     def leaves(self) -> int:
-        """Foliage."""
+        """Add foliage."""
         dark = self.colour((0.15, 0.45), (0.4, 0.8), (0.2, 0.38))
         light = self.colour((0.4, 0.75), (0.4, 0.8), (0.18, 0.34))
         return self.add(dark, light, blend=1.0, grain=0.6, grain_size=(self.rng.uniform(1.5, 3.5),) * 2)
 
     def grass(self) -> int:
-        """A lawn, a field or bare earth."""
+        """Add a lawn, a field or bare earth."""
         hue = (0.17, 0.33) if self.rng.random() < 0.75 else (0.06, 0.13)
         dark, light = self.colour((0.2, 0.45), (0.4, 0.7), hue), self.colour((0.4, 0.65), (0.3, 0.7), hue)
         return self.add(dark, light, blend=1.0, grain=0.4, grain_size=(self.rng.uniform(5, 14),) * 2)
 
     def asphalt(self, lane: float, *, marks: bool) -> int:
-        """A road along z whose lanes are ``lane`` wide [m], with broken lines between them."""
+        """Add a road along z with lanes ``lane`` wide [m] and broken lines between them."""
         grey = self.colour((0.25, 0.5), (0.0, 0.1))
         dash = self.rng.uniform(4, 9)
         pattern = {"period": (lane, dash), "duty": (0.13 / lane, 0.45), "phase": (0.065, self.rng.uniform(0, dash))}
@@ -151,7 +151,7 @@ class Palette:
         return self.add(grey, paint, grain=0.35, grain_size=(3.0, 3.0), **pattern)
 
     def facade(self) -> int:
-        """Windows in rows."""
+        """Add a facade: windows in rows."""
         wall = self.colour((0.4, 0.92), (0.0, 0.55), (0.0, 0.17))
         glass = self.colour((0.1, 0.45), (0.1, 0.5), (0.5, 0.65))
         period = self.rng.uniform(1.6, 3.6), self.rng.uniform(2.7, 3.6)

@@ -1,4 +1,4 @@
-"""Pictures of scenes, with everything that is known about them."""
+"""Rendering: pictures of scenes, with the exact truth about each pixel."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,15 +48,15 @@ def render(
     noise: np.random.Generator | None = None,
     cull: bool = True,
 ) -> SyntheticView:
-    """Take a picture.
+    """Render a scene.
 
     Args:
-        scene: what there is to see.
+        scene: the scene.
         size: (height, width) of the image [px].
-        time: when [frames].
-        right: from the right camera of the rig instead of the left.
-        noise: source of sensor noise; none without.
-        cull: as in ``first_hit``: the same picture, slower without.
+        time: of the picture [frames].
+        right: render from the right camera of the rig instead of the left.
+        noise: generator of sensor noise; None for none.
+        cull: as in ``first_hit``.
     """
     solids = scene.solids.at(time)
     pose = scene.path.world_from_camera(time)
@@ -88,7 +88,7 @@ def render(
 
 
 def _tiles(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of every pixel, ``(T, S)``, in squares that overhang the image to the right and below."""
+    """Arrange rows and columns of all pixels, ``(T, S)``, in square tiles that overhang the image to the right and below."""
     down, across = -(-height // TILE), -(-width // TILE)
     row, column = np.indices((down * TILE, across * TILE), np.float32)
     return _tiled(row, down, across), _tiled(column, down, across)
@@ -111,7 +111,7 @@ def _rays(column: np.ndarray, row: np.ndarray, intrinsics: np.ndarray) -> np.nda
 
 
 def _edges(surface: np.ndarray, dark: np.ndarray) -> np.ndarray:
-    """Pixels next to one that shows another surface or lies across a shadow's rim."""
+    """Find the pixels at the border of a surface or of a shadow."""
     edge = np.zeros(surface.shape, bool)
     for axis in (0, 1):
         ahead, behind = (
@@ -145,7 +145,7 @@ def _smooth(colour: np.ndarray, edge: np.ndarray, follow: Callable[[np.ndarray],
 
 
 def _develop(scene: Scene, colour: np.ndarray, noise: np.random.Generator | None) -> np.ndarray:
-    """Linear light to an 8-bit picture: exposure, a shoulder that spares highlights, gamma, noise."""
+    """Convert linear light to an 8-bit picture: exposure, a soft limit on highlights, gamma, noise."""
     light = colour * scene.exposure.astype(np.float32)[:, None, None]
     picture = (light * (1 + light / 6) / (1 + light)) ** np.float32(1 / 2.2)
     if noise is not None and scene.noise > 0:

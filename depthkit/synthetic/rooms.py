@@ -1,4 +1,4 @@
-"""Rooms: a box to live in, with furniture that stands on its floor and pictures on its walls."""
+"""Rooms: a box with furniture on its floor and pictures on its walls."""
 
 import numpy as np
 
@@ -25,14 +25,14 @@ class Room:
         self.decorate()
 
     def put(self, shape: int, at: Place | np.ndarray, offset: Triple, size: Triple, material: int, yaw: float = 0.0) -> None:
-        """A part at ``offset`` (right, up from the floor to its underside, back) from the object's place."""
+        """Add a part at ``offset`` (right, up from the floor to its underside, back) from the object's place."""
         right, up, back = offset
         rotation = turn(yaw)
         centre = np.array([at[0], -up - size[1] / 2, at[1]]) + rotation @ [right, 0, back]
         self.assembly.add(shape, centre, size, material, rotation)
 
     def shell(self) -> None:
-        """Floor, walls, ceiling; sometimes a projecting corner or a column, so that not every room is a box."""
+        """Add floor, walls and ceiling, and sometimes a projecting corner or a column."""
         rng, palette = self.rng, self.palette
         floor = [palette.planks, palette.tiles, palette.carpet][rng.integers(3)]()
         walls = [
@@ -54,7 +54,7 @@ class Room:
             self.put(rng.choice([BOX, CYLINDER]), place, (0, 0, 0), (0.35, self.high, 0.35), walls[0])
 
     def free(self, radius: float, wall: int | None = None) -> Place | None:
-        """A place on the floor not yet taken; against the left, right, front or back wall if asked."""
+        """Find a free place on the floor; against the left, right, front or back wall if asked."""
         half = np.array([self.wide / 2 - radius, self.deep / 2 - radius])
         for _ in range(12):
             x, z = self.rng.uniform(-half, half)
@@ -66,7 +66,7 @@ class Room:
         return None
 
     def furnish(self) -> None:
-        """Things on the floor, large ones first."""
+        """Add furniture to the floor, large pieces first."""
         rng = self.rng
         large = [(self.bed, 1.1), (self.sofa, 1.0), (self.shelf, 0.55), (self.desk, 0.75), (self.shelf, 0.55)]
         small = [self.table, self.crate, self.ball, self.plant, self.lamp, self.stool, self.drum, self.crate, self.ball]
@@ -85,7 +85,7 @@ class Room:
                 build(place, rng.uniform(0, 2 * np.pi), radius)
 
     def bed(self, at: Place, yaw: float, radius: float) -> None:
-        """A mattress on a frame, a headboard towards the wall, a pillow."""
+        """Add a bed: a mattress on a frame, a headboard towards the wall, a pillow."""
         wood, sheet, wide = self.palette.wood(), self.palette.cloth(), self.rng.uniform(1.0, 1.5)
         self.put(BOX, at, (0, 0, 0), (wide, 0.3, 1.9), wood, yaw)
         self.put(BOX, at, (0, 0.3, 0), (wide - 0.04, 0.18, 1.86), sheet, yaw)
@@ -93,7 +93,7 @@ class Room:
         self.put(BALL, at, (0, 0.42, 0.7), (wide * 0.6, 0.2, 0.4), self.palette.paint((0.7, 1.0), (0.0, 0.3)), yaw)
 
     def sofa(self, at: Place, yaw: float, radius: float) -> None:
-        """A seat, a back towards the wall, two arms, a cushion."""
+        """Add a sofa: a seat, a back towards the wall, two arms, a cushion."""
         cloth, wide = self.palette.cloth(), self.rng.uniform(1.2, 1.8)
         self.put(BOX, at, (0, 0, 0.45), (wide, 0.42, 0.8), cloth, yaw)
         self.put(BOX, at, (0, 0.42, 0.75), (wide, 0.45, 0.22), cloth, yaw)
@@ -102,7 +102,7 @@ class Room:
         self.put(BOX, at, (self.rng.uniform(-0.3, 0.3), 0.43, 0.52), (0.4, 0.35, 0.14), self.palette.cloth(), yaw + 0.2)
 
     def shelf(self, at: Place, yaw: float, radius: float) -> None:
-        """A cupboard, or boards with books; something stands on top."""
+        """Add a cupboard, or a shelf with books, and something on top."""
         wood, high, wide = self.palette.wood(), self.rng.uniform(0.8, min(2.1, self.high - 0.2)), self.rng.uniform(0.7, 1.0)
         if self.rng.random() < 0.4:  # a cupboard
             self.put(BOX, at, (0, 0, 0.3), (wide, high, 0.5), wood, yaw)
@@ -117,18 +117,18 @@ class Room:
         self.put(self.rng.choice([BALL, CYLINDER, BOX]), at, (0, high, 0.3), (0.2, 0.3, 0.2), self.palette.paint(), yaw)
 
     def books(self) -> int:
-        """Backs of books: narrow stripes, each of its own brightness."""
+        """Add the spines of books: narrow stripes, each with its own brightness."""
         first, second = self.palette.colour((0.2, 0.9), (0.2, 0.8)), self.palette.colour((0.1, 0.5), (0.0, 0.5))
         width = self.rng.uniform(0.04, 0.08)
         return self.palette.add(second, first, period=(width, 1.0), duty=(0.85, 1.0), variation=0.7)
 
     def desk(self, at: Place, yaw: float, radius: float) -> None:
-        """A table with a screen."""
+        """Add a desk with a screen."""
         self.table(at, yaw, radius)
         self.put(BOX, at, (0, 0.76, 0.2), (0.55, 0.36, 0.04), self.palette.paint((0.05, 0.2), (0.0, 0.3)), yaw)
 
     def table(self, at: Place, yaw: float, radius: float) -> None:
-        """A round or square top on legs, with things on it."""
+        """Add a table: a round or square top on legs, with things on it."""
         wood, wide, deep = self.palette.wood(), self.rng.uniform(0.7, 1.3) * radius / 0.75, 0.9 * radius
         round_one = self.rng.random() < 0.3
         self.put(CYLINDER if round_one else BOX, at, (0, 0.72, 0), (wide, 0.04, deep), wood, yaw)
@@ -144,7 +144,7 @@ class Room:
             self.put(self.rng.choice([BOX, BALL, CYLINDER]), at, offset, size, self.palette.paint(), yaw)
 
     def crate(self, at: Place, yaw: float, radius: float) -> None:
-        """One to three boxes on each other."""
+        """Add one to three boxes stacked on each other."""
         up = 0.0
         for _ in range(self.rng.integers(1, 4)):
             size = self.rng.uniform(0.25, 0.5, 3)
@@ -153,12 +153,12 @@ class Room:
             up += size[1]
 
     def ball(self, at: Place, yaw: float, radius: float) -> None:
-        """A ball."""
+        """Add a ball."""
         across = self.rng.uniform(0.2, 0.68)
         self.put(BALL, at, (0, 0, 0), (across,) * 3, self.palette.cloth(), yaw)
 
     def plant(self, at: Place, yaw: float, radius: float) -> None:
-        """A pot, a stem, some foliage."""
+        """Add a plant: a pot, a stem, some foliage."""
         leaves, high = self.palette.leaves(), self.rng.uniform(0.2, 0.9)
         self.put(CYLINDER, at, (0, 0, 0), (0.32, 0.3, 0.32), self.palette.paint(), yaw)
         self.put(CYLINDER, at, (0, 0.3, 0), (0.05, high, 0.05), self.palette.wood(), yaw)
@@ -167,7 +167,7 @@ class Room:
             self.put(BALL, at, (right, 0.2 + high * self.rng.uniform(0.6, 1), back), self.rng.uniform(0.3, 0.5, 3), leaves, yaw)
 
     def lamp(self, at: Place, yaw: float, radius: float) -> None:
-        """A shade on a pole."""
+        """Add a floor lamp: a shade on a pole."""
         high = self.rng.uniform(1.1, 1.7)
         metal = self.palette.paint((0.1, 0.9), (0.0, 0.3))
         self.put(CYLINDER, at, (0, 0, 0), (0.3, 0.03, 0.3), metal)
@@ -177,7 +177,7 @@ class Room:
         )
 
     def stool(self, at: Place, yaw: float, radius: float) -> None:
-        """A seat on four legs, often with a back."""
+        """Add a seat on four legs, often with a back."""
         wood, seat = self.palette.wood(), self.palette.cloth()
         for right in (-1, 1):
             for back in (-1, 1):
@@ -187,12 +187,12 @@ class Room:
             self.put(BOX, at, (0, 0.49, 0.2), (0.44, 0.5, 0.04), wood, yaw)
 
     def drum(self, at: Place, yaw: float, radius: float) -> None:
-        """An upright cylinder."""
+        """Add an upright cylinder."""
         across = self.rng.uniform(0.25, 0.65)
         self.put(CYLINDER, at, (0, 0, 0), (across, self.rng.uniform(0.25, 0.9), across), self.palette.cloth(), yaw)
 
     def decorate(self) -> None:
-        """Pictures, windows, doors and a rug: thin boxes on walls and floor."""
+        """Add pictures, windows, doors and a rug: thin boxes on walls and floor."""
         rng = self.rng
         for wall in range(4):
             for along in rng.permutation([-0.3, 0.0, 0.3])[: rng.integers(0, 3)]:
@@ -217,7 +217,7 @@ class Room:
             )
 
     def hanging(self) -> tuple[tuple[float, float], float, int]:
-        """Extents, height above the floor and material of something on a wall."""
+        """Draw extents, height above the floor and material of something on a wall."""
         rng = self.rng
         kind = rng.integers(5)
         if kind == 0:
@@ -227,7 +227,7 @@ class Room:
         return (rng.uniform(0.4, 1.1), rng.uniform(0.4, 0.8)), rng.uniform(1.2, 1.4), self.palette.picture()
 
     def light(self) -> Light:
-        """A lamp under the ceiling, white to warm."""
+        """Draw a lamp under the ceiling, white to warm."""
         rng = self.rng
         place = np.array(
             [rng.uniform(-0.35, 0.35) * self.wide, -self.high + rng.uniform(0.05, 0.4), rng.uniform(-0.35, 0.35) * self.deep]
@@ -239,7 +239,7 @@ class Room:
 
 
 def build_room(rng: np.random.Generator, *, moving: bool, still: bool, noise: float) -> Scene:
-    """A furnished room and a camera that walks a little way in it."""
+    """Build a furnished room and a camera that walks a little way in it."""
     room = Room(rng, moving)
     solids = room.assembly.solids()
     position, room_left = np.array([0.0, -room.high / 2, 0.0]), 0.0

@@ -1,4 +1,4 @@
-"""What a renderer needs to know of a scene: solids, materials, light, air, camera."""
+"""Description of a scene for the renderer: solids, materials, light, air, camera."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ from depthkit.synthetic.solids import Solids, turn
 
 @dataclass(frozen=True)
 class Light:
-    """One light with hard shadows, and what comes from everywhere else.
+    """One light with hard shadows, and the ambient light.
 
     Attributes:
         place: position [m], or the unit vector towards a light at infinity, ``(3,)``.
-        at_infinity: which of the two.
+        at_infinity: whether ``place`` is such a vector.
         colour: irradiance of a surface that faces the light, linear RGB; at ``reach`` half of it if the light has a position.
         reach: [m].
         above: irradiance of a surface that faces up, from the surroundings.
-        below: the same of one that faces down.
+        below: irradiance of a surface that faces down, from the surroundings.
     """
 
     place: np.ndarray
@@ -30,7 +30,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Sky:
-    """A gradient with clouds: linear RGB at the horizon and overhead, how much of it is cloud, and where the clouds are."""
+    """A sky with clouds: linear RGB at the horizon and overhead, the share and the position of the clouds."""
 
     horizon: np.ndarray
     zenith: np.ndarray
@@ -40,7 +40,7 @@ class Sky:
 
 @dataclass(frozen=True)
 class Path:
-    """Where a camera is at a time [frames]: steady motion with a sway, smooth to any order.
+    """The path of a camera over time [frames]: steady motion with a sway, smooth to any order.
 
     Attributes:
         position: at time 0 [m], ``(3,)``.
@@ -48,7 +48,7 @@ class Path:
         sway: amplitude of the sinusoidal motion on top of it [m], ``(3,)``.
         angles: yaw, pitch and roll at time 0 [rad].
         nod: amplitude of the sinusoidal turning [rad], ``(3,)``.
-        rate: angular frequency of both [rad per frame].
+        rate: angular frequency of sway and nod [rad per frame].
         phase: their phases at time 0 [rad], ``(2,)``.
     """
 
@@ -61,7 +61,7 @@ class Path:
     phase: np.ndarray
 
     def world_from_camera(self, time: float) -> np.ndarray:
-        """Pose at a time [frames], float64 ``(4, 4)`` [m]."""
+        """Compute the pose at a time [frames], float64 ``(4, 4)`` [m]."""
         swing = np.sin(self.rate * time + self.phase) - np.sin(self.phase)
         pose = np.eye(4)
         pose[:3, :3] = turn(*(self.angles + swing[0] * self.nod))
@@ -77,10 +77,10 @@ class Scene:
         kind: ``room`` or ``street``.
         solids: at time 0.
         materials: ``textures.table``.
-        light: see there.
-        sky: what lies behind everything; None indoors.
-        haze: share of light lost in the air [1/m]; the sky's horizon colour comes in for it.
-        path: the left or only camera's.
+        light: see ``Light``.
+        sky: background of the scene; None indoors.
+        haze: share of light lost in the air [1/m] and replaced by the sky's horizon colour.
+        path: of the left or only camera.
         baseline: from the left to the right camera [m].
         focal_length: in widths of the image.
         principal_point: offset from the image's centre, in widths.
@@ -102,7 +102,7 @@ class Scene:
     noise: float
 
     def intrinsics(self, size: tuple[int, int]) -> np.ndarray:
-        """Of an image of (height, width), float64 ``(3, 3)`` [px]."""
+        """Compute the intrinsics of an image of (height, width), float64 ``(3, 3)`` [px]."""
         height, width = size
         f = self.focal_length * width
         x, y = self.principal_point

@@ -1,4 +1,4 @@
-"""What colour a ray brings home: the surface it meets, its material, light, shadow and air."""
+"""Shading: the colour that a ray sees, from the surface it meets, its material, light, shadow and air."""
 
 from dataclasses import dataclass
 
@@ -12,14 +12,14 @@ from depthkit.synthetic.textures import Material, paint, table
 
 @dataclass(frozen=True)
 class Traced:
-    """What rays in tiles ``(T, S)`` meet.
+    """Surfaces that rays in tiles ``(T, S)`` meet.
 
     Attributes:
         depth: float32 [m], inf for the sky.
-        which: the solid, -1 for the sky.
-        face: of that solid.
+        which: index of the solid, -1 for the sky.
+        face: index of its face.
         normal: unit, world axes, outward (into a room), float32 ``(3, T, S)``; 0 in the sky.
-        dark: whether something keeps the light away.
+        dark: whether the point is in shadow.
         colour: linear RGB, float32 ``(3, T, S)``.
     """
 
@@ -35,7 +35,7 @@ def trace(scene: Scene, solids: Solids, pose: np.ndarray, rays: np.ndarray, pixe
     """Follow eye rays to the first surface and shade it.
 
     Args:
-        scene: see there.
+        scene: the scene.
         solids: its solids at the time of the picture.
         pose: ``world_from_camera``, ``(4, 4)``.
         rays: camera axes with z = 1, float32 ``(3, T, S)``.
@@ -69,7 +69,7 @@ def trace(scene: Scene, solids: Solids, pose: np.ndarray, rays: np.ndarray, pixe
 
 
 class _Surface:
-    """Points on solids, ``(N,)`` each: their face, normal, material and surface coordinates."""
+    """Points on solids, ``(N,)`` each, with their face, normal, material and surface coordinates."""
 
     def __init__(self, solids: Solids, which: np.ndarray, points: np.ndarray, rays: np.ndarray) -> None:
         size = solids.size.astype(np.float32).T[:, which]
@@ -86,7 +86,7 @@ class _Surface:
         self.size = size
 
     def footprint(self, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Extent along u and v of a pixel that is ``width`` [m] wide at the point and faces it."""
+        """Compute the extent along u and v of a pixel that faces the point and is ``width`` [m] wide there."""
         along_v = np.cross(self.normal, self.along_u, axis=0)
         length = np.sqrt((self.rays**2).sum(0))
         slant = np.einsum("in,in->n", self.rays, self.normal)
@@ -99,7 +99,7 @@ class _Surface:
 def _chart(
     shape: np.ndarray, unit: np.ndarray, local: np.ndarray, size: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Face, normal, direction of u (solid's axes) and surface coordinates (u, v) [m] of points on unit shapes."""
+    """Compute face, normal, direction of u (solid's axes) and surface coordinates (u, v) [m] of points on unit shapes."""
     n = unit.shape[1]
     index = np.arange(n)
     axis = np.abs(unit).argmax(0)
@@ -130,7 +130,7 @@ def _chart(
 
 
 def _direct(light: Light, hit: _Surface) -> np.ndarray:
-    """What the light gives to a surface that nothing shades, as a share of its colour, ``(N,)``."""
+    """Compute the direct light on unshaded surfaces, as a share of the light's colour, ``(N,)``."""
     place = light.place.astype(np.float32)[:, None]
     if light.at_infinity:
         return np.maximum((hit.normal * place).sum(0), 0)
@@ -140,7 +140,7 @@ def _direct(light: Light, hit: _Surface) -> np.ndarray:
 
 
 def _ambient(light: Light, hit: _Surface) -> np.ndarray:
-    """Light from all around, linear RGB ``(3, N)``; corners of a room see less of the other walls."""
+    """Compute the ambient light, linear RGB ``(3, N)``; corners of a room receive less of it."""
     above, below = (x.astype(np.float32)[:, None] for x in (light.above, light.below))
     ambient = below + (above - below) * (0.5 - 0.5 * hit.normal[1])
     if hit.inside.any():
@@ -165,5 +165,5 @@ def _sky(scene: Scene, rays: np.ndarray) -> np.ndarray:
 
 
 def planar(shape: np.ndarray, face: np.ndarray) -> np.ndarray:
-    """Whether a face of a solid is flat."""
+    """Tell whether a face of a solid is flat."""
     return (shape == BOX) | (shape == ROOM) | ((shape == CYLINDER) & ((face == TOP) | (face == BOTTOM)))

@@ -1,7 +1,7 @@
 """Solids of a scene: boxes, ellipsoids and cylinders, each the affine image of a unit shape at the origin.
 
-World axes are x right, y down, z forward, metres. A ray ``o + t d`` keeps its t under the affine map, so a solid is met in
-its own space, where every shape is convex and a line crosses it in one interval of t.
+World axes are x right, y down, z forward, metres. A ray ``o + t d`` keeps its t under the affine map, so rays and solids
+are intersected in the solid's own space, where every shape is convex and a line crosses it in one interval of t.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ BOX, BALL, CYLINDER, ROOM = (int(shape) for shape in Shape)  # an enum's members
 
 @dataclass(frozen=True)
 class Solids:
-    """All solids of a scene, as arrays over them.
+    """All solids of a scene, as arrays.
 
     Attributes:
         shape: ``Shape`` codes, ``(P,)``.
@@ -44,7 +44,7 @@ class Solids:
         rotation: ``world_from_solid``, ``(P, 3, 3)``.
         velocity: ``(P, 3)`` [m per frame].
         material: material of each face, ``(P, 6)``.
-        thing: which object the solid is a part of, from 1, ``(P,)``.
+        thing: object that the solid is a part of, from 1, ``(P,)``.
     """
 
     shape: np.ndarray
@@ -56,7 +56,7 @@ class Solids:
     thing: np.ndarray
 
     def at(self, time: float) -> Self:
-        """Where the solids are at a time [frames]."""
+        """Move the solids to their places at a time [frames]."""
         return replace(self, centre=self.centre + time * self.velocity)
 
     @property
@@ -65,19 +65,19 @@ class Solids:
         return self.rotation.transpose(0, 2, 1) / self.size[:, :, None]
 
     def corners(self) -> np.ndarray:
-        """The corners of a box around each solid, along its own axes, ``(P, 8, 3)`` [m]."""
+        """Compute the corners of a box around each solid, along its own axes, ``(P, 8, 3)`` [m]."""
         signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8).T
         return self.centre[:, None] + np.einsum("pij,kj,pj->pki", self.rotation, signs, self.size, optimize=True)
 
     def clearance(self, point: np.ndarray) -> float:
-        """Distance [m] from a point to the nearest solid, boxes taken for the others; to a room's wall from inside."""
+        """Compute the distance [m] from a point to the nearest solid, by their boxes; to a room's wall from inside."""
         local = np.abs(np.einsum("pji,pj->pi", self.rotation, point - self.centre)) - self.size
         outside = np.linalg.norm(np.maximum(local, 0), axis=1)
         return float(np.where(self.shape == ROOM, -local.max(1), outside).min())
 
 
 def crossing(shape: int, origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The interval (near, far) of t in which ``origin + t direction`` is inside a unit shape; near > far for a miss.
+    """Compute the interval (near, far) of t in which ``origin + t direction`` is inside a unit shape; near > far for a miss.
 
     Both are ``(3, ...)``, of one shape or a single vector ``(3, 1)`` against many.
     """
@@ -97,7 +97,7 @@ def _between(origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _around(origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Inside the unit circle or sphere; measured from the point of closest approach, where float32 does not cancel."""
+    """Intersect with the unit circle or sphere, from the point of closest approach, where float32 does not cancel."""
     steps = 1 / np.maximum((direction * direction).sum(0), np.float32(1e-20))
     middle = (origin * direction).sum(0) * -steps
     closest = origin + middle * direction
@@ -108,14 +108,14 @@ def _around(origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.n
 
 @dataclass
 class Assembly:
-    """Solids being put together: ``start`` opens an object, the other methods add parts to it."""
+    """Builder of solids: ``start`` opens an object, the other methods add parts to it."""
 
     parts: list[dict] = field(default_factory=list)
     things: int = 0
     velocity: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def start(self, velocity: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> None:
-        """Open a new object, all of which moves at ``velocity`` [m per frame]."""
+        """Open a new object that moves at ``velocity`` [m per frame]."""
         self.things += 1
         self.velocity = velocity
 
@@ -127,7 +127,7 @@ class Assembly:
         material: int | tuple[int, ...],
         rotation: np.ndarray | None = None,
     ) -> None:
-        """One solid: centre and full extents [m], one material or one for each of the six faces."""
+        """Add a solid: centre and full extents [m], one material, or one for each of the six faces."""
         self.parts.append(
             {
                 "shape": shape,
@@ -141,12 +141,12 @@ class Assembly:
         )
 
     def solids(self) -> Solids:
-        """Everything added so far."""
+        """Return the solids added so far."""
         return Solids(**{name: np.array([part[name] for part in self.parts]) for name in self.parts[0]})
 
 
 def turn(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
-    """World from a frame turned to its right by ``yaw``, then downwards by ``pitch``, then clockwise by ``roll`` [rad]."""
+    """Rotate to the world from a frame turned right by ``yaw``, down by ``pitch``, clockwise by ``roll`` [rad]."""
     (cy, cp, cr), (sy, sp, sr) = np.cos([yaw, pitch, roll]), np.sin([yaw, pitch, roll])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])

@@ -12,7 +12,7 @@ START, END = -20.0, 170.0
 
 
 class Street:
-    """A street being built along z, the road's surface at y = 0 centred on x = 0."""
+    """Builder of a street along z, with the road's surface at y = 0 centred on x = 0."""
 
     def __init__(self, rng: np.random.Generator, moving: bool) -> None:
         self.rng, self.moving = rng, moving
@@ -44,12 +44,12 @@ class Street:
         material: int,
         rotation: np.ndarray | None = None,
     ) -> None:
-        """A part at ``offset`` (x, height of its underside, z) from the object's place (x, height, z)."""
+        """Add a part at ``offset`` (x, height of its underside, z) from the object's place (x, height, z)."""
         centre = at[0] + offset[0], -at[1] - offset[1] - size[1] / 2, at[2] + offset[2]
         self.assembly.add(shape, centre, size, material, rotation)
 
     def ground(self) -> None:
-        """Fields to the horizon, the road, and a raised pavement on either side."""
+        """Add fields to the horizon, the road, and a raised pavement on either side."""
         palette, long = self.palette, 2 * END
         self.assembly.start()
         self.put(BOX, (0, -1.02, 0), (0, 0, 0), (1200, 1, 1200), palette.grass())
@@ -64,7 +64,7 @@ class Street:
             self.put(BOX, place, (0, 0, 0), (self.pavement, 0.5 + self.kerb, long), paving)
 
     def buildings(self, side: int) -> None:
-        """Houses of random width, height and setback, with gaps for gardens."""
+        """Add houses of random width, height and setback, with gaps for gardens."""
         rng, palette = self.rng, self.palette
         facades = [palette.facade() for _ in range(4)] + [palette.bricks()]
         slate = palette.colour((0.15, 0.6), (0.2, 0.7), (0.0, 0.08))
@@ -97,7 +97,7 @@ class Street:
             z += long + (0 if self.density > 0.9 and rng.random() < 0.8 else rng.uniform(1, 9))
 
     def entrance(self, place: Triple, front: float, along: float) -> None:
-        """A door, and sometimes an awning, on the side of a house towards the road."""
+        """Add a door, and sometimes an awning, to the side of a house towards the road."""
         x = -front
         door = self.palette.paint((0.1, 0.7), (0.2, 0.8))
         self.put(BOX, place, (x, self.kerb, along), (0.12, 2.2, 1.2), door)
@@ -105,7 +105,7 @@ class Street:
             self.put(BOX, place, (x, 2.7, along), (1.6, 0.12, 3.5), self.palette.cloth())
 
     def kerbside(self, side: int) -> None:
-        """Trees or lamps in a row, parked cars, people and small things on the pavement."""
+        """Add trees or lamps in a row, parked cars, people and small things on the pavement."""
         rng = self.rng
         edge = self.half + 0.45
         spacing, first = rng.uniform(9, 26), rng.uniform(-5, 10)
@@ -122,7 +122,7 @@ class Street:
             [self.person, self.person, self.bin, self.sign, self.hedge][rng.integers(5)](x, z)
 
     def tree(self, x: float, z: float, scale: float) -> None:
-        """A trunk and a few overlapping crowns."""
+        """Add a tree: a trunk and a few overlapping crowns."""
         rng, leaves = self.rng, int(self.rng.choice(self.foliage))
         self.assembly.start()
         trunk = scale * rng.uniform(1.8, 3.2)
@@ -133,7 +133,7 @@ class Street:
             self.put(BALL, (x, 0, z), (right * scale, up, back * scale), rng.uniform(1.5, 2.8, 3) * scale, leaves)
 
     def lamp_post(self, x: float, z: float, scale: float) -> None:
-        """A pole with an arm over the road."""
+        """Add a lamp post: a pole with an arm over the road."""
         high = 5.5 + 2 * scale
         self.assembly.start()
         self.put(CYLINDER, (x, 0, z), (0, 0, 0), (0.16, high, 0.16), self.metal)
@@ -141,7 +141,7 @@ class Street:
         self.put(BOX, (x, 0, z), (-np.sign(x) * 1.5, high - 0.12, 0), (0.6, 0.12, 0.2), self.metal)
 
     def car(self, x: float, z: float, velocity: float = 0.0) -> None:
-        """A body, a cabin, four wheels; sometimes a van."""
+        """Add a car or a van: a body, a cabin, four wheels."""
         rng = self.rng
         paint = self.palette.add(self.palette.colour((0.1, 1.0), (0.0, 0.95)), grain=0.06)
         self.assembly.start((0.0, 0.0, velocity))
@@ -160,7 +160,7 @@ class Street:
                 self.put(CYLINDER, place, at, (0.64, 0.22, 0.64), self.rubber, turn(0, 0, np.pi / 2))
 
     def person(self, x: float, z: float) -> None:
-        """Legs, a torso, a head."""
+        """Add a person: legs, a torso, a head."""
         rng, palette = self.rng, self.palette
         speed = rng.uniform(-0.12, 0.12) if self.moving else 0.0
         self.assembly.start((0.0, 0.0, speed))
@@ -173,14 +173,14 @@ class Street:
         self.put(BALL, (x, self.kerb, z), (0, 0.86 * high, 0), (0.2, 0.25, 0.2), skin)
 
     def bin(self, x: float, z: float) -> None:
-        """A litter bin, a box or a bollard."""
+        """Add a litter bin, a box or a bollard."""
         across = self.rng.uniform(0.2, 0.7)
         self.assembly.start()
         shape = self.rng.choice([BOX, CYLINDER])
         self.put(shape, (x, self.kerb, z), (0, 0, 0), (across, self.rng.uniform(0.6, 1.3), across), self.palette.paint())
 
     def sign(self, x: float, z: float) -> None:
-        """A board on a pole."""
+        """Add a sign: a board on a pole."""
         self.assembly.start()
         self.put(CYLINDER, (x, 0, z), (0, 0, 0), (0.07, 2.8, 0.07), self.metal)
         board = self.palette.add(
@@ -189,14 +189,14 @@ class Street:
         self.put(BOX, (x, 0, z - 0.06), (0, 2.1, 0), (0.7, 0.7, 0.03), board)
 
     def hedge(self, x: float, z: float) -> None:
-        """A clipped hedge or a low wall behind the pavement."""
+        """Add a clipped hedge or a low wall behind the pavement."""
         material = int(self.rng.choice(self.foliage)) if self.rng.random() < 0.6 else self.palette.bricks()
         self.assembly.start()
         place = np.sign(x) * (self.half + self.pavement - 0.2), 0, z
         self.put(BOX, place, (0, 0, 0), (0.5, self.rng.uniform(0.6, 1.6), self.rng.uniform(3, 9)), material)
 
     def traffic(self) -> None:
-        """Cars on the road: oncoming ones, and one that stands ahead."""
+        """Add cars on the road: oncoming ones, and one that stands ahead."""
         rng = self.rng
         for _ in range(rng.integers(0, 4)):
             self.car(-self.lane / 2, rng.uniform(9, 90), -rng.uniform(0.3, 1.2) if self.moving else 0.0)
@@ -204,11 +204,11 @@ class Street:
             self.car(self.lane / 2, rng.uniform(14, 60))
 
     def lead(self, speed: float) -> None:
-        """A car ahead that keeps its distance, or nearly: to a camera as fast as it, it looks infinitely far."""
+        """Add a car ahead that almost keeps its distance: to a camera of the same speed it looks infinitely far."""
         self.car(self.lane / 2, self.rng.uniform(7, 25), speed * self.rng.uniform(0.95, 1.05))
 
     def distance(self) -> None:
-        """Hills at the horizon, and sometimes a house that closes the street."""
+        """Add hills at the horizon, and sometimes a house that closes the street."""
         rng, hill = self.rng, self.palette.leaves()
         for _ in range(rng.integers(0, 5)):
             wide, high = rng.uniform(80, 260), rng.uniform(20, 70)
@@ -225,7 +225,7 @@ class Street:
             )
 
     def air(self) -> tuple[Light, Sky]:
-        """Sun and sky: from clear noon to an overcast evening."""
+        """Draw sun and sky, from clear noon to an overcast evening."""
         rng = self.rng
         up, round_about = rng.uniform(0.3, 1.25), rng.uniform(0, 2 * np.pi)
         sun = np.array([np.cos(up) * np.cos(round_about), -np.sin(up), np.cos(up) * np.sin(round_about)])
@@ -239,7 +239,7 @@ class Street:
 
 
 def build_street(rng: np.random.Generator, *, moving: bool, still: bool, noise: float) -> Scene:
-    """A street and a camera that drives along it, walks beside it, or flies low above it."""
+    """Build a street and a camera that drives along it, walks beside it, or flies low above it."""
     street = Street(rng, moving)
     light, sky = street.air()
     manner = rng.choice(3, p=[0.6, 0.28, 0.12])

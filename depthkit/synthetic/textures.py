@@ -16,14 +16,14 @@ NOISE = 256
 
 @dataclass(frozen=True)
 class Material:
-    """What a surface looks like; lengths in metres on the surface, colours linear RGB in [0, 1].
+    """The look of a surface; lengths in metres on the surface, colours linear RGB in [0, 1].
 
     Attributes:
         first: colour between the pattern's cells.
         second: colour of the cells.
         period: distance between cells along u and v.
         duty: share of the period that a cell fills, along u and v.
-        shift: how far, in periods, each row is shifted against the one before.
+        shift: offset of each row against the row before, in periods.
         checker: 1 swaps the two colours from cell to cell, 0 draws cells on the first colour.
         blend: share of the mix that noise takes over from the pattern.
         variation: relative brightness differences from cell to cell.
@@ -50,20 +50,20 @@ class Material:
 
 
 def table(materials: list[Material]) -> np.ndarray:
-    """Materials as columns of numbers, float32 ``(21, M)``, in the order of the attributes."""
+    """Arrange materials as columns of numbers, float32 ``(21, M)``, in the order of the attributes."""
     names = [field.name for field in fields(Material)]
     return np.array([np.hstack([getattr(material, name) for name in names]) for material in materials], np.float32).T
 
 
 def paint(columns: np.ndarray, u: np.ndarray, v: np.ndarray, du: np.ndarray, dv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Colour of surface points.
+    """Compute the colour of surface points.
 
     Args:
         columns: each point's column of ``table``, ``(21, N)``.
         u: surface coordinate [m], ``(N,)``.
-        v: the other one.
+        v: the second surface coordinate [m], ``(N,)``.
         du: extent of the pixel's footprint along u [m], ``(N,)``.
-        dv: the same along v.
+        dv: extent along v [m], ``(N,)``.
 
     Returns:
         Reflectance, linear RGB, ``(3, N)``, and glow, ``(N,)``.
@@ -92,7 +92,7 @@ def paint(columns: np.ndarray, u: np.ndarray, v: np.ndarray, du: np.ndarray, dv:
 
 
 def _share(x: np.ndarray, duty: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """Mean over ``x +- width / 2`` of a wave that is 1 in the first ``duty`` of each unit and 0 in the rest."""
+    """Average over ``x +- width / 2`` a wave that is 1 in the first ``duty`` of each unit and 0 in the rest."""
     width = np.maximum(width, np.float32(0.02))
     return (_integral(x + width / 2, duty) - _integral(x - width / 2, duty)) / width
 
@@ -103,7 +103,7 @@ def _integral(x: np.ndarray, duty: np.ndarray) -> np.ndarray:
 
 
 def _per_cell(column: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """A number in [-1, 1) that looks random, one for each cell."""
+    """Hash each cell to a number in [-1, 1)."""
     key = column.astype(np.int32).astype(np.uint32) * np.uint32(0x9E3779B1) ^ row.astype(np.int32).astype(
         np.uint32
     ) * np.uint32(0x85EBCA77)
@@ -112,7 +112,7 @@ def _per_cell(column: np.ndarray, row: np.ndarray) -> np.ndarray:
 
 
 def _noise(x: np.ndarray, y: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """Fractal noise of mean 0 and a spread of about 0.5, with period 1, blurred to the footprint ``width``."""
+    """Read fractal noise of mean 0 and a spread of about 0.5, with period 1, blurred to the footprint ``width``."""
     texels, starts = _pyramid()
     last = np.float32(len(starts) - 1)
     level = np.clip(np.log2(np.maximum(width * NOISE, 1)), 0, last)
@@ -139,7 +139,7 @@ def _read(texels: np.ndarray, starts: np.ndarray, x: np.ndarray, y: np.ndarray, 
 
 @cache
 def _pyramid() -> tuple[np.ndarray, np.ndarray]:
-    """All levels of one fixed noise tile, end to end, and where each starts."""
+    """Build all levels of one fixed noise tile, end to end, and the start of each."""
     frequency = np.hypot(np.fft.fftfreq(NOISE)[:, None], np.fft.fftfreq(NOISE)) * NOISE
     white = np.fft.fft2(np.random.default_rng(0).standard_normal((NOISE, NOISE)))
     level = np.fft.ifft2(white / np.maximum(frequency, 2.0) ** 1.1 * (frequency > 0)).real

@@ -119,5 +119,5 @@ def test_what_is_no_cloud_is_refused(tmp_path):
 
 def test_a_missing_trimesh_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trimesh", None)
-    with pytest.raises(DepthKitError, match=r"expected the package trimesh .* Run: pip install trimesh"):
+    with pytest.raises(DepthKitError, match=r"expected the package trimesh; .* pip install 'depthkit\[clouds\]'"):
         write_point_cloud(tmp_path / "a.ply", *cloud())

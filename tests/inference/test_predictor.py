@@ -160,7 +160,7 @@ def test_a_network_that_overflows_is_reported_with_the_image():
 def test_the_representation_must_be_known():
     with pytest.raises(LabelError, match="expected the representation of the model's output"):
         DepthPredictor(nn.Identity(), ambiguity=Ambiguity.METRIC)
-    with pytest.raises(ShapeError, match="expected precision"):
+    with pytest.raises(RecipeError, match="expected precision"):
         predictor(precision="64")
 
 

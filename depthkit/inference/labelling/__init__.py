@@ -1,4 +1,4 @@
-"""Pseudo-labels for pools of any size: what is read, what is written, and how a killed run finds its place."""
+"""Pseudo-labels for pools of any size: reading, labelling, writing, and resuming after an interruption."""
 
 from depthkit.inference.labelling.output import LabelFolder, Labelled, LabelledShard
 from depthkit.inference.labelling.pool import Piece, Pool, PoolImage, open_pool

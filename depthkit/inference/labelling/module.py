@@ -31,26 +31,25 @@ _AHEAD = 8  # labels per thread that may wait to be encoded
 
 
 class PseudoLabelModule(LightningModule):
-    """Labels a pool of images with a teacher; run it with ``Trainer.predict(module, return_predictions=False)``.
+    """Labelling of a pool of images by a teacher; run it with ``Trainer.predict(module, return_predictions=False)``.
 
-    The ranks share the shards that are missing. While a device computes, threads encode what it has computed. A map is
-    brought to its image's size as ``depthkit.resize.native_map`` does it.
+    The ranks share the missing shards. While a device computes, threads encode its earlier maps. Maps are resized to their
+    images as in ``depthkit.resize.native_map``.
 
     Args:
         teacher: called on RGB in [0, 1], ``(B, 3, h, w)``; returns ``(B, 1, h', w')``.
-        kind: what the teacher's numbers are.
-        folder: where the labels go.
-        reader: the pool at the teacher's size; its ``pieces`` are those to label.
-        sky: optional; called like the teacher, it returns the probability of sky, ``(B, 1, h', w')``. Sky is where it
-            exceeds 1/2.
+        kind: label kind of the teacher's predictions.
+        folder: folder of the labels.
+        reader: the pool at the teacher's size; its ``pieces`` are labelled.
+        sky: optional; called like the teacher, it returns the probability of sky, ``(B, 1, h', w')``; above 1/2 is sky.
         num_workers: processes that read, decode and resize.
-        threads: that encode.
+        threads: threads that encode.
         max_broken_fraction: share of the pieces' images, rounded up to whole images, that may be unreadable before the run
             stops.
 
     Raises:
-        ShardError: while running: too many broken images, a pool that is not what its index says, or a disk that refuses.
-            Finished shards stay.
+        ShardError: while running: too many broken images, a pool that differs from its index, or a disk error. Finished shards
+            stay.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class PseudoLabelModule(LightningModule):
         self._pending: deque[tuple[Piece, int, str, Future[dict[str, bytes]]]] = deque()
 
     def predict_dataloader(self) -> Any:
-        """The batches of the pieces that are left and fall to this rank."""
+        """Build the loader of this rank's share of the missing pieces."""
         strategy = self.trainer.strategy
         left: list[Piece] = strategy.broadcast(self.folder.remaining(self.reader.pieces))
         missing = {piece.shard for piece in left}
@@ -93,7 +92,7 @@ class PseudoLabelModule(LightningModule):
         return pool_loader(reader, num_workers=self.num_workers, pin_memory=self.device.type == "cuda")
 
     def predict_step(self, batch: LabelBatch) -> None:
-        """Label the images of one batch, and hand them over."""
+        """Label the images of one batch, and pass them to the encoding threads."""
         if batch.error is not None:
             raise batch.error
         if self.trainer.received_sigterm:  # the trainer heeds it while it trains only
@@ -126,7 +125,7 @@ class PseudoLabelModule(LightningModule):
         return self.folder.encode(entry.image, label, valid, mask)
 
     def _collect(self, waiting: int) -> None:
-        """Store what is encoded, until at most so many labels wait."""
+        """Store encoded labels until at most ``waiting`` of them wait."""
         while len(self._pending) > waiting or (self._pending and self._pending[0][3].done()):
             piece, position, key, job = self._pending.popleft()
             try:
@@ -155,7 +154,7 @@ class PseudoLabelModule(LightningModule):
             self.folder.assemble()
 
     def discard(self) -> None:
-        """Leave nothing half written of the shards under way."""
+        """Delete shards that are not finished."""
         self._encoders.shutdown(wait=False, cancel_futures=True)
         for shard in self._open.values():
             shard.discard()
@@ -163,7 +162,7 @@ class PseudoLabelModule(LightningModule):
 
 
 def share(pieces: Sequence[Piece], world: int) -> list[list[Piece]]:
-    """Pieces by rank, as even in images as whole pieces allow: each goes to the rank that has least.
+    """Distribute pieces over ranks, each to the rank with the fewest images so far.
 
     Example:
         >>> [[p.images for p in part] for part in share([Piece(str(n), n, None) for n in (5, 1, 1, 3)], 2)]

@@ -1,4 +1,4 @@
-"""What is to be labelled, cut into pieces: the images of one piece become one shard of labels."""
+"""Pools of images to label, in pieces: the images of one piece become one shard of labels."""
 
 import hashlib
 import json
@@ -24,9 +24,9 @@ class Piece(NamedTuple):
 
     Attributes:
         shard: name of the tar to write.
-        images: how many.
-        source: URL of the shard they are read from; None for files.
-        files: their paths; none for a shard.
+        images: number of images.
+        source: URL of the shard to read; None for files.
+        files: paths of files; empty for a shard.
     """
 
     shard: str
@@ -36,12 +36,12 @@ class Piece(NamedTuple):
 
 
 class PoolImage(NamedTuple):
-    """One image as it will be stored, before it has a label.
+    """One image as it will be stored, without its label.
 
     Attributes:
-        key: its name.
-        members: bytes of image and views by member name, as they were found.
-        facts: what meta.json says of camera and source.
+        key: name of the sample.
+        members: bytes of image and views by member name, unchanged.
+        facts: camera and source for meta.json.
     """
 
     key: str
@@ -51,17 +51,17 @@ class PoolImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Pool:
-    """Images to label.
+    """A set of images to label.
 
     Attributes:
         name: of the dataset.
         licence: of the images.
         split: name of the split to write.
-        views: the views that every image comes with.
-        intrinsics: whether every image has them.
-        pieces: in order.
-        root: of the files; None for shards.
-        digest: changes when the pool does.
+        views: views of every image.
+        intrinsics: whether every image has intrinsics.
+        pieces: pieces in order.
+        root: folder of the files; None for shards.
+        digest: digest of the pool's content.
     """
 
     name: str
@@ -75,14 +75,14 @@ class Pool:
 
     @property
     def count(self) -> int:
-        """Images in all pieces."""
+        """Number of images in all pieces."""
         return sum(piece.images for piece in self.pieces)
 
     def read(self, piece: Piece) -> Iterator[tuple[str, PoolImage | DepthKitError]]:
-        """Key, and the image or what is wrong with it, one by one.
+        """Read a piece: key, and the image or the reason why it cannot be read, one by one.
 
         Raises:
-            ShardError: the shard is missing or no tar.
+            ShardError: the shard is missing or is not a tar.
         """
         if piece.source is None:
             assert self.root is not None
@@ -96,15 +96,15 @@ class Pool:
 
 
 def open_pool(root: str | Path, *, split: str | None = None, images_per_shard: int = 1000) -> Pool:
-    """The pool of a folder or URL of shards, or of a plain folder of images and the folders in it.
+    """Open the pool of a folder or URL of shards, or of a plain folder of images and the folders in it.
 
     Args:
-        root: folder or URL. Whatever labels its shards hold are not read.
-        split: of shards; may be left out where there is one only. Of a folder: name of the split to write, train by default.
-        images_per_shard: of a plain folder; shards are labelled one to one.
+        root: folder or URL. Labels in its shards are not read.
+        split: split of the shards, needed if there are several; for a folder the name of the split to write, default train.
+        images_per_shard: for a plain folder; shards are labelled one to one.
 
     Raises:
-        ShardError: there is no image, no such split, or a split that was not written to its end.
+        ShardError: there is no image, no such split, or the split is not complete.
     """
     if "://" in str(root) or (Path(root) / "index.json").exists():
         return _shards(ShardIndex.load(root), split)
@@ -140,7 +140,7 @@ def _shards(index: ShardIndex, split: str | None) -> Pool:
 
 
 def _wanted(member: str) -> bool:
-    """Images and views; not the labels that a pool may have."""
+    """Tell whether a member is an image or a view, not a label."""
     view, _, extension = member.rpartition(".")
     return member == "meta.json" or (extension in EXTENSIONS and (view == "image" or VIEW.fullmatch(view) is not None))
 
@@ -157,7 +157,7 @@ def _from_members(key: str, members: dict[str, bytes], where: str) -> PoolImage 
 
 
 def _from_file(key: str, file: Path, root: Path) -> PoolImage | DepthKitError:
-    """Return the file's bytes as they are if shards can hold them upright, else its image encoded again."""
+    """Return the bytes of a file unchanged if shards can hold them upright, else its image encoded again."""
     try:
         check_key(key)
         data = file.read_bytes()
@@ -173,7 +173,7 @@ def _from_file(key: str, file: Path, root: Path) -> PoolImage | DepthKitError:
 
 
 def _keys(files: tuple[Path, ...], root: Path) -> Iterator[tuple[str, Path]]:
-    """A key for each file from its path, which alone decides it: the same whichever files are its neighbours."""
+    """Make a key for each file from its path alone, so that it does not depend on the other files."""
     for file in files:
         name = file.relative_to(root).as_posix()
         plain = "".join(c if (c.isascii() and c.isalnum()) or c in "-_/" else "_" for c in name)

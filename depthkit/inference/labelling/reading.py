@@ -18,17 +18,17 @@ _WAITING = 8  # batches' worth of images that may wait for others of their size
 
 
 class Resize(Protocol):
-    """How an image is brought to the network's size; ``depthkit.evaluation.InputResize`` is one."""
+    """A rule for resizing an image to the network's size, such as ``depthkit.resize.InputResize``."""
 
     def size(self, height: int, width: int, multiple: int = 1) -> tuple[int, int]:
-        """Height and width [px] of the network's input."""
+        """Compute height and width [px] of the network's input."""
 
     def __call__(self, image: Tensor, multiple: int = 1) -> Tensor:
-        """The image ``(B, 3, H, W)`` at that size."""
+        """Resize images ``(B, 3, H, W)``."""
 
 
 class Entry(NamedTuple):
-    """An image of a batch: its position in the piece, what is stored of it, and its own (height, width) [px]."""
+    """An image of a batch: its position in the piece, its stored part, and its own (height, width) [px]."""
 
     position: int
     image: PoolImage
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """An image that cannot be labelled: position in its piece, name, and why."""
+    """An image that cannot be labelled: its position in the piece, name, and reason."""
 
     position: int
     key: str
@@ -48,12 +48,12 @@ class LabelBatch:
     """Images of one piece at one network size.
 
     Attributes:
-        piece: which; None with ``error``.
+        piece: the piece; None with ``error``.
         images: float32 RGB in [0, 1], ``(B, 3, h, w)``; B may be 0.
         entries: one per image.
-        broken: images of the piece that were found unreadable since the last batch.
-        last: whether this ends the piece.
-        error: what stops the run.
+        broken: unreadable images of the piece since the last batch.
+        last: whether this is the last batch of the piece.
+        error: error that stops the run.
     """
 
     piece: Piece | None
@@ -64,11 +64,11 @@ class LabelBatch:
     error: DepthKitError | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The batch with its images on another device. Lightning calls this."""
+        """Move the images to another device, as Lightning asks."""
         return replace(self, images=self.images.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
-        """The batch in page-locked memory."""
+        """Copy the batch to page-locked memory."""
         return replace(self, images=self.images.pin_memory())
 
 
@@ -77,14 +77,14 @@ _NONE = torch.empty(0, 3, 0, 0)
 
 @dataclass
 class _Waiting:
-    """Images that wait for others of their network size; what is cut into batches depends on the piece alone."""
+    """Images that wait for others of their network size, so that batches depend on the piece alone."""
 
     batch_size: int
     by_size: dict[tuple[int, int], list[tuple[Entry, Tensor]]] = field(default_factory=dict)
     count: int = 0
 
     def add(self, entry: Entry, image: Tensor) -> list[tuple[Entry, Tensor]]:
-        """The batch that is full now, or that has waited longest if too many images wait; mostly none."""
+        """Add an image; return the batch that is full, or the oldest if too many images wait, or an empty one."""
         size = (image.shape[-2], image.shape[-1])
         group = self.by_size.setdefault(size, [])
         group.append((entry, image))
@@ -103,14 +103,14 @@ class _Waiting:
 
 
 class PoolReader(IterableDataset):
-    """Batches of some pieces of a pool, piece after piece; worker processes share the pieces.
+    """Batches of pieces of a pool, piece after piece; worker processes share the pieces.
 
     Args:
-        pool: what the pieces belong to.
-        pieces: which to read.
-        resize: the network's size of an image.
-        multiple: what each side of it must be a multiple of [px].
-        batch_size: images per batch, at most.
+        pool: pool of the pieces.
+        pieces: pieces to read.
+        resize: rule for the network's size of an image.
+        multiple: number [px] that must divide each side.
+        batch_size: greatest number of images per batch.
     """
 
     def __init__(self, pool: Pool, pieces: Sequence[Piece], *, resize: Resize, multiple: int, batch_size: int) -> None:
@@ -159,7 +159,7 @@ class PoolReader(IterableDataset):
 
 
 def pool_loader(reader: PoolReader, *, num_workers: int = 0, pin_memory: bool = False) -> DataLoader:
-    """The reader's batches, made ahead by worker processes if there are any."""
+    """Build the loader of the reader's batches, which worker processes prepare ahead."""
     workers = min(num_workers, len(reader.pieces))
     return DataLoader(
         reader,

@@ -1,4 +1,4 @@
-"""From a network's map to the label that is stored: a disparity in [0, 1], or a depth."""
+"""Labels from a network's maps: a disparity in [0, 1], or a depth."""
 
 import numpy as np
 import torch
@@ -9,12 +9,12 @@ from depthkit.types import Ambiguity, LabelKind, Representation
 
 
 def stored_kind(teacher: LabelKind) -> LabelKind:
-    """What a teacher's predictions are stored as.
+    """Choose the label kind in which a teacher's predictions are stored.
 
-    A disparity up to scale and shift stays one; everything else becomes depth, metric or up to scale.
+    Disparity up to scale and shift stays as it is; all others become depth, metric or up to scale.
 
     Raises:
-        LabelError: the teacher predicts something that is no dense label.
+        LabelError: the teacher does not predict a dense label.
 
     Example:
         >>> str(stored_kind(LabelKind(Ambiguity.METRIC, Representation.LOG_DEPTH)))
@@ -33,18 +33,18 @@ def stored_kind(teacher: LabelKind) -> LabelKind:
 def stored_label(
     values: np.ndarray, teacher: LabelKind, sky: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Label, its valid pixels and the sky, float32, bool and bool ``(H, W)``, of one predicted map.
+    """Convert one predicted map to a label, its valid pixels and the sky, float32, bool and bool ``(H, W)``.
 
-    A disparity up to scale and shift is scaled to [0, 1], which changes nothing that is known of it, and sky is 0, the
-    farthest (Depth Anything, section 3.1). Depth of the sky is infinite. Both are valid.
+    Disparity up to scale and shift is scaled to [0, 1], which loses nothing, and the sky becomes 0, the farthest (Depth
+    Anything, section 3.1). In depth the sky becomes infinite. Both are valid.
 
     Args:
-        values: the map, ``(H, W)``, as the teacher gives it.
-        teacher: what its numbers are.
-        sky: bool ``(H, W)``; None if nothing is known of it.
+        values: map of the teacher, ``(H, W)``.
+        teacher: label kind of the map.
+        sky: bool ``(H, W)``; None if it is unknown.
 
     Raises:
-        PredictionError: the map is not finite, or so flat that it has no scale, or has no positive depth.
+        PredictionError: the map is not finite, has too little spread for a scale, or has no positive depth.
 
     Example:
         >>> label, valid, _ = stored_label(np.array([[2.0, 4.0, 6.0]]), LabelKind(Ambiguity.SHIFT_SCALE, "disparity"))

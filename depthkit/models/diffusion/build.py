@@ -1,9 +1,8 @@
 """Build latent diffusion models: from a folder or the hub, from configurations, or small ones."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,7 +40,7 @@ SD2_VAE: Mapping[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
 }
-"""VAE of Stable Diffusion 2 likewise."""
+"""VAE of Stable Diffusion 2."""
 
 
 def latent_diffusion(
@@ -50,28 +49,28 @@ def latent_diffusion(
     codec: DepthCodec | None = None,
     sampling: Sampling | None = None,
     scheduler: Mapping[str, Any] | None = None,
-    tokens: Literal[2, 77] | None = None,
+    tokens: int | None = None,
     halve_bias: bool = False,
     processing_size: int | None = None,
 ) -> LatentDiffusionDepth:
-    """A latent diffusion model for depth, from one for images or one for depth (Marigold 2024; MetricGold 2024).
+    """Build a latent diffusion model for depth from one for images or one for depth (Marigold 2024; MetricGold 2024).
 
     Args:
-        pretrained: a folder of diffusers or a hub id, of Stable Diffusion 2, of Marigold, or one that ``save_pretrained``
-            wrote; True is Stable Diffusion 2 from the hub; False has its size and random weights.
-        codec: between depth and what the VAE encodes; default that of the folder, else ``LogDepth()``, or ``AffineDepth()`` for
-            a published Marigold.
-        sampling: how to predict; default that of the folder, or its number of steps, else one step.
+        pretrained: a folder of diffusers or a hub id: of Stable Diffusion 2, of Marigold, or of ``save_pretrained``. True takes
+            Stable Diffusion 2 from the hub; False builds a network of its size with random weights.
+        codec: from depth to the VAE's input and back; default the folder's, else ``LogDepth()``, or ``AffineDepth()`` for a
+            published Marigold.
+        sampling: how to predict; default the folder's, or its number of steps, else one step.
         scheduler: changes to the folder's noise schedule. By default a model for images gets zero terminal SNR and trailing
-            steps, and one for depth keeps what it was trained with.
-        tokens: of the empty prompt's embedding: 2 as in Marigold, 77 as in E2E-FT; default that of the folder, else 2.
+            steps, and a model for depth keeps the schedule of its training.
+        tokens: length of the empty prompt's embedding: 2 as in Marigold, 77 as in E2E-FT; default the folder's, else 2.
         halve_bias: see ``LatentDiffusionDepth``.
-        processing_size: likewise; default that of the folder, else 768, with which Stable Diffusion 2 was trained.
+        processing_size: see ``LatentDiffusionDepth``; default the folder's, else 768, as in Stable Diffusion 2's training.
 
     Raises:
-        CheckpointError: the weights cannot be had, or are those of another kind of model, such as one of normals.
+        CheckpointError: the weights cannot be found or read, or belong to another kind of model, for example one of normals.
         MissingPackageError: diffusers is not installed.
-        RecipeError: parts that do not fit together.
+        RecipeError: the parts do not fit together.
     """
     if pretrained is False:
         return latent_diffusion_of(
@@ -79,7 +78,7 @@ def latent_diffusion(
             SD2_VAE,
             scheduler={**DEPTH_SCHEDULE, **(scheduler or {})},
             codec=(codec or LogDepth()).facts(),
-            sampling=asdict(sampling or Sampling()),
+            sampling=(sampling or Sampling()).facts(),
             tokens=tokens or 2,
             processing_size=_PROCESSING_SIZE if processing_size is None else processing_size,
         )
@@ -109,9 +108,9 @@ def latent_diffusion_of(
     sampling: Mapping[str, Any] | None = None,
     tokens: int = 2,
     processing_size: int = _PROCESSING_SIZE,
-    pretrained: Literal[False] = False,
+    pretrained: bool = False,
 ) -> LatentDiffusionDepth:
-    """A latent diffusion model of these configurations with random weights, for its weights to be loaded; see ``build``.
+    """Build a latent diffusion model from configurations, with random weights; see ``build``.
 
     Args:
         unet: configuration of ``diffusers.UNet2DConditionModel``.
@@ -119,13 +118,13 @@ def latent_diffusion_of(
         scheduler: configuration of the noise schedule.
         codec: ``DepthCodec.facts()``.
         sampling: settings of ``Sampling``.
-        tokens: of the text embedding.
+        tokens: length of the text embedding.
         processing_size: see ``LatentDiffusionDepth``.
-        pretrained: there are no weights for it but a checkpoint's own.
+        pretrained: False; only a checkpoint has its weights.
 
     Raises:
         MissingPackageError: diffusers is not installed.
-        RecipeError: configurations that do not fit together.
+        RecipeError: the configurations do not fit together.
     """
     parts = diffusers()
     model = parts.UNet2DConditionModel.from_config(dict(unet))
@@ -152,16 +151,16 @@ def latent_diffusion_tiny(
     text_channels: int = 16,
     processing_size: int = 0,
 ) -> LatentDiffusionDepth:
-    """A small latent diffusion model with random weights, for tests and for training from scratch at small size.
+    """Build a small latent diffusion model with random weights, for tests and for training from scratch at small size.
 
     Args:
         codec: default ``LogDepth()``.
-        unet_channels: of the UNet's levels, multiples of 8.
-        vae_channels: of the VAE's levels, multiples of 8; a latent cell has 2 ** (levels - 1) pixels along a side.
+        unet_channels: channels of the UNet's levels, multiples of 8.
+        vae_channels: channels of the VAE's levels, multiples of 8; a latent cell has 2 ** (levels - 1) pixels along a side.
         scheduler: changes to Stable Diffusion 2's noise schedule with zero terminal SNR, trailing steps and a last step to z_0.
         sampling: how to predict.
-        text_channels: of the text embedding.
-        processing_size: longer side [px] at which it sees an image; 0 for the image's own.
+        text_channels: channels of the text embedding.
+        processing_size: longer side [px] at which the network sees an image; 0 for the image's own.
 
     Raises:
         MissingPackageError: diffusers is not installed.
@@ -189,7 +188,7 @@ def latent_diffusion_tiny(
         vae,
         scheduler={**DEPTH_SCHEDULE, **(scheduler or {})},
         codec=(codec or LogDepth()).facts(),
-        sampling=asdict(sampling or Sampling()),
+        sampling=(sampling or Sampling()).facts(),
         processing_size=processing_size,
     )
     nn.init.normal_(model.text_embedding)

@@ -1,4 +1,4 @@
-"""Between depth and the numbers in [-1, 1] that a latent diffusion model learns."""
+"""Codecs: from depth to the numbers y in [-1, 1] that a latent diffusion model learns, and back."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,22 +18,22 @@ from depthkit.types import Ambiguity, LabelKind, Representation
 
 
 class Fill(StrEnum):
-    """What y is in pixels without depth."""
+    """Values of y in pixels without depth: 1 (far) or -1 (near)."""
 
     FAR = "far"
     NEAR = "near"
 
 
 class DepthCodec(ABC):
-    """What turns depth into y in [-1, 1], near at -1, and back.
+    """A map from depth to y in [-1, 1], near at -1, and back.
 
     Args:
-        fill: what y is in pixels without depth, which the VAE sees too: "far" (1) or "near" (-1).
+        fill: y in pixels without depth, which the VAE sees too: "far" (1) or "near" (-1).
 
     Attributes:
-        kind: the labels it encodes and what its decoded maps leave undetermined.
-        resize_space: the representation in which a decoded map is y up to a factor and an offset, so that to resize the one is
-            to resize the other.
+        kind: label kind that it encodes, and of its decoded maps.
+        resize_space: representation in which a decoded map equals y up to a factor and an offset, so that resizing either
+            gives the same.
 
     Raises:
         RecipeError: an unknown fill.
@@ -42,36 +42,36 @@ class DepthCodec(ABC):
     kind: ClassVar[LabelKind]
     resize_space: ClassVar[Representation] = Representation.DEPTH
 
-    def __init__(self, *, fill: str = "far") -> None:
+    def __init__(self, *, fill: Fill | str = Fill.FAR) -> None:
         self.fill = str(check_choice("fill", fill, Fill))
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """The plain values that ``codec_of`` makes it from again; a checkpoint and a saved folder hold them."""
+        """Return plain values from which ``codec_of`` rebuilds the codec, for checkpoints and folders."""
 
     @abstractmethod
     def _unit(self, depth: Tensor, valid: Tensor) -> Tensor:
-        """What y is before it is clipped, of depth that is positive everywhere and read where valid."""
+        """Compute y before clipping, from depth that is positive everywhere and read where valid."""
 
     @abstractmethod
     def decode(self, y: Tensor) -> Tensor:
-        """Depth of y, any shape: the exact inverse of ``encode`` within the range."""
+        """Decode y of any shape to depth: the exact inverse of ``encode`` within the range."""
 
     @abstractmethod
     def within(self, depth: Tensor, valid: Tensor) -> Tensor:
-        """Valid pixels whose depth the codec holds, so that a loss or a score may read them, bool ``(B, 1, H, W)``."""
+        """Mask the valid pixels whose depth is in the codec's range, for losses and scores, bool ``(B, 1, H, W)``."""
 
     @abstractmethod
     def relative_spread(self, spread: Tensor, y: Tensor) -> Tensor:
-        """How large a small spread of y around ``y`` is in depth, as a fraction of that depth."""
+        """Convert a small spread of y around ``y`` to a spread of depth as a fraction of that depth."""
 
     @in_float32
     def encode(self, depth: Tensor, valid: Tensor) -> Tensor:
-        """The y of a depth map, clipped to [-1, 1]; pixels without depth are filled.
+        """Encode a depth map to y, clipped to [-1, 1]; pixels without depth are filled.
 
         Args:
-            depth: metres, ``(B, 1, H, W)``; any value where not valid. The sky, at infinity, is as far as can be.
-            valid: bool, ``(B, 1, H, W)``. A valid depth that is not positive is taken as invalid.
+            depth: metres, ``(B, 1, H, W)``; any value where not valid. The sky, at infinity, becomes 1.
+            valid: bool, ``(B, 1, H, W)``. A valid depth that is not positive counts as invalid.
 
         Raises:
             ShapeError: other shapes or types.
@@ -84,7 +84,7 @@ class DepthCodec(ABC):
 
     @in_float32
     def clipped(self, depth: Tensor, valid: Tensor) -> Tensor:
-        """Share of each image's valid pixels whose depth the range does not hold, ``(B,)``."""
+        """Compute the share of each image's valid pixels with depth outside of the range, ``(B,)``."""
         return masked_mean((~self.within(depth, valid)).to(depth.dtype), valid)
 
     def __eq__(self, other: object) -> bool:
@@ -99,11 +99,11 @@ class DepthCodec(ABC):
 
 
 class _MetricDepth(DepthCodec):
-    """Depth between two bounds [m]."""
+    """Codec of depth between two bounds [m]."""
 
     kind = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 
-    def __init__(self, d_min: float, d_max: float, *, fill: str = "far") -> None:
+    def __init__(self, d_min: float, d_max: float, *, fill: Fill | str = Fill.FAR) -> None:
         super().__init__(fill=fill)
         if not (0 < d_min < d_max and math.isfinite(d_max)):
             raise RecipeError(f"expected 0 < d_min < d_max in metres; got {d_min} and {d_max}.")
@@ -115,16 +115,16 @@ class _MetricDepth(DepthCodec):
 
     @in_float32
     def within(self, depth: Tensor, valid: Tensor) -> Tensor:
-        """See ``DepthCodec``: between ``d_min`` and ``d_max``."""
+        """Mask the valid pixels between ``d_min`` and ``d_max``."""
         return valid & (depth >= self.d_min) & (depth <= self.d_max)
 
 
 class LogDepth(_MetricDepth):
-    """y rises with the logarithm of depth, so that an error of y is the same relative error near and far (MetricGold eq. 3).
+    """Codec by the logarithm of depth: an error of y is the same relative error near and far (MetricGold eq. 3).
 
     Args:
         d_min: depth [m] that becomes -1.
-        d_max: depth [m] that becomes 1. The paper names neither; its released code has 0.1 and 100.
+        d_max: depth [m] that becomes 1. The paper gives neither bound; its released code has 0.1 and 100.
         fill: see ``DepthCodec``.
 
     Raises:
@@ -138,7 +138,7 @@ class LogDepth(_MetricDepth):
 
     resize_space = Representation.LOG_DEPTH
 
-    def __init__(self, d_min: float = 0.1, d_max: float = 100.0, *, fill: str = "far") -> None:
+    def __init__(self, d_min: float = 0.1, d_max: float = 100.0, *, fill: Fill | str = Fill.FAR) -> None:
         super().__init__(d_min, d_max, fill=fill)
 
     def _unit(self, depth: Tensor, valid: Tensor) -> Tensor:
@@ -146,16 +146,16 @@ class LogDepth(_MetricDepth):
 
     @in_float32
     def decode(self, y: Tensor) -> Tensor:
-        """Depth [m] of y, any shape."""
+        """Decode y of any shape to depth [m]."""
         return unit_to_depth(y, min_depth=self.d_min, max_depth=self.d_max)
 
     def relative_spread(self, spread: Tensor, y: Tensor) -> Tensor:
-        """See ``DepthCodec``: dz / z = dy ln(d_max / d_min) / 2, whatever y is."""
+        """Compute dz / z = dy ln(d_max / d_min) / 2, whatever y is."""
         return spread * (math.log(self.d_max / self.d_min) / 2)
 
 
 class LinearDepth(_MetricDepth):
-    """y rises with depth, so that an error of y is the same number of metres near and far (MetricGold eq. 2).
+    """Codec linear in depth: an error of y is the same number of metres near and far (MetricGold eq. 2).
 
     Args:
         d_min: depth [m] that becomes -1.
@@ -166,7 +166,7 @@ class LinearDepth(_MetricDepth):
         RecipeError: not 0 < d_min < d_max, or an unknown fill.
     """
 
-    def __init__(self, d_min: float = 0.1, d_max: float = 100.0, *, fill: str = "far") -> None:
+    def __init__(self, d_min: float = 0.1, d_max: float = 100.0, *, fill: Fill | str = Fill.FAR) -> None:
         super().__init__(d_min, d_max, fill=fill)
 
     def _unit(self, depth: Tensor, valid: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ class LinearDepth(_MetricDepth):
 
     @in_float32
     def decode(self, y: Tensor) -> Tensor:
-        """Depth [m] of y, any shape."""
+        """Decode y of any shape to depth [m]."""
         return self.d_min + (y + 1) * ((self.d_max - self.d_min) / 2)
 
     def relative_spread(self, spread: Tensor, y: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class LinearDepth(_MetricDepth):
 
 
 class AffineDepth(DepthCodec):
-    """y is -1 and 1 at two quantiles of each image's depth, so that neither its scale nor its offset is learnt (Marigold).
+    """Codec between two quantiles of each image's depth, so that neither scale nor offset is learnt (Marigold).
 
     Args:
         low: quantile that becomes -1.
@@ -196,7 +196,7 @@ class AffineDepth(DepthCodec):
 
     kind = LabelKind(Ambiguity.SHIFT_SCALE, Representation.DEPTH)
 
-    def __init__(self, low: float = 0.02, high: float = 0.98, *, fill: str = "far") -> None:
+    def __init__(self, low: float = 0.02, high: float = 0.98, *, fill: Fill | str = Fill.FAR) -> None:
         super().__init__(fill=fill)
         if not 0 <= low < high <= 1:
             raise RecipeError(f"expected quantiles 0 <= low < high <= 1; got {low} and {high}.")
@@ -217,17 +217,17 @@ class AffineDepth(DepthCodec):
         return (depth - low) / span.where(span > NEGLIGIBLE_SPREAD * high, 1) * 2 - 1  # a constant map has no scale
 
     def decode(self, y: Tensor) -> Tensor:
-        """Depth up to a factor and an offset, 0 and 1 at the quantiles, of y, any shape."""
+        """Decode y of any shape to depth up to a factor and an offset, 0 and 1 at the quantiles."""
         return (y + 1) / 2
 
     @in_float32
     def within(self, depth: Tensor, valid: Tensor) -> Tensor:
-        """See ``DepthCodec``: between the two quantiles."""
+        """Mask the valid pixels between the two quantiles."""
         low, high = self._quantiles(depth, valid)
         return valid & (depth >= low) & (depth <= high)
 
     def relative_spread(self, spread: Tensor, y: Tensor) -> Tensor:
-        """The spread as a fraction of the range between the quantiles: without a scale there is no depth to divide by."""
+        """Return the spread as a fraction of the range between the quantiles, since without a scale there is no depth."""
         return spread / 2
 
 
@@ -235,10 +235,10 @@ _CODECS: dict[str, type[DepthCodec]] = {codec.__name__: codec for codec in (LogD
 
 
 def codec_of(facts: Mapping[str, Any]) -> DepthCodec:
-    """The codec that ``facts()`` describes.
+    """Build the codec that ``facts()`` describes.
 
     Raises:
-        RecipeError: there is no such codec, or it has no such settings.
+        RecipeError: there is no such codec, or it does not take these settings.
     """
     settings = dict(facts)
     name = settings.pop("codec", None)
@@ -251,14 +251,14 @@ def codec_of(facts: Mapping[str, Any]) -> DepthCodec:
 
 
 def valid_latents(valid: Tensor, factor: int = 8) -> Tensor:
-    """Latent cells all of whose pixels are valid, bool ``(B, 1, H / factor, W / factor)``: one invalid pixel masks its cell.
+    """Mask the latent cells all of whose pixels are valid, bool ``(B, 1, H / factor, W / factor)``.
 
     Args:
         valid: bool, ``(B, 1, H, W)``.
         factor: pixels along a side of a cell.
 
     Raises:
-        ShapeError: height or width is no multiple of ``factor``.
+        ShapeError: height or width is not a multiple of ``factor``.
     """
     height, width = valid.shape[-2:]
     if height % factor or width % factor:

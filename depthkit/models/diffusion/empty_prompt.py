@@ -1,4 +1,4 @@
-"""The empty prompt, all that a depth model needs of a text encoder: its embedding, and an encoder that gives just that."""
+"""The empty prompt, the only text of a depth model: its embedding, and a text encoder that returns just this."""
 
 import json
 from pathlib import Path
@@ -18,14 +18,14 @@ _LOUD = 1e3  # so that the layer norm's epsilon does not show
 
 
 def read_embedding(root: Path, tokens: int | None) -> Tensor:
-    """The empty prompt's embedding in a folder of diffusers, ``(1, tokens, C)``: stored, or computed by its text encoder.
+    """Read the empty prompt's embedding in a folder of diffusers, ``(1, tokens, C)``, or compute it by its text encoder.
 
     Args:
         root: the folder.
-        tokens: 2, the prompt's start and end, or 77, padded; None takes what is stored, or 2.
+        tokens: 2, the prompt's start and end, or 77, padded; None takes the stored length, or 2.
 
     Raises:
-        CheckpointError: the folder has neither, or stores one of another length.
+        CheckpointError: the folder has no embedding and no text encoder, or stores an embedding of another length.
         MissingPackageError: transformers is not installed.
     """
     if (root / FILE).is_file():
@@ -52,20 +52,20 @@ def read_embedding(root: Path, tokens: int | None) -> Tensor:
 
 
 def save_embedding(embedding: Tensor, root: Path) -> None:
-    """Store an embedding where ``read_embedding`` finds it."""
+    """Write an embedding for ``read_embedding``."""
     save_file({_KEY: embedding.detach().cpu().contiguous()}, root / FILE)
 
 
 def text_parts(embedding: Tensor, scratch: Path) -> tuple[Any, Any]:
-    """A ``CLIPTextModel`` without layers and a ``CLIPTokenizer`` that map the empty prompt to an embedding of two tokens.
+    """Build a ``CLIPTextModel`` without layers and a ``CLIPTokenizer`` that give the empty prompt's embedding of two tokens.
 
-    So a pipeline of diffusers works without the 1.3 GB of the text encoder it came from. The prompt's start and end become
-    two opposite vectors of zero mean and unit variance, which pass the closing layer norm unchanged; its weight and bias make
-    half the difference and the mean of the two embeddings of them.
+    With them a pipeline of diffusers needs no text encoder of 1.3 GB. The prompt's start and end become two opposite vectors
+    of zero mean and unit variance, which the closing layer norm leaves unchanged; its weight and bias are half the difference
+    and the mean of the two embeddings.
 
     Args:
         embedding: ``(1, 2, C)``, C even.
-        scratch: an empty folder, for the tokenizer's vocabulary.
+        scratch: an empty folder for the tokenizer's vocabulary.
 
     Raises:
         MissingPackageError: transformers is not installed.

@@ -1,4 +1,4 @@
-"""Latent diffusion models in the folders of diffusers: read one, and write one that its Marigold pipeline opens."""
+"""Folders of diffusers with latent diffusion models: read them, and write them for its Marigold pipeline."""
 
 import importlib.util
 import json
@@ -22,16 +22,16 @@ _DISTILLED = ("LCMScheduler", "TCDScheduler")  # their steps are others, and the
 
 
 class Parts(NamedTuple):
-    """What a folder holds.
+    """Content of a folder.
 
     Attributes:
         unet: ``UNet2DConditionModel``, float32.
         vae: ``AutoencoderKL``, float32.
-        scheduler: configuration of its noise.
+        scheduler: configuration of the noise schedule.
         text_embedding: of the empty prompt, ``(1, tokens, C)``.
         processing_size: longer side [px] at which a model for depth wants images; None for a model for images.
-        steps: of its denoising, 1 where it does not say.
-        facts: what ``save`` adds to what diffusers writes: "codec", "sampling"; empty in any other folder.
+        steps: default number of denoising steps; 1 if the folder has none.
+        facts: entries that ``save`` adds, "codec" and "sampling"; empty in any other folder.
     """
 
     unet: Any
@@ -44,10 +44,10 @@ class Parts(NamedTuple):
 
 
 def diffusers() -> Any:
-    """Import the package when it is needed.
+    """Import diffusers.
 
     Raises:
-        MissingPackageError: it is not installed.
+        MissingPackageError: diffusers is not installed.
     """
     return optional_import("diffusers", "diffusion")
 
@@ -56,12 +56,12 @@ def load(source: str | Path, *, tokens: int | None = None) -> Parts:
     """Read the parts in a folder of diffusers (of Stable Diffusion, Marigold or ``save``), or of a hub id.
 
     Args:
-        source: which.
-        tokens: of the empty prompt's embedding: 2, its start and end, or 77, padded as for text-to-image; None takes what the
-            folder stores, or 2.
+        source: folder or hub id.
+        tokens: length of the empty prompt's embedding: 2, its start and end, or 77, padded as for text-to-image; None takes
+            the stored length, or 2.
 
     Raises:
-        CheckpointError: it is no such model, some of its weights are missing or too many, or it cannot be reached.
+        CheckpointError: the folder holds another kind of model, weights are missing or unexpected, or it cannot be reached.
         MissingPackageError: diffusers is not installed, or transformers, which a text encoder needs.
     """
     package, root = diffusers(), _folder(source)
@@ -111,8 +111,8 @@ def load(source: str | Path, *, tokens: int | None = None) -> Parts:
 def save(model: Any, folder: str | Path) -> Path:
     """Write a ``LatentDiffusionDepth`` as a folder that ``load`` reads, and diffusers' ``MarigoldDepthPipeline`` runs.
 
-    The pipeline's prediction is (y + 1) / 2; the codec that makes metres of y stands in ``depthkit.json``. The text encoder in
-    it knows the empty prompt only. One trained with an embedding of 77 tokens gets none, as the pipeline would ask for 2.
+    The pipeline predicts (y + 1) / 2; ``depthkit.json`` holds the codec from y to metres. The text encoder knows the empty
+    prompt only; a model trained with an embedding of 77 tokens has none, as the pipeline would ask it for 2.
 
     Raises:
         MissingPackageError: diffusers or transformers is not installed.
@@ -142,7 +142,7 @@ def save(model: Any, folder: str | Path) -> Path:
 
 
 def _folder(source: str | Path) -> Path:
-    """Where the parts lie, downloaded if ``source`` is a hub id."""
+    """Find the folder of the parts; download it if ``source`` is a hub id."""
     path, text = Path(source).expanduser(), str(source)
     if path.is_dir():
         return path

@@ -1,6 +1,5 @@
-"""Depth by a latent diffusion model that sees the image (Marigold; MetricGold with depth in metres)."""
+"""Latent diffusion models that predict depth from an image (Marigold; MetricGold in metres)."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +21,27 @@ class LatentDiffusionDepth(DepthNet):
     """A UNet that denoises the latent of a depth map beside the latent of its image, between a VAE's encoder and decoder.
 
     The VAE is frozen and runs in the precision of its weights, outside autocast. A UNet with one latent as input is widened to
-    two, the image's first: its first layer's weights are repeated and halved, so that the same latent twice gives what it
-    gave. Calling it predicts as ``sampling`` says.
+    two, the image's first: the weights of its first layer are repeated and halved, so that the same latent twice gives the
+    original output. Calling the network predicts by its ``sampling``.
 
     Args:
         unet: ``diffusers.UNet2DConditionModel`` of 4 or 8 input channels.
         vae: ``diffusers.AutoencoderKL``.
-        scheduler: of the noise.
+        scheduler: noise schedule.
         text_embedding: of the empty prompt, ``(1, tokens, C)``.
-        codec: between depth and y in [-1, 1], which the VAE encodes.
+        codec: from depth to y in [-1, 1], which the VAE encodes, and back.
         sampling: how to predict.
         halve_bias: when widening, halve the first layer's bias too, as E2E-FT does and Marigold does not.
-        processing_size: longer side [px] at which it sees an image of any size; 0 for the image's own.
+        processing_size: longer side [px] at which the network sees an image of any size; 0 for the image's own.
 
     Attributes:
-        representation: of the output: depth, in metres or, if ``codec`` is affine, up to scale and shift.
-        resize_space: in which to resize the output.
+        representation: of the output: depth, in metres or, with an affine ``codec``, up to scale and shift.
+        resize_space: representation in which to resize the output.
         ambiguity: what the output leaves undetermined.
         size_multiple: pixels along a side of a latent cell.
 
     Raises:
-        RecipeError: a UNet with another number of channels, or one that does not fit the VAE or the text.
+        RecipeError: the UNet has another number of channels, or does not fit the VAE or the text.
     """
 
     unet: Any
@@ -81,14 +80,14 @@ class LatentDiffusionDepth(DepthNet):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What ``build`` makes this network from again: the parts as they are now."""
+        """Plain values from which ``build`` rebuilds the network with its present parts."""
         return {
             "architecture": "latent_diffusion_of",
             "unet": _plain(self.unet.config),
             "vae": _plain(self.vae.config),
             "scheduler": self.scheduler.config,
             "codec": self.codec.facts(),
-            "sampling": asdict(self.sampling),
+            "sampling": self.sampling.facts(),
             "processing_size": self.processing_size,
             "tokens": self.text_embedding.shape[1],
             "pretrained": False,
@@ -100,22 +99,22 @@ class LatentDiffusionDepth(DepthNet):
 
     @property
     def sampling(self) -> Sampling:
-        """How it predicts when it is called; may be set."""
+        """Sampling of predictions; may be set."""
         return self._sampling
 
     @sampling.setter
     def sampling(self, sampling: Sampling) -> None:
-        self.scheduler.timesteps(sampling.steps)  # can it take so many?
+        self.scheduler.timesteps(sampling.steps)  # raises if it cannot take them
         self._sampling = sampling
 
     @property
     def representation(self) -> Representation:
-        """What the output's numbers are."""
+        """Representation of the output."""
         return self.codec.kind.representation
 
     @property
     def resize_space(self) -> Representation:
-        """Where to resize the output: there it is y up to a factor and an offset."""
+        """Representation in which to resize the output: there it is y up to a factor and an offset."""
         return self.codec.resize_space
 
     @property
@@ -135,11 +134,11 @@ class LatentDiffusionDepth(DepthNet):
 
     @property
     def dtype_of_unet(self) -> torch.dtype:
-        """Of the UNet's weights."""
+        """Precision of the UNet's weights."""
         return self.unet.conv_in.weight.dtype
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """The latent of an image.
+        """Encode images to latents.
 
         Args:
             image: float RGB in [0, 1], ``(B, 3, H, W)``, H and W multiples of ``size_multiple``.
@@ -155,15 +154,15 @@ class LatentDiffusionDepth(DepthNet):
         return self._latent(image * 2 - 1)
 
     def encode_depth(self, depth: Tensor, valid: Tensor) -> Tensor:
-        """The latent of a depth map, as ``codec`` encodes it, in each of the VAE's three channels.
+        """Encode depth maps to latents, by ``codec`` to y, which is the input of each of the VAE's three channels.
 
         Args:
             depth: metres, ``(B, 1, H, W)``; any value where not valid.
             valid: bool, ``(B, 1, H, W)``.
 
         Returns:
-            float32, ``(B, C, H / size_multiple, W / size_multiple)``. Cells with pixels that are not valid hold what the codec
-            fills them with: ``valid_latents`` tells them.
+            float32, ``(B, C, H / size_multiple, W / size_multiple)``. Cells with invalid pixels hold the codec's
+            fill: ``valid_latents`` masks them.
 
         Raises:
             ShapeError: other shapes or types.
@@ -180,9 +179,9 @@ class LatentDiffusionDepth(DepthNet):
 
     @in_float32
     def decode_latent(self, latent: Tensor) -> Tensor:
-        """The y in [-1, 1] of a latent: the mean of the VAE's three channels.
+        """Decode latents to y in [-1, 1], the mean of the VAE's three channels.
 
-        What lies outside is clipped, but passes its gradient on as if it were not, so that training can bring it back.
+        Values outside are clipped but keep their gradient, so that training can bring them back.
 
         Args:
             latent: ``(B, C, h, w)``.
@@ -198,7 +197,7 @@ class LatentDiffusionDepth(DepthNet):
         return y.detach().clamp(-1, 1) + (y - y.detach())
 
     def roundtrip(self, depth: Tensor, valid: Tensor) -> Tensor:
-        """The y that the VAE makes of a depth map's own, float32 ``(B, 1, H, W)``; see ``encode_depth``, but of any size."""
+        """Encode and decode depth maps of any size to y, float32 ``(B, 1, H, W)``; see ``encode_depth``."""
         height, width = depth.shape[-2:]
         margin = (0, -width % self.size_multiple, 0, -height % self.size_multiple)
         padded = F.pad(depth.where(valid, 1), margin), F.pad(valid, margin)
@@ -213,7 +212,7 @@ class LatentDiffusionDepth(DepthNet):
         return x
 
     def predict(self, noisy_latent: Tensor, image_latent: Tensor, timestep: Tensor | int) -> Tensor:
-        """The UNet's output, of the kind that ``scheduler.prediction_type`` says, float32 ``(B, C, h, w)``.
+        """Compute the UNet's output, of kind ``scheduler.prediction_type``, float32 ``(B, C, h, w)``.
 
         Args:
             noisy_latent: of the depth map at ``timestep``, ``(B, C, h, w)``.
@@ -226,23 +225,23 @@ class LatentDiffusionDepth(DepthNet):
         return output.float()
 
     def clean(self, output: Tensor, noisy: Tensor, timestep: Tensor | int) -> Tensor:
-        """z_0 according to ``predict``'s output; see ``NoiseSchedule.clean``."""
+        """Compute z_0 from the output of ``predict``; see ``NoiseSchedule.clean``."""
         return self.scheduler.clean(output, noisy, timestep)
 
     def denoise(self, image_latent: Tensor, latent: Tensor, *, steps: int) -> Tensor:
-        """The depth map's latent by so many DDIM steps from ``latent``, float32; both ``(B, C, h, w)``."""
+        """Denoise ``latent`` by DDIM ``steps`` to the latent of a depth map, float32; both ``(B, C, h, w)``."""
         for timestep in self.scheduler.timesteps(steps):
             output = self.predict(latent, image_latent, timestep)
             latent = self.scheduler.step(output, latent, timestep, steps)
         return latent
 
     def members(self, image_latent: Tensor, latents: Tensor, *, steps: int) -> Tensor:
-        """The maps y that several latents lead to.
+        """Predict the maps y to which several latents lead.
 
         Args:
             image_latent: ``(B, C, h, w)``.
-            latents: where to start, ``(B, members, C, h, w)``.
-            steps: calls of the UNet for each.
+            latents: to start from, ``(B, members, C, h, w)``.
+            steps: calls of the UNet for each member.
 
         Returns:
             float32 ``(B, members, 1, H, W)``, in [-1, 1].
@@ -252,9 +251,9 @@ class LatentDiffusionDepth(DepthNet):
         return y.unflatten(0, latents.shape[:2])
 
     def with_uncertainty(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``forward``, and how far the members are apart as a fraction of depth, ``(B, 1, H, W)``: 0 for one member.
+        """Predict as ``forward`` does, and the members' spread as a fraction of depth, ``(B, 1, H, W)``: 0 for one member.
 
-        Members are predicted one after the other, so that memory holds one batch.
+        Members are predicted one after another, so that memory holds one batch.
         """
         latent = self.encode_image(image)
         start = self.sampling.latents((self.sampling.members, 1, *latent.shape[1:]))
@@ -263,7 +262,7 @@ class LatentDiffusionDepth(DepthNet):
         return self.codec.decode(y), self.codec.relative_spread(spread, y)
 
     def forward(self, image: Tensor) -> Tensor:
-        """The depth map of an image, as ``sampling`` says; the same at every call.
+        """Predict depth maps by ``sampling``, the same at every call.
 
         Args:
             image: float RGB in [0, 1], ``(B, 3, H, W)``, H and W multiples of ``size_multiple``.
@@ -272,7 +271,7 @@ class LatentDiffusionDepth(DepthNet):
             Metres, or up to scale and shift with an affine codec, float32 ``(B, 1, H, W)``.
 
         Raises:
-            ShapeError: another shape or type; names the next legal size.
+            ShapeError: another shape or type; the message names the next legal size.
             PredictionError: the VAE overflowed.
         """
         return self.with_uncertainty(image)[0]
@@ -283,7 +282,7 @@ class LatentDiffusionDepth(DepthNet):
 
 
 def widen_first_layer(unet: Any, *, halve_bias: bool = False) -> None:
-    """Give a UNet twice the input channels: weights repeated and halved, so that the same input twice gives what one gave."""
+    """Double a UNet's input channels, repeating and halving weights: the same input twice gives the original output."""
     old = unet.conv_in
     new = nn.Conv2d(2 * old.in_channels, old.out_channels, old.kernel_size, old.stride, old.padding)
     new.weight = nn.Parameter(old.weight.detach().repeat(1, 2, 1, 1) / 2)

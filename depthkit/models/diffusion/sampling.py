@@ -1,60 +1,78 @@
-"""How a latent diffusion model predicts: steps, noise and members of an ensemble."""
+"""Sampling of a latent diffusion model: steps, noise and members of an ensemble."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from depthkit.checks import check_choice
 from depthkit.errors import RecipeError
+
+
+class StartNoise(StrEnum):
+    """Latents that denoising starts from."""
+
+    GAUSSIAN = "gaussian"
+    ZEROS = "zeros"
+
+
+class EnsembleReduction(StrEnum):
+    """Reductions of an ensemble's members to one map."""
+
+    MEDIAN = "median"
+    MEAN = "mean"
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a latent diffusion model predicts when it is called as any other network is.
+    """Settings with which a latent diffusion model predicts when it is called.
 
     Attributes:
         steps: calls of the UNet.
-        noise: what they start from: "gaussian", or "zeros" for a model fine-tuned end to end from zeros.
-        members: predictions from different noise, reduced to one in y; 2 are as good as 1.
-        reduction: to their "median" or "mean". In y, as the mean of depths in metres lies too far off.
+        noise: latents to start from: "gaussian", or "zeros" for a model fine-tuned end to end from zeros.
+        members: number of predictions from different noise, reduced to one in y; 2 are as good as 1.
+        reduction: "median" or "mean" of the members. In y, since the mean of depths in metres is too far.
         seed: of the noise, which is the same for every image of a size, so that neither the batch nor the order matters.
 
     Raises:
         RecipeError: fewer than one step or member, an unknown noise or reduction, or several members from zeros, which
-            are all the same.
+            would all be the same.
     """
 
     steps: int = 1
-    noise: Literal["gaussian", "zeros"] = "gaussian"
+    noise: StartNoise | str = StartNoise.GAUSSIAN
     members: int = 1
-    reduction: Literal["median", "mean"] = "median"
+    reduction: EnsembleReduction | str = EnsembleReduction.MEDIAN
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.noise not in ("gaussian", "zeros"):
-            raise RecipeError(f"expected noise to be gaussian or zeros; got {self.noise!r}.")
-        if self.reduction not in ("median", "mean"):
-            raise RecipeError(f"expected reduction to be median or mean; got {self.reduction!r}.")
+        object.__setattr__(self, "noise", check_choice("noise", self.noise, StartNoise))
+        object.__setattr__(self, "reduction", check_choice("reduction", self.reduction, EnsembleReduction))
         if self.steps < 1 or self.members < 1:
             raise RecipeError(f"expected one step and one member or more; got {self.steps} and {self.members}.")
-        if self.members > 1 and self.noise == "zeros":
+        if self.members > 1 and self.noise == StartNoise.ZEROS:
             raise RecipeError("expected one member from zeros, as all would be the same; set noise to gaussian for several.")
 
+    def facts(self) -> dict[str, Any]:
+        """Return the settings as plain values, for checkpoints and folders."""
+        return {name: str(value) if isinstance(value, str) else value for name, value in asdict(self).items()}
+
     def latents(self, shape: tuple[int, ...]) -> Tensor:
-        """Where to start, ``shape``, on the CPU."""
-        if self.noise == "zeros":
+        """Draw the latents to start from, of ``shape``, on the CPU."""
+        if self.noise == StartNoise.ZEROS:
             return torch.zeros(shape)
         return torch.ops.depthkit.seeded_normal(shape, self.seed)
 
     def reduce(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Members ``(B, members, 1, H, W)`` as one map, and their median distance from it, ``(B, 1, H, W)`` each."""
-        one = y.mean(1) if self.reduction == "mean" else _median(y)
+        """Reduce members ``(B, members, 1, H, W)`` to one map and their median distance from it, ``(B, 1, H, W)`` each."""
+        one = y.mean(1) if self.reduction == EnsembleReduction.MEAN else _median(y)
         return one, _median((y - one[:, None]).abs())
 
 
 def _median(x: Tensor) -> Tensor:
-    """Over the second axis; the mean of the two middle values of an even number."""
+    """Compute the median over the second axis; of an even number the mean of the two middle values."""
     ascending, count = x.sort(1).values, x.shape[1]
     return (ascending[:, (count - 1) // 2] + ascending[:, count // 2]) / 2
 

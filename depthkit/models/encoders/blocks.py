@@ -1,4 +1,4 @@
-"""EfficientNets whose maps are taken after given blocks, for authors whose levels end elsewhere than timm's stages."""
+"""EfficientNets with feature maps after given blocks, for networks whose levels do not end with timm's stages."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -17,14 +17,14 @@ class EfficientNetEncoder(TimmEncoder):
 
     Args:
         name: timm's name of the model, for example ``tf_efficientnet_b0.aa_in1k``.
-        taps: after how many of its blocks each map is taken, finest first; 0 is the stem's.
+        taps: number of blocks before each map, finest first; 0 takes the map of the stem.
         pretrained: see ``TimmEncoder``.
-        mean: likewise.
-        std: likewise.
+        mean: see ``TimmEncoder``.
+        std: see ``TimmEncoder``.
 
     Raises:
-        RecipeError: timm has no such model, it is no chain of such blocks, or has fewer of them.
-        CheckpointError: the weights cannot be had, or do not fit.
+        RecipeError: timm has no such model, it is not a chain of such blocks, or has fewer blocks.
+        CheckpointError: the weights cannot be found or read, or do not fit.
 
     Example:
         >>> encoder = EfficientNetEncoder("tf_efficientnet_b0", taps=(0, 3, 5, 9, 16), pretrained=False)
@@ -57,7 +57,7 @@ class EfficientNetEncoder(TimmEncoder):
         self.strides = tuple(strides[tap] for tap in taps)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Feature maps ``(B, channels[k], H / strides[k], W / strides[k])`` of a normalised image ``(B, 3, H, W)``."""
+        """Compute feature maps ``(B, channels[k], H / strides[k], W / strides[k])`` of normalised images ``(B, 3, H, W)``."""
         x = self.backbone.bn1(self.backbone.conv_stem(image))
         maps = {0: x} if 0 in self.taps else {}
         for k, block in enumerate(self._blocks(), start=1):
@@ -71,5 +71,5 @@ class EfficientNetEncoder(TimmEncoder):
 
 
 def _width(block: nn.Module) -> int:
-    """Channels out: those of the last normalisation."""
+    """Return the output channels of a block: those of its last normalisation."""
     return [module.num_features for module in block.modules() if isinstance(module, nn.BatchNorm2d)][-1]

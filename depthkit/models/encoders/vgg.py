@@ -1,4 +1,4 @@
-"""The first features of VGG16, in which two images can be compared instead of in colour."""
+"""The first features of VGG16, in which images can be compared instead of in colour."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from depthkit.models.weights.backbone import load_backbone
 
 
 class FirstLayer(nn.Module):
-    """An image in [0, 1], ``(B, 3, H, W)``, normalised with ImageNet's mean and std, convolved, then ReLU.
+    """The first layer of a network on images in [0, 1]: normalise with ImageNet's mean and std, convolve, ReLU.
 
     Args:
         conv: the convolution.
@@ -27,12 +27,12 @@ class FirstLayer(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """``(B, 3, H, W) -> (B, C, H, W)``."""
+        """Compute the features, ``(B, 3, H, W) -> (B, C, H, W)``."""
         return F.relu(self.conv((image - self.mean) / self.std))
 
 
 def vgg16_relu1_1(*, pretrained: bool | str | Path = True) -> FirstLayer:
-    """Features relu1_1 of VGG16 (Simonyan and Zisserman 2015), 64 channels at the image's size.
+    """Build the network of VGG16's features relu1_1 (Simonyan and Zisserman 2015), 64 channels at the image's size.
 
     Monodepth2's ``pe`` for hand-held video is ``depthkit.losses.FeatureL1Error(vgg16_relu1_1())``.
 

@@ -1,8 +1,9 @@
-"""Vision transformers as encoders: several blocks' tokens as maps of one stride."""
+"""Vision transformers as encoders: the tokens of several blocks as maps of one stride."""
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import timm
 import torch
@@ -11,34 +12,50 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from depthkit.checks import check_choice
 from depthkit.errors import RecipeError
 from depthkit.models.weights.backbone import check_name, load_backbone
 
-PositionInterpolation = Literal["transformers", "timm", "dinov2"]
-Hooks = Literal["v1", "v2"] | Sequence[int]
+
+class PositionInterpolation(StrEnum):
+    """Rules by which position embeddings are resized; see ``resample_positions``."""
+
+    TRANSFORMERS = "transformers"
+    TIMM = "timm"
+    DINOV2 = "dinov2"
+
+
+class HookSet(StrEnum):
+    """Blocks that the two versions of Depth Anything take."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+
+Hooks = HookSet | Sequence[int] | str
 
 
 class ViTEncoder(nn.Module):
-    """A vision transformer of timm as an encoder of several maps of one stride, one for each block named in ``hooks``.
+    """A vision transformer of timm as an encoder with one map for each block in ``hooks``, all of one stride.
 
     A block's tokens pass through the network's closing normalisation; class and register tokens are dropped. Parameters that
-    no map depends on (blocks after the last hook) are frozen. To train a large one in less memory, in a third more time, call
-    ``encoder.backbone.set_grad_checkpointing()``.
+    no map depends on (blocks after the last hook) are frozen. ``encoder.backbone.set_grad_checkpointing()`` saves memory in
+    training and takes a third more time.
 
     Args:
         name: timm's name of a ``VisionTransformer``, for example ``vit_small_patch14_dinov2.lvd142m``.
-        pretrained: see ``TimmEncoder``; a file of DINOv2's authors is understood too, and of one of Depth Anything the encoder.
-        hooks: blocks to take, from 0: "v1" the last four, as Depth Anything v1 was released; "v2" four spread over the depth,
-            as v2. The weights fit either way, but the published ones predict well only with their own.
-        position_interpolation: how position embeddings are brought to an image's grid; see ``resample_positions``.
+        pretrained: see ``TimmEncoder``; also a file of DINOv2's authors, or a file of Depth Anything, for its encoder.
+        hooks: blocks to take, from 0: "v1" the last four, as in Depth Anything v1; "v2" four spread over the depth, as in v2.
+            Weights fit either choice, but published ones predict well only with their own.
+        position_interpolation: how position embeddings are resized to an image's grid; see ``resample_positions``.
         options: further arguments of ``timm.create_model``, for example ``{"drop_path_rate": 0.1}``.
 
     Attributes:
         channels, strides, mean, std, patch_size: as of ``TimmEncoder``.
 
     Raises:
-        RecipeError: timm has no such model, it is no ``VisionTransformer``, it has no such blocks, or an unknown interpolation.
-        CheckpointError: the weights cannot be had, or do not fit.
+        RecipeError: timm has no such model, it is not a ``VisionTransformer``, has no such blocks, or an unknown interpolation.
+        CheckpointError: the weights cannot be found or read, or do not fit.
     """
 
     backbone: Any
@@ -48,24 +65,19 @@ class ViTEncoder(nn.Module):
         name: str,
         *,
         pretrained: bool | str | Path = True,
-        hooks: Hooks = "v1",
-        position_interpolation: PositionInterpolation = "transformers",
+        hooks: Hooks = HookSet.V1,
+        position_interpolation: PositionInterpolation | str = PositionInterpolation.TRANSFORMERS,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not is_vit(name):
             raise RecipeError(f"expected a VisionTransformer of timm; got {name}. Use TimmEncoder for other backbones.")
-        if position_interpolation not in get_args(PositionInterpolation):
-            raise RecipeError(
-                f"expected position_interpolation to be one of {', '.join(get_args(PositionInterpolation))}; "
-                f"got {position_interpolation!r}."
-            )
+        self.position_interpolation = check_choice("position_interpolation", position_interpolation, PositionInterpolation)
         self.backbone = load_backbone(name, pretrained, features_only=False, **{"dynamic_img_size": True, **(options or {})})
-        self.hooks = _blocks(hooks, len(self.backbone.blocks), name)
+        self.hooks = choose_blocks(hooks, len(self.backbone.blocks), name)
         for unused in (self.backbone.fc_norm, self.backbone.head, self.backbone.attn_pool, self._blocks_after()):
             if unused is not None:
                 unused.requires_grad_(False)
-        self.position_interpolation = position_interpolation
         self.patch_size: int = self.backbone.patch_embed.patch_size[0]
         self.channels: tuple[int, ...] = (self.backbone.embed_dim,) * len(self.hooks)
         self.strides: tuple[int, ...] = (self.patch_size,) * len(self.hooks)
@@ -76,7 +88,7 @@ class ViTEncoder(nn.Module):
         return self.backbone.blocks[max(self.hooks) + 1 :]
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Maps ``(B, channels[k], H / patch_size, W / patch_size)`` of a normalised image ``(B, 3, H, W)``."""
+        """Compute the maps ``(B, channels[k], H / patch_size, W / patch_size)`` of a normalised image ``(B, 3, H, W)``."""
         x = self.backbone.patch_embed(image)
         height, width = x.shape[1:3]
         x = self._with_positions(x.flatten(1, 2), (height, width))
@@ -90,7 +102,7 @@ class ViTEncoder(nn.Module):
         return maps
 
     def _with_positions(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Patch tokens ``(B, h w, C)`` with class and register tokens before them and positions added."""
+        """Add positions to patch tokens ``(B, h w, C)``, and class and register tokens before them."""
         vit = self.backbone
         prefix = [token.expand(x.shape[0], -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
         alone = 0 if vit.no_embed_class else vit.num_prefix_tokens
@@ -102,32 +114,32 @@ class ViTEncoder(nn.Module):
 def resample_positions(
     positions: Tensor, grid: tuple[int, int], trained: tuple[int, int], prefix: int, rule: PositionInterpolation
 ) -> Tensor:
-    """Position embeddings for another grid of patches, bicubic.
+    """Resize position embeddings to another grid of patches, bicubic.
 
     Args:
         positions: ``(1, prefix + h w, C)``, of the grid they were trained on.
         grid: patches along height and width of the image.
-        trained: those of the grid the embeddings are for.
-        prefix: leading embeddings that have no place.
+        trained: patches along height and width (h, w) of the embeddings.
+        prefix: number of leading embeddings that belong to no patch.
         rule: "transformers" samples at the new size; "timm" also smooths before it shrinks; "dinov2" (its authors, and
             Depth Anything's) scales by (size + 0.1) / trained size, which shifts the samples a little.
 
     Returns:
-        ``(1, prefix + grid[0] grid[1], C)``; the argument itself where the grids are equal, whatever the rule.
+        ``(1, prefix + grid[0] grid[1], C)``; ``positions`` itself if the grids are equal, whatever the rule.
     """
     if tuple(grid) == tuple(trained):
         return positions
     image = positions[:, prefix:].float().transpose(1, 2).unflatten(2, trained)
-    if rule == "dinov2":
+    if rule == PositionInterpolation.DINOV2:
         scale = [(new + 0.1) / old for new, old in zip(grid, trained, strict=True)]
         image = F.interpolate(image, scale_factor=scale, mode="bicubic")
     else:
-        image = F.interpolate(image, size=grid, mode="bicubic", antialias=rule == "timm")
+        image = F.interpolate(image, size=grid, mode="bicubic", antialias=rule == PositionInterpolation.TIMM)
     return torch.cat([positions[:, :prefix], image.flatten(2).transpose(1, 2).to(positions.dtype)], 1)
 
 
 def is_vit(name: str) -> bool:
-    """Whether timm builds a ``VisionTransformer`` under this name.
+    """Tell whether timm builds a ``VisionTransformer`` under this name.
 
     Raises:
         RecipeError: timm knows no such model.
@@ -138,14 +150,19 @@ def is_vit(name: str) -> bool:
     return type(model) is VisionTransformer and model.pos_embed is not None
 
 
-def _blocks(hooks: Hooks, depth: int, name: str) -> tuple[int, ...]:
+def choose_blocks(hooks: Hooks, depth: int, name: str) -> tuple[int, ...]:
+    """List the blocks that ``hooks`` names in a transformer of ``depth`` blocks.
+
+    Raises:
+        RecipeError: there are no such blocks.
+    """
     if isinstance(hooks, str):
         # Depth Anything v2 takes every quarter's last block, but for 24 blocks what DINOv2's authors chose
         v2 = (4, 11, 17, 23) if depth == 24 else tuple(depth * k // 4 - 1 for k in (1, 2, 3, 4))
-        known = {"v1": tuple(range(depth - 4, depth)), "v2": v2}
+        known = {HookSet.V1: tuple(range(depth - 4, depth)), HookSet.V2: v2}
         if hooks not in known:
             raise RecipeError(f"expected hooks v1, v2 or numbers of blocks; got {hooks!r}.")
-        hooks = known[hooks]
+        hooks = known[HookSet(hooks)]
     chosen = tuple(hooks)
     if not chosen or sorted(set(chosen)) != list(chosen) or chosen[0] < 0 or chosen[-1] >= depth:
         raise RecipeError(f"expected hooks as rising numbers of the {depth} blocks of {name}, from 0; got {chosen}.")

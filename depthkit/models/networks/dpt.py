@@ -3,23 +3,24 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from depthkit.errors import RecipeError
 from depthkit.models.build import architecture
+from depthkit.models.encoders.survey import survey
 from depthkit.models.encoders.timm_encoder import TimmEncoder
-from depthkit.models.encoders.vit import Hooks, PositionInterpolation, ViTEncoder, is_vit
+from depthkit.models.encoders.vit import Hooks, HookSet, PositionInterpolation, ViTEncoder, choose_blocks, is_vit
 from depthkit.models.net import DepthNet
-from depthkit.models.networks.heads import MidasHead
+from depthkit.models.networks.heads import MidasHead, OutputActivation
 from depthkit.models.networks.midas import FusionBlock, require_pyramid
 from depthkit.types import Representation
 
 
 class Reassemble(nn.Module):
-    """One of the four maps of a transformer, brought to its place in a pyramid: a 1x1 convolution, then another size.
+    """Resize one of four maps of a transformer to its level of a pyramid: a 1x1 convolution, then another size.
 
     Args:
         channels: channels in.
@@ -38,26 +39,26 @@ class Reassemble(nn.Module):
         )[level]
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, channels, h, w) -> (B, out_channels, h', w')``."""
+        """Resize, ``(B, channels, h, w) -> (B, out_channels, h', w')``."""
         return self.resize(self.project(x))
 
 
 class DPTDecoder(nn.Module):
-    """The decoder of DPT: maps of one stride are reassembled into a pyramid; a pyramid's levels are fused from coarse to fine.
+    """The decoder of DPT: reassemble maps of one stride into a pyramid, then fuse its levels from coarse to fine.
 
     Args:
         encoder_channels: channels of the encoder's maps: four of one stride, or a pyramid's, finest first.
         encoder_strides: their strides [px].
         features: channels of the decoder's maps.
         out_channels: channels of the four reassembled maps; by default 1, 2, 4 and 8 times three quarters of ``features``.
-            A pyramid is not reassembled and takes none.
+            Not for a pyramid, which is not reassembled.
 
     Attributes:
         channels: channels of the output, ``features``.
         stride: its stride [px]: half of the pyramid's finest; an eighth of a patch, which need not be whole.
 
     Raises:
-        RecipeError: strides that are neither four equal ones nor doubling; ``out_channels`` not four, or for a pyramid.
+        RecipeError: the strides are neither four equal ones nor doubling, or ``out_channels`` are not four or not wanted.
     """
 
     def __init__(
@@ -98,11 +99,11 @@ class DPTDecoder(nn.Module):
         self.to(memory_format=torch.channels_last)  # as tokens come; a third faster on a CPU, and the head follows
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """The encoder's maps ``-> (B, channels, H / stride, W / stride)``."""
+        """Fuse the encoder's maps to one, ``(B, channels, H / stride, W / stride)``."""
         return self.levels(features)[-1]
 
     def levels(self, features: list[Tensor]) -> list[Tensor]:
-        """The coarsest level before fusion, then every fused one, finest last; ``(B, channels, h, w)`` each."""
+        """Return the coarsest level before fusion, then every fused level, finest last; ``(B, channels, h, w)`` each."""
         if len(self.reassemble):
             features = [reassemble(x) for reassemble, x in zip(self.reassemble, features, strict=True)]
         coarsest, *finer = [conv(x) for conv, x in zip(self.lateral, features, strict=True)][::-1]
@@ -114,7 +115,7 @@ class DPTDecoder(nn.Module):
 
 
 class DPTHead(MidasHead):
-    """The head of Depth Anything: that of MiDaS, but enlarging with corners aligned. Arguments as of ``MidasHead``."""
+    """The head of Depth Anything: the head of MiDaS with corners aligned when it enlarges. Arguments as of ``MidasHead``."""
 
     align_corners = True
 
@@ -125,17 +126,17 @@ class SigmoidDepthHead(DPTHead):
     Args:
         channels: channels of the decoder's map.
         stride: its stride [px].
-        max_depth: greatest depth [m] the network can express; weights are of use with the one they were trained with.
+        max_depth: greatest depth [m] the network can express; weights need the value that they were trained with.
     """
 
     def __init__(self, channels: int, stride: float, *, max_depth: float) -> None:
-        super().__init__(channels, stride, representation=Representation.DEPTH, output_activation="none")
+        super().__init__(channels, stride, representation=Representation.DEPTH, output_activation=OutputActivation.NONE)
         if not max_depth > 0:
             raise RecipeError(f"expected max_depth > 0 m; got {max_depth}.")
         self.max_depth = max_depth
 
     def map(self, hidden: Tensor) -> Tensor:
-        """As of ``MidasHead``, metres; at least a millionth of ``max_depth``, for 0 has no logarithm."""
+        """Compute depth [m] from the hidden map; at least a millionth of ``max_depth``, for 0 has no logarithm."""
         return self.max_depth * super().map(hidden).sigmoid().clamp(min=1e-6)
 
 
@@ -144,25 +145,25 @@ def dpt_timm(
     backbone: str,
     *,
     pretrained: bool | str | Path = True,
-    hooks: Hooks = "v2",
+    hooks: Hooks = HookSet.V2,
     features: int = 64,
     out_channels: Sequence[int] | None = None,
     max_depth: float | None = None,
-    output_activation: Literal["relu", "softplus"] = "relu",
-    position_interpolation: PositionInterpolation = "transformers",
+    output_activation: OutputActivation | str = OutputActivation.RELU,
+    position_interpolation: PositionInterpolation | str = PositionInterpolation.TRANSFORMERS,
     options: dict[str, Any] | None = None,
 ) -> DepthNet:
-    """The network of Depth Anything on any timm backbone: a vision transformer, or one with maps at strides 4, 8, 16 and 32.
+    """Build Depth Anything's network on any timm backbone: a transformer, or one with maps at strides 4, 8, 16 and 32.
 
     Args:
         backbone: timm's name of the encoder, for example ``tf_efficientnet_lite0.in1k``.
-        pretrained: its weights, see ``TimmEncoder``.
+        pretrained: weights of the encoder, see ``TimmEncoder``.
         hooks: see ``ViTEncoder``; of no effect on a convolutional backbone.
         features: channels of the decoder.
         out_channels: see ``DPTDecoder``.
         max_depth: None gives disparity of unknown scale and shift; a number [m] depth by a ``SigmoidDepthHead``.
-        output_activation: of a disparity; see ``MidasHead``.
-        position_interpolation: see ``ViTEncoder``; of no effect on a convolutional backbone.
+        output_activation: for disparity; see ``MidasHead``.
+        position_interpolation: see ``ViTEncoder``; of no effect on other backbones.
         options: see ``TimmEncoder``.
 
     Example:
@@ -177,10 +178,15 @@ def dpt_timm(
         encoder = ViTEncoder(
             backbone, pretrained=pretrained, hooks=hooks, position_interpolation=position_interpolation, options=options
         )
+    elif len(set((found := survey(backbone, options or {})).strides)) == 1:  # EVA-02, DINOv3 and other transformers
+        blocks = choose_blocks(hooks, found.blocks, backbone)
+        encoder = TimmEncoder(backbone, pretrained=pretrained, strides=None, out_indices=blocks, options=options)
     else:
         encoder = TimmEncoder(backbone, pretrained=pretrained, options=options)
-    if max_depth is not None and output_activation != "relu":
-        raise RecipeError(f"expected no output_activation beside max_depth={max_depth}, a sigmoid; got {output_activation!r}.")
+    if max_depth is not None and output_activation != OutputActivation.RELU:
+        raise RecipeError(
+            f"expected no output_activation beside max_depth={max_depth}, a sigmoid; got {str(output_activation)!r}."
+        )
     return DepthNet(
         encoder,
         partial(DPTDecoder, features=features, out_channels=out_channels),
@@ -198,21 +204,21 @@ def _dinov2(size: str, features: int, out_channels: Sequence[int], arguments: Ma
 def dpt_dinov2_small(
     *,
     pretrained: bool | str | Path = True,
-    hooks: Hooks = "v1",
+    hooks: Hooks = HookSet.V1,
     max_depth: float | None = None,
-    output_activation: Literal["relu", "softplus"] = "relu",
-    position_interpolation: PositionInterpolation = "transformers",
+    output_activation: OutputActivation | str = OutputActivation.RELU,
+    position_interpolation: PositionInterpolation | str = PositionInterpolation.TRANSFORMERS,
 ) -> DepthNet:
-    """Depth Anything Small: DINOv2 ViT-S/14 and DPT, 24.8 M parameters, made for images of about 518x518.
+    """Build Depth Anything Small: DINOv2 ViT-S/14 and DPT, 24.8 M parameters, made for images of about 518x518.
 
     ``pretrained=True`` gives the encoder DINOv2's weights, from which the paper trains. For the published depth weights see
     ``load_published``.
 
     Args:
         pretrained: the encoder's weights, see ``ViTEncoder``.
-        hooks: "v1" or "v2", after the published network; see ``ViTEncoder``.
-        max_depth: None for disparity; 20 and 80 m are those of v2's metric networks; see ``dpt_timm``.
-        output_activation: of a disparity; see ``MidasHead``.
+        hooks: "v1" or "v2", the version of Depth Anything; see ``ViTEncoder``.
+        max_depth: None for disparity; v2's metric networks have 20 and 80 m; see ``dpt_timm``.
+        output_activation: for disparity; see ``MidasHead``.
         position_interpolation: see ``ViTEncoder``.
     """
     return _dinov2("small", 64, (48, 96, 192, 384), dict(locals()))
@@ -222,12 +228,12 @@ def dpt_dinov2_small(
 def dpt_dinov2_base(
     *,
     pretrained: bool | str | Path = True,
-    hooks: Hooks = "v1",
+    hooks: Hooks = HookSet.V1,
     max_depth: float | None = None,
-    output_activation: Literal["relu", "softplus"] = "relu",
-    position_interpolation: PositionInterpolation = "transformers",
+    output_activation: OutputActivation | str = OutputActivation.RELU,
+    position_interpolation: PositionInterpolation | str = PositionInterpolation.TRANSFORMERS,
 ) -> DepthNet:
-    """Depth Anything Base: DINOv2 ViT-B/14 and DPT, 97.5 M parameters; arguments as of ``dpt_dinov2_small``."""
+    """Build Depth Anything Base: DINOv2 ViT-B/14 and DPT, 97.5 M parameters; arguments of ``dpt_dinov2_small``."""
     return _dinov2("base", 128, (96, 192, 384, 768), dict(locals()))
 
 
@@ -235,10 +241,10 @@ def dpt_dinov2_base(
 def dpt_dinov2_large(
     *,
     pretrained: bool | str | Path = True,
-    hooks: Hooks = "v1",
+    hooks: Hooks = HookSet.V1,
     max_depth: float | None = None,
-    output_activation: Literal["relu", "softplus"] = "relu",
-    position_interpolation: PositionInterpolation = "transformers",
+    output_activation: OutputActivation | str = OutputActivation.RELU,
+    position_interpolation: PositionInterpolation | str = PositionInterpolation.TRANSFORMERS,
 ) -> DepthNet:
-    """Depth Anything Large: DINOv2 ViT-L/14 and DPT, 335.3 M parameters; arguments as of ``dpt_dinov2_small``."""
+    """Build Depth Anything Large: DINOv2 ViT-L/14 and DPT, 335.3 M parameters; arguments of ``dpt_dinov2_small``."""
     return _dinov2("large", 256, (256, 512, 1024, 1024), dict(locals()))

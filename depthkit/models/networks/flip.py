@@ -1,4 +1,4 @@
-"""Predict an image and its mirror image, and average the two."""
+"""Flip averaging: predict an image and its mirror image, and average the two."""
 
 from typing import Any
 
@@ -10,25 +10,25 @@ from depthkit.types import REPRESENTATIONS, Representation
 
 
 class FlipAverage(nn.Module):
-    """Average of a network's map of an image and its mirrored map of the mirrored image, as the network returns them.
+    """A network averaged with itself on mirrored images.
 
-    Of depth, the mean of the two (ZoeDepth, Depth Anything's metric networks). Of disparity, as Godard et al. 2017: over the
-    leftmost 5 % of the width the map of the mirrored image counts alone, over the rightmost 5 % that of the image, and both
-    fade into the mean over the next 5 %. A stereo-trained network knows least at its left border, which the other view did
-    not see. It costs two predictions.
+    Depth is the mean of the image's map and the mirrored map of its mirror image (ZoeDepth, Depth Anything's metric networks).
+    Disparity follows Godard et al. 2017: the leftmost 5 % of the width take the map of the mirrored image, the rightmost 5 %
+    that of the image, and both fade into the mean over the next 5 %, since a stereo-trained network knows least at its left
+    border, which the other view does not see. Each call costs two predictions.
 
     Args:
-        model: called on RGB in [0, 1], ``(B, 3, H, W)``, and returning ``(B, 1, h, w)``.
-        representation: what its numbers are; default ``model.representation``.
+        model: called on RGB in [0, 1], ``(B, 3, H, W)``; returns ``(B, 1, h, w)``.
+        representation: of its maps; default ``model.representation``.
 
     Raises:
         LabelError: the representation is unknown.
 
     Attributes:
         representation: of the maps.
-        ambiguity: what the network leaves undetermined; None if it does not say.
-        size_multiple: image sides must be multiples of it.
-        resize_space: in which to resize the maps.
+        ambiguity: what the network leaves undetermined; None if it does not state it.
+        size_multiple: image sides must be multiples of it [px].
+        resize_space: representation in which to resize the maps.
 
     Example:
         >>> class Brightness(nn.Module):
@@ -55,7 +55,7 @@ class FlipAverage(nn.Module):
         self.resize_space = Representation(getattr(model, "resize_space", found))
 
     def forward(self, image: Tensor) -> Tensor:
-        """The averaged map, ``(B, 1, h, w)``."""
+        """Predict the averaged map, ``(B, 1, h, w)``."""
         seen, mirrored = self.model(torch.cat([image, image.flip(-1)])).chunk(2)
         mirrored = mirrored.flip(-1)
         if self.representation in (Representation.DEPTH, Representation.LOG_DEPTH):
@@ -67,6 +67,6 @@ class FlipAverage(nn.Module):
 
     @staticmethod
     def _left(like: Tensor) -> Tensor:
-        """1 over the leftmost 5 % of the width, falling to 0 over the next 5 %, ``(W,)``."""
+        """Compute weights of 1 over the leftmost 5 % of the width, falling to 0 over the next 5 %, ``(W,)``."""
         x = torch.linspace(0, 1, like.shape[-1], device=like.device, dtype=torch.float32)
         return (1 - 20 * (x - 0.05).clamp(0, 0.05)).to(like.dtype)

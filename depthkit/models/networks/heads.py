@@ -1,22 +1,37 @@
-"""Heads: from a decoder's map to the output, and what the output's numbers are."""
+"""Heads: from a decoder's map to the output in a representation."""
 
-from typing import Literal, cast
+from enum import StrEnum
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from depthkit.checks import check_choice
 from depthkit.errors import RecipeError
 from depthkit.types import Representation
 
-OutputActivation = Literal["relu", "softplus", "none"]
+
+class OutputActivation(StrEnum):
+    """Activations of a head's output."""
+
+    RELU = "relu"
+    SOFTPLUS = "softplus"
+    NONE = "none"
+
+
+_ACTIVATIONS = {
+    OutputActivation.RELU: nn.ReLU,
+    OutputActivation.SOFTPLUS: nn.Softplus,
+    OutputActivation.NONE: nn.Identity,
+}
 
 
 class OutputConv(nn.Conv2d):
     """A convolution that leaves autocast: a map rounded to half precision would have steps of up to 1 %."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """As ``nn.Conv2d``, in the precision of the weights."""
+        """Convolve as ``nn.Conv2d`` does, in the precision of the weights."""
         device = x.device.type
         if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
             return super().forward(x)
@@ -30,15 +45,15 @@ class MidasHead(nn.Module):
     Args:
         channels: channels of the decoder's map.
         stride: its stride [px].
-        representation: what the output's numbers are.
-        output_activation: "relu" as released, "softplus" (positive too, and never without a gradient) or "none". A logarithm
-            can be negative and takes "none".
+        representation: of the output.
+        output_activation: "relu" as released, "softplus" (positive, with a gradient everywhere), or "none", which a logarithm
+            needs because it can be negative.
 
-    The bias of the last convolution starts at 1 before a "relu" or "softplus", so that a fresh network is not zero everywhere,
-    where it would have no gradient and stay so.
+    The bias of the last convolution starts at 1 before a "relu" or "softplus", so that a fresh network does not output
+    zeros, which have no gradient.
 
     Raises:
-        RecipeError: an activation that the representation or this head cannot take.
+        RecipeError: an activation that is unknown or does not suit the representation.
     """
 
     align_corners = False
@@ -49,15 +64,13 @@ class MidasHead(nn.Module):
         stride: float,
         *,
         representation: Representation = Representation.DISPARITY,
-        output_activation: OutputActivation = "relu",
+        output_activation: OutputActivation | str = OutputActivation.RELU,
     ) -> None:
         super().__init__()
-        activations = {"relu": nn.ReLU, "softplus": nn.Softplus, "none": nn.Identity}
-        if output_activation not in activations:
-            raise RecipeError(f"expected output_activation relu, softplus or none; got {output_activation!r}.")
-        if output_activation != "none" and representation in (Representation.LOG_DEPTH, Representation.LOG_DISPARITY):
+        activation = check_choice("output_activation", output_activation, OutputActivation)
+        if activation != OutputActivation.NONE and representation in (Representation.LOG_DEPTH, Representation.LOG_DISPARITY):
             raise RecipeError(
-                f"expected an output that can be negative for {representation}; got output_activation={output_activation!r}. "
+                f"expected an output that can be negative for {representation}; got output_activation={str(activation)!r}. "
                 "Set output_activation to none."
             )
         self.representation = Representation(representation)
@@ -65,26 +78,26 @@ class MidasHead(nn.Module):
         self.reduce = nn.Conv2d(channels, channels // 2, 3, padding=1)
         self.refine = nn.Conv2d(channels // 2, 32, 3, padding=1)
         self.output = OutputConv(32, 1, 1)
-        self.activation = activations[output_activation]()
-        if output_activation != "none":
+        self.activation = _ACTIVATIONS[activation]()
+        if activation != OutputActivation.NONE:
             nn.init.ones_(cast(Tensor, self.output.bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, channels, H / stride, W / stride) -> (B, 1, H, W)``."""
+        """Predict, ``(B, channels, H / stride, W / stride) -> (B, 1, H, W)``."""
         return self.map(self.hidden(x))
 
     def hidden(self, x: Tensor) -> Tensor:
-        """What the last layer sees, ``(B, 32, H, W)``."""
+        """Compute the input of the last layer, ``(B, 32, H, W)``."""
         x = F.interpolate(self.reduce(x), scale_factor=self.stride, mode="bilinear", align_corners=self.align_corners)
         return F.relu(self.refine(x))
 
     def map(self, hidden: Tensor) -> Tensor:
-        """What it makes of that, ``(B, 1, H, W)``."""
+        """Compute the output from ``hidden``, ``(B, 1, H, W)``."""
         return self.activation(self.output(hidden))
 
 
 class LogDisparityHead(nn.Module):
-    """The head of GP2: a 1x1 convolution to log-disparity, enlarged to the input's size (Romanov et al. 2020, as released).
+    """The head of GP2: convolve to log-disparity by 1x1, enlarge to the input's size (Romanov et al. 2020, as released).
 
     Args:
         channels: channels of the decoder's map.
@@ -99,5 +112,5 @@ class LogDisparityHead(nn.Module):
         self.output = OutputConv(channels, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, channels, H / stride, W / stride) -> (B, 1, H, W)``."""
+        """Predict, ``(B, channels, H / stride, W / stride) -> (B, 1, H, W)``."""
         return F.interpolate(self.output(x), scale_factor=self.stride, mode="bilinear", align_corners=False)

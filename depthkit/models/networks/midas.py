@@ -17,12 +17,12 @@ from depthkit.types import Representation
 
 
 class ResidualConvUnit(nn.Module):
-    """Two 3x3 convolutions, each after a ReLU, added to the input.
+    """Residual unit: two 3x3 convolutions, each after a ReLU, added to the input.
 
     Args:
         channels: channels in and out.
-        rectified_identity: what is added is ReLU of the input. The first ReLU of the released MiDaS v2 works in place, so its
-            weights were trained, and only work, that way; v2.1 small and DPT add the input itself.
+        rectified_identity: add to ReLU of the input instead of the input. The first ReLU of the released MiDaS v2 works in
+            place, so its weights need this; v2.1 small and DPT add the input itself.
     """
 
     def __init__(self, channels: int, *, rectified_identity: bool) -> None:
@@ -32,20 +32,20 @@ class ResidualConvUnit(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, channels, h, w)`` in and out."""
+        """Refine a map ``(B, channels, h, w)``."""
         rectified = F.relu(x)
         return self.conv2(F.relu(self.conv1(rectified))) + (rectified if self.rectified_identity else x)
 
 
 class FusionBlock(nn.Module):
-    """Add a refined skip connection, refine the sum, double its size.
+    """Fusion of two levels: add a refined skip connection, refine the sum, double its size.
 
     Args:
         channels: channels of both inputs.
-        out_channels: channels after a closing 1x1 convolution; None has no such convolution.
+        out_channels: channels after a closing 1x1 convolution; None for no such convolution.
         rectified_identity: see ``ResidualConvUnit``.
-        has_skip: False in the coarsest block. Its ``skip_unit`` exists all the same, because published weights hold one, but
-            never runs, and is frozen, or distributed training would wait for its gradient.
+        has_skip: False in the coarsest block. Its ``skip_unit`` exists because published weights hold one, but never runs
+            and is frozen, or distributed training would wait for its gradient.
     """
 
     def __init__(self, channels: int, out_channels: int | None, *, rectified_identity: bool, has_skip: bool) -> None:
@@ -55,21 +55,21 @@ class FusionBlock(nn.Module):
         self.out = nn.Identity() if out_channels is None else nn.Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, skip: Tensor | None = None, size: Sequence[int] | None = None) -> Tensor:
-        """``(B, channels, h, w)`` each ``-> (B, out_channels, 2 h, 2 w)``, or of another ``size``."""
+        """Fuse maps ``(B, channels, h, w)`` to ``(B, out_channels, 2 h, 2 w)``, or to another ``size``."""
         x = x if skip is None else x + self.skip_unit(skip)
         size = [2 * side for side in x.shape[-2:]] if size is None else size
         return self.out(F.interpolate(self.unit(x), size=size, mode="bilinear", align_corners=True))
 
 
 class MidasDecoder(nn.Module):
-    """The MiDaS decoder: every encoder map through a 3x3 convolution, then fused from coarse to fine.
+    """The decoder of MiDaS: a 3x3 convolution of each encoder map, then fusion from coarse to fine.
 
     Args:
         encoder_channels: channels of the encoder's maps, finest first.
         encoder_strides: their strides [px], each twice the one before.
         features: channels of the decoder's map.
-        expand: the decoder of MiDaS v2.1 small: ``features`` double with every coarser level, each block ends in a 1x1
-            convolution to the next level's channels, and residual units add their input itself.
+        expand: as in MiDaS v2.1 small, double ``features`` with every coarser level, end each block in a 1x1 convolution to
+            the next level's channels, and let residual units add their input itself.
 
     Attributes:
         channels: channels of the output, ``features``.
@@ -103,7 +103,7 @@ class MidasDecoder(nn.Module):
         self.stride = encoder_strides[0] // 2
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """The encoder's maps, finest first ``-> (B, channels, H / stride, W / stride)``."""
+        """Fuse the encoder's maps, finest first, to ``(B, channels, H / stride, W / stride)``."""
         coarsest, *finer = [conv(x) for conv, x in zip(self.lateral, features, strict=True)][::-1]
         x = self.fusion[0](coarsest)
         for fuse, skip in zip(self.fusion[1:], finer, strict=True):
@@ -112,10 +112,10 @@ class MidasDecoder(nn.Module):
 
 
 def require_pyramid(decoder: str, strides: Sequence[int]) -> None:
-    """The strides double from map to map.
+    """Check that strides double from map to map, as a decoder needs that doubles the size at each level.
 
     Raises:
-        RecipeError: they do not, so a decoder that doubles the size at each level cannot add the maps.
+        RecipeError: they do not.
     """
     if strides[0] < 2 or any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
         raise RecipeError(
@@ -131,9 +131,9 @@ def midas_timm(
     pretrained: bool | str | Path = True,
     features: int = 256,
     representation: Representation = Representation.DISPARITY,
-    output_activation: OutputActivation = "relu",
+    output_activation: OutputActivation | str = OutputActivation.RELU,
 ) -> DepthNet:
-    """The MiDaS v2 network on any timm backbone with feature maps at strides 4, 8, 16 and 32.
+    """Build the MiDaS v2 network on any timm backbone with feature maps at strides 4, 8, 16 and 32.
 
     The paper's other encoders (Fig. 4) are ``resnet50.tv_in1k``, ``resnet101.tv_in1k``, ``densenet161.tv_in1k`` and
     ``resnext101_32x8d.tv_in1k``. For small runs: ``tf_efficientnet_lite0.in1k`` with 64 features.
@@ -142,7 +142,7 @@ def midas_timm(
         backbone: timm's name of the encoder.
         pretrained: the encoder's weights, see ``TimmEncoder``.
         features: channels of the decoder.
-        representation: what the output's numbers are.
+        representation: of the output.
         output_activation: see ``MidasHead``.
     """
     return DepthNet(
@@ -153,8 +153,10 @@ def midas_timm(
 
 
 @architecture
-def midas_resnext101(*, pretrained: bool | str | Path = True, output_activation: OutputActivation = "relu") -> DepthNet:
-    """MiDaS v2 and v2.1 large: 105,363 k parameters, 103 G multiply-adds at 384x384 (Ranftl et al. 2020, "MIX 5").
+def midas_resnext101(
+    *, pretrained: bool | str | Path = True, output_activation: OutputActivation | str = OutputActivation.RELU
+) -> DepthNet:
+    """Build MiDaS v2 or v2.1 large: 105,363 k parameters, 103 G multiply-adds at 384x384 (Ranftl et al. 2020, "MIX 5").
 
     ``pretrained=True`` gives the encoder the weights that the paper starts from (trained on weakly labelled images;
     CC BY-NC 4.0: not for commercial use). For the published depth weights see ``load_published``.
@@ -167,10 +169,12 @@ def midas_resnext101(*, pretrained: bool | str | Path = True, output_activation:
 
 
 @architecture
-def midas_small(*, pretrained: bool | str | Path = True, output_activation: OutputActivation = "relu") -> DepthNet:
-    """MiDaS v2.1 small: 21.3 M parameters, made for images of about 256x256.
+def midas_small(
+    *, pretrained: bool | str | Path = True, output_activation: OutputActivation | str = OutputActivation.RELU
+) -> DepthNet:
+    """Build MiDaS v2.1 small: 21.3 M parameters, made for images of about 256x256.
 
-    Like the released network it normalises with ImageNet's mean and std, which differ from those of the encoder's own training.
+    As released, the input is normalised with ImageNet's mean and std, which differ from those of the encoder's training.
 
     Args:
         pretrained: the encoder's weights, see ``TimmEncoder``.

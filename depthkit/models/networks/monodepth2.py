@@ -24,7 +24,7 @@ _CHANNELS = (16, 32, 64, 128, 256)
 
 
 class UpBlock(nn.Module):
-    """Convolve to fewer channels, double the size by repeating pixels, append the encoder's map, convolve."""
+    """Decoder block: convolve to fewer channels, double the size by repeating pixels, append the encoder's map, convolve."""
 
     def __init__(self, in_channels: int, skip_channels: int, channels: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class UpBlock(nn.Module):
         self.merge = nn.Conv2d(channels + skip_channels, channels, 3, padding=1, padding_mode="reflect")
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        """``(B, in_channels, h, w)`` and ``(B, skip_channels, 2 h, 2 w) -> (B, channels, 2 h, 2 w)``."""
+        """Fuse ``(B, in_channels, h, w)`` and ``(B, skip_channels, 2 h, 2 w)`` to ``(B, channels, 2 h, 2 w)``."""
         x = F.interpolate(F.elu(self.reduce(x), inplace=True), scale_factor=2, mode="nearest")
         return F.elu(self.merge(x if skip is None else torch.cat([x, skip], 1)), inplace=True)
 
@@ -43,7 +43,7 @@ class Monodepth2Decoder(nn.Module):
     Args:
         encoder_channels: channels of the encoder's maps, finest first.
         encoder_strides: their strides [px], each twice the one before; a level without a map of its size gets no skip.
-        scales: how many maps ``pyramid`` returns.
+        scales: number of maps that ``pyramid`` returns.
 
     Attributes:
         channels: channels of the output, which is as large as the image.
@@ -73,11 +73,11 @@ class Monodepth2Decoder(nn.Module):
         self.scale_channels = tuple(widths[:scales])
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """The encoder's maps, finest first ``-> (B, channels, H, W)``."""
+        """Decode the encoder's maps, finest first, to ``(B, channels, H, W)``."""
         return self.pyramid(features)[0]
 
     def pyramid(self, features: list[Tensor]) -> list[Tensor]:
-        """The encoder's maps, finest first, to one map per scale ``(B, scale_channels[s], H / 2^s, W / 2^s)``."""
+        """Decode the encoder's maps, finest first, to one map per scale ``(B, scale_channels[s], H / 2^s, W / 2^s)``."""
         *finer, x = features
         maps = []
         for up, skipped in zip(self.up, self.skipped, strict=True):
@@ -87,7 +87,7 @@ class Monodepth2Decoder(nn.Module):
 
 
 class SigmoidHeads(nn.ModuleList):
-    """One 3x3 convolution with a sigmoid per scale.
+    """Heads of all scales: a 3x3 convolution with a sigmoid each.
 
     Args:
         channels: channels of the maps of the scales, finest first.
@@ -98,12 +98,12 @@ class SigmoidHeads(nn.ModuleList):
         super().__init__(OutputConv(c, outputs, 3, padding=1, padding_mode="reflect") for c in channels)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """``(B, channels[s], h, w)`` to ``(B, outputs, h, w)`` in [0, 1], for as many scales as given."""
+        """Convert maps ``(B, channels[s], h, w)`` of any number of scales to ``(B, outputs, h, w)`` in [0, 1]."""
         return [conv(x).sigmoid() for conv, x in zip(self, maps, strict=False)]
 
 
 class Monodepth2Head(nn.Module):
-    """The output of Monodepth2: a sigmoid per scale, that of the finest turned into disparity.
+    """The head of Monodepth2: a sigmoid per scale, of which the finest becomes the disparity.
 
     Args:
         channels: channels of the decoder's map at each scale, finest first.
@@ -120,16 +120,16 @@ class Monodepth2Head(nn.Module):
         sigmoid_to_disparity(torch.zeros(()), min_depth=min_depth, max_depth=max_depth)  # a wrong range fails here
 
     def forward(self, x: Tensor) -> Tensor:
-        """The finest map ``(B, channels[0], H, W) -> (B, 1, H, W)``."""
+        """Predict disparity from the finest map, ``(B, channels[0], H, W) -> (B, 1, H, W)``."""
         return self.to_disparity(self.output([x])[0])
 
     def to_disparity(self, sigmoid: Tensor) -> Tensor:
-        """Disparity [1/m] of a sigmoid of any shape."""
+        """Convert a sigmoid of any shape to disparity [1/m]."""
         return sigmoid_to_disparity(sigmoid, min_depth=self.min_depth, max_depth=self.max_depth)
 
 
 class Monodepth2Net(DepthNet):
-    """A depth network that also gives the sigmoids of its coarser scales, on which self-supervision trains.
+    """A depth network that also predicts coarser scales, for self-supervised training.
 
     Example:
         >>> model = monodepth2_timm("test_resnet", pretrained=False)
@@ -138,18 +138,18 @@ class Monodepth2Net(DepthNet):
     """
 
     def multiscale(self, image: Tensor) -> list[Tensor]:
-        """The sigmoid of each scale, ``(B, 1, H / 2^s, W / 2^s)``, finest first; ``to_disparity`` gives them a unit.
+        """Predict the sigmoid of each scale, ``(B, 1, H / 2^s, W / 2^s)``, finest first; ``to_disparity`` gives them a unit.
 
-        Takes and raises what ``forward`` does.
+        Arguments and errors are those of ``forward``.
         """
         return self.multiscale_of(self.encode(image))
 
     def multiscale_of(self, features: list[Tensor]) -> list[Tensor]:
-        """``multiscale`` of what ``encode`` gave, for networks that share the encoder."""
+        """Predict as ``multiscale`` does from the feature maps of ``encode``, for networks that share the encoder."""
         return self.head.output(self.decoder.pyramid(features))
 
     def to_disparity(self, sigmoid: Tensor) -> Tensor:
-        """Disparity [1/m] between 1 / max_depth and 1 / min_depth of a sigmoid."""
+        """Convert a sigmoid to disparity [1/m] between 1 / max_depth and 1 / min_depth."""
         return self.head.to_disparity(sigmoid)
 
 
@@ -158,9 +158,9 @@ class PredictiveMask(nn.Module):
 
     Args:
         encoder_channels: see ``Monodepth2Decoder``; by default those of ResNet-18.
-        encoder_strides: likewise.
-        sources: how many source views, the stereo partner included.
-        scales: likewise.
+        encoder_strides: see ``Monodepth2Decoder``.
+        sources: number of source views, the stereo partner included.
+        scales: number of scales.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class PredictiveMask(nn.Module):
         self.output = SigmoidHeads(self.decoder.scale_channels, outputs=sources)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """The depth encoder's maps to one mask per scale, ``(B, sources, H / 2^s, W / 2^s)`` in [0, 1]."""
+        """Predict one mask per scale from the depth encoder's maps, ``(B, sources, H / 2^s, W / 2^s)`` in [0, 1]."""
         return self.output(self.decoder.pyramid(features))
 
 
@@ -192,17 +192,17 @@ def monodepth2_timm(
     max_depth: float = 100.0,
     options: dict[str, Any] | None = None,
 ) -> Monodepth2Net:
-    """Monodepth2's depth network on any timm backbone whose maps have doubling strides; its output is disparity.
+    """Build Monodepth2's depth network on any timm backbone with doubling strides; the output is disparity.
 
     As released, every encoder's input is normalised by (x - 0.45) / 0.225, whatever its weights were trained with.
 
     Args:
         backbone: timm's name of the encoder.
         pretrained: the encoder's weights, see ``TimmEncoder``.
-        strides: of the encoder's maps to use; (4, 8, 16, 32) for backbones that begin there, as ConvNeXt.
-        scales: how many scales ``multiscale`` gives.
+        strides: of the encoder's maps to use; (4, 8, 16, 32) for backbones without a finer map, such as ConvNeXt.
+        scales: number of scales of ``multiscale``.
         min_depth: least depth [m] the network can express; in video without a known scale, the unit is arbitrary.
-        max_depth: greatest.
+        max_depth: greatest depth [m] the network can express.
         options: see ``TimmEncoder``.
     """
     encoder = TimmEncoder(backbone, pretrained=pretrained, strides=strides, mean=MEAN, std=STD, options=options)
@@ -214,7 +214,7 @@ def monodepth2_timm(
 def monodepth2_resnet18(
     *, pretrained: bool | str | Path = True, scales: int = 4, min_depth: float = 0.1, max_depth: float = 100.0
 ) -> Monodepth2Net:
-    """Monodepth2 on ResNet-18, 14.3 M parameters; arguments as of ``monodepth2_timm``."""
+    """Build Monodepth2 on ResNet-18, 14.3 M parameters; arguments as of ``monodepth2_timm``."""
     return monodepth2_timm("resnet18.tv_in1k", pretrained=pretrained, scales=scales, min_depth=min_depth, max_depth=max_depth)
 
 
@@ -222,5 +222,5 @@ def monodepth2_resnet18(
 def monodepth2_resnet50(
     *, pretrained: bool | str | Path = True, scales: int = 4, min_depth: float = 0.1, max_depth: float = 100.0
 ) -> Monodepth2Net:
-    """Monodepth2 on ResNet-50, 32.5 M parameters; arguments as of ``monodepth2_timm``."""
+    """Build Monodepth2 on ResNet-50, 32.5 M parameters; arguments as of ``monodepth2_timm``."""
     return monodepth2_timm("resnet50.tv_in1k", pretrained=pretrained, scales=scales, min_depth=min_depth, max_depth=max_depth)

@@ -1,4 +1,4 @@
-"""The network that MiDaS is described as, of Xian et al. (2018), who learned relative depth from web stereo images."""
+"""The network of Xian et al. (2018), which learned relative depth from web stereo images and on which MiDaS builds."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from depthkit.types import Representation
 
 
 class FeatureTransfer(nn.Module):
-    """A 3x3 convolution to other channels, then a residual pair of them, then ReLU."""
+    """Feature transfer: a 3x3 convolution to other channels, a residual pair of 3x3 convolutions, ReLU."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -31,13 +31,13 @@ class FeatureTransfer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, in_channels, h, w) -> (B, channels, h, w)``."""
+        """Transfer, ``(B, in_channels, h, w) -> (B, channels, h, w)``."""
         x = self.enter(x)
         return F.relu(x + self.branch(x))
 
 
 class FeatureFusion(nn.Module):
-    """Transfer the encoder's map, add the coarser one, transfer, double the size."""
+    """Feature fusion: transfer the encoder's map, add the coarser one, transfer, double the size."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class FeatureFusion(nn.Module):
         self.merge = FeatureTransfer(channels, channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """``(B, channels, h, w)`` and ``(B, in_channels, h, w) -> (B, channels, 2 h, 2 w)``."""
+        """Fuse ``(B, channels, h, w)`` and ``(B, in_channels, h, w)`` to ``(B, channels, 2 h, 2 w)``."""
         return _double(self.merge(self.skip(skip) + x))
 
 
@@ -77,7 +77,7 @@ class RedWebDecoder(nn.Module):
         self.apply(_init)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """The encoder's maps, finest first ``-> (B, channels, H / stride, W / stride)``."""
+        """Fuse the encoder's maps, finest first, to ``(B, channels, H / stride, W / stride)``."""
         *finer, coarsest = features
         x = _double(self.narrow(self.enter(coarsest)))
         for fuse, skip in zip(self.fusion, reversed(finer), strict=True):
@@ -91,7 +91,7 @@ class RedWebHead(nn.Module):
     Args:
         channels: channels of the decoder's map.
         stride: its stride [px].
-        representation: what the output's numbers are.
+        representation: of the output.
     """
 
     def __init__(self, channels: int, stride: float, *, representation: Representation = Representation.DISPARITY) -> None:
@@ -103,14 +103,14 @@ class RedWebHead(nn.Module):
         self.apply(_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, channels, H / stride, W / stride) -> (B, 1, H, W)``."""
+        """Predict, ``(B, channels, H / stride, W / stride) -> (B, 1, H, W)``."""
         x = self.output(self.reduce(x))
         return F.interpolate(x, scale_factor=self.stride, mode="bilinear", align_corners=True)
 
 
 @architecture
 def redweb_resnet50(*, pretrained: bool | str | Path = True, features: int = 256) -> DepthNet:
-    """The network of Xian et al. (2018) on ResNet-50, the baseline that MiDaS starts from.
+    """Build the network of Xian et al. (2018) on ResNet-50, the baseline that MiDaS starts from.
 
     Args:
         pretrained: the encoder's weights, see ``TimmEncoder``.

@@ -1,8 +1,8 @@
 """Light-Weight RefineNet as GP2 released it (Romanov et al. 2020, arXiv 2009.12419).
 
-The decoder takes one map of the encoder per stride, by default the last one. The released networks take some of them earlier:
-of EfficientNet-B0 to B5 the stem's map at stride 2, and of B0 that of the ninth block at stride 16; of Lite0 that of the
-eighth block at stride 16. ``released_taps=True`` does so too.
+The decoder takes one map of the encoder per stride, by default the last one. The released networks, and ``released_taps=True``,
+take some maps earlier: EfficientNet-B0 to B5 the stem's map at stride 2, B0 also the ninth block's map at stride 16, Lite0 the
+eighth block's map at stride 16.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,13 +22,13 @@ from depthkit.models.networks.midas import require_pyramid
 
 
 class ChainedPooling(nn.Module):
-    """Chained residual pooling: the map plus a chain of 5x5 max-poolings of it, each followed by a 1x1 convolution.
+    """Chained residual pooling: add to a map a chain of its 5x5 max-poolings, each followed by a 1x1 convolution.
 
     Args:
         channels: channels in and out.
         stages: links of the chain.
         average: divide the sum by its ``stages + 1`` terms; without it GP2's training was unstable.
-        norm: a BatchNorm after each convolution.
+        norm: put a BatchNorm after each convolution.
     """
 
     def __init__(self, channels: int, *, stages: int, average: bool, norm: bool) -> None:
@@ -38,7 +38,7 @@ class ChainedPooling(nn.Module):
         self.links = nn.ModuleList(_conv1x1(channels, norm) for _ in range(stages))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, channels, h, w)`` in and out."""
+        """Pool a map ``(B, channels, h, w)``, keeping its shape."""
         x = top = self.enter(x)
         for conv in self.links:
             top = conv(F.max_pool2d(top, 5, stride=1, padding=2))
@@ -54,10 +54,10 @@ class LightRefineNetDecoder(nn.Module):
         encoder_strides: their strides [px], each twice the one before.
         crp_stages: links of each level's pooling chain.
         crp_average: divide each chain's sum by its number of terms.
-        crp_bn: BatchNorm after each convolution of the chains.
+        crp_bn: put a BatchNorm after each convolution of the chains.
 
     Attributes:
-        channels: channels of the output, those of the encoder's finest map.
+        channels: channels of the output, equal to those of the encoder's finest map.
         stride: its stride [px].
 
     Raises:
@@ -84,7 +84,7 @@ class LightRefineNetDecoder(nn.Module):
         self.stride = encoder_strides[0]
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """The encoder's maps, finest first ``-> (B, channels, H / stride, W / stride)``."""
+        """Fuse the encoder's maps, finest first, to ``(B, channels, H / stride, W / stride)``."""
         coarsest, *finer = features[::-1]
         x = self.pool[0](coarsest)
         for narrow, pool, skip in zip(self.narrow, self.pool[1:], finer, strict=True):
@@ -107,17 +107,17 @@ def lrn_timm(
     crp_average: bool = True,
     crp_bn: bool = True,
 ) -> DepthNet:
-    """GP2's network on any timm backbone with feature maps at strides 2, 4, 8, 16 and 32; its output is log-disparity.
+    """Build GP2's network on any timm backbone with maps at strides 2, 4, 8, 16 and 32; the output is log-disparity.
 
     As released, every encoder's input is normalised with ImageNet's mean and std, whatever its weights were trained with.
 
     Args:
         backbone: timm's name of the encoder.
         pretrained: the encoder's weights, see ``TimmEncoder``.
-        taps: after how many blocks each map is taken, see ``EfficientNetEncoder``; None: the last map of each stride.
+        taps: number of blocks before each map, see ``EfficientNetEncoder``; None takes the last map of each stride.
         crp_stages: see ``LightRefineNetDecoder``.
-        crp_average: likewise.
-        crp_bn: likewise.
+        crp_average: see ``LightRefineNetDecoder``.
+        crp_bn: see ``LightRefineNetDecoder``.
     """
     tapped: Callable[..., TimmEncoder]
     tapped = partial(TimmEncoder, strides=(2, 4, 8, 16, 32)) if taps is None else partial(EfficientNetEncoder, taps=taps)
@@ -128,13 +128,13 @@ def lrn_timm(
 
 @architecture
 def lrn_mobilenetv2(*, pretrained: bool | str | Path = True) -> DepthNet:
-    """GP2's MN-LRN: 2.4 M parameters. ``pretrained``: the encoder's weights, see ``TimmEncoder``."""
+    """Build GP2's MN-LRN: 2.4 M parameters. ``pretrained``: the encoder's weights, see ``TimmEncoder``."""
     return lrn_timm("mobilenetv2_100.ra_in1k", pretrained=pretrained)
 
 
 @architecture
 def lrn_efficientnet_lite0(*, pretrained: bool | str | Path = True, released_taps: bool = False) -> DepthNet:
-    """GP2's Lite0-LRN: 3.6 M parameters.
+    """Build GP2's Lite0-LRN: 3.6 M parameters.
 
     Args:
         pretrained: the encoder's weights, see ``TimmEncoder``.
@@ -145,35 +145,35 @@ def lrn_efficientnet_lite0(*, pretrained: bool | str | Path = True, released_tap
 
 @architecture
 def lrn_efficientnet_b0(*, pretrained: bool | str | Path = True, released_taps: bool = False) -> DepthNet:
-    """GP2's B0-LRN: 4.2 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
+    """Build GP2's B0-LRN: 4.2 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
     return lrn_timm("tf_efficientnet_b0.aa_in1k", pretrained=pretrained, taps=(0, 3, 5, 9, 16) if released_taps else None)
 
 
 @architecture
 def lrn_efficientnet_b1(*, pretrained: bool | str | Path = True, released_taps: bool = False) -> DepthNet:
-    """GP2's B1-LRN: 6.7 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
+    """Build GP2's B1-LRN: 6.7 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
     return lrn_timm("tf_efficientnet_b1.aa_in1k", pretrained=pretrained, taps=(0, 5, 8, 16, 23) if released_taps else None)
 
 
 @architecture
 def lrn_efficientnet_b2(*, pretrained: bool | str | Path = True, released_taps: bool = False) -> DepthNet:
-    """GP2's B2-LRN: 8 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
+    """Build GP2's B2-LRN: 8 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
     return lrn_timm("tf_efficientnet_b2.aa_in1k", pretrained=pretrained, taps=(0, 5, 8, 16, 23) if released_taps else None)
 
 
 @architecture
 def lrn_efficientnet_b3(*, pretrained: bool | str | Path = True, released_taps: bool = False) -> DepthNet:
-    """GP2's B3-LRN: 11 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
+    """Build GP2's B3-LRN: 11 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
     return lrn_timm("tf_efficientnet_b3.aa_in1k", pretrained=pretrained, taps=(0, 5, 8, 18, 26) if released_taps else None)
 
 
 @architecture
 def lrn_efficientnet_b4(*, pretrained: bool | str | Path = True, released_taps: bool = False) -> DepthNet:
-    """GP2's B4-LRN: 18 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
+    """Build GP2's B4-LRN: 18 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
     return lrn_timm("tf_efficientnet_b4.aa_in1k", pretrained=pretrained, taps=(0, 6, 10, 22, 32) if released_taps else None)
 
 
 @architecture
 def lrn_efficientnet_b5(*, pretrained: bool | str | Path = True, released_taps: bool = False) -> DepthNet:
-    """GP2's B5-LRN: 29 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
+    """Build GP2's B5-LRN: 29 M parameters. Arguments as of ``lrn_efficientnet_lite0``."""
     return lrn_timm("tf_efficientnet_b5.aa_in1k", pretrained=pretrained, taps=(0, 8, 13, 27, 39) if released_taps else None)

@@ -1,4 +1,4 @@
-"""ZoeDepth: metric depth from bins on the features of a network for disparity (Bhat et al. 2023, the released networks)."""
+"""ZoeDepth: metric depth from bins on the features of a relative network (Bhat et al. 2023, the released networks)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,18 +25,18 @@ _WIDTH = 1e-3  # added to a bin's width before widths are divided by their sum
 
 
 class BinsHead(nn.Module):
-    """Depth as the mean of bin centres that every pixel has its own of, under a log-binomial distribution over them.
+    """Depth as the mean of each pixel's bin centres under a log-binomial distribution.
 
-    Centres start at the coarsest level and are drawn towards attractors at each finer one.
+    The centres start at the coarsest level and are drawn towards attractors at each finer one.
 
     Args:
         channels: channels of the decoder's levels.
-        relative: the head that gives disparity; the bins see it and its last hidden map.
-        bins: how many centres.
+        relative: head that predicts disparity; the bins see the disparity and its last hidden map.
+        bins: number of centres.
         depth_range: None leaves centres unbounded (as released for NYU); (least, greatest) depth [m] bounds them (for KITTI).
 
     Raises:
-        RecipeError: a range that is not 0 <= least < greatest, or fewer than two bins.
+        RecipeError: ``depth_range`` is not 0 <= least < greatest, or there are fewer than two bins.
     """
 
     representation = Representation.DEPTH
@@ -62,7 +62,7 @@ class BinsHead(nn.Module):
         self.distribution = nn.Sequential(nn.Conv2d(seen, seen // 2, 1), nn.GELU(), OutputConv(seen // 2, 4, 1))
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """The decoder's five levels, coarsest first, ``-> (B, 1, H, W)``, metres."""
+        """Predict depth [m], ``(B, 1, H, W)``, from the decoder's five levels, coarsest first."""
         coarsest, *fused = levels
         x = self.bottleneck(coarsest)
         centres, embedding = self._seed_centres(self.seed(x)), self.seed_embedding(x)
@@ -76,7 +76,7 @@ class BinsHead(nn.Module):
         return (probability * _resized(self._metric(centres), hidden)).sum(1, keepdim=True)
 
     def _seed_centres(self, x: Tensor) -> Tensor:
-        """Centres [m], or in [0, 1] within the range: the middles of bins whose widths add up to 1."""
+        """Compute the first centres [m], or in [0, 1] of the range the middles of bins whose widths add up to 1."""
         if self.depth_range is None:
             return F.softplus(x)
         width = F.relu(x) + _WIDTH
@@ -84,7 +84,7 @@ class BinsHead(nn.Module):
         return (edges[:, :-1] + edges[:, 1:]) / 2
 
     def _drawn(self, centres: Tensor, x: Tensor) -> Tensor:
-        """Centres after the mean of what each attractor a does to each centre c, dx / (1 + 300 dx^2) with dx = a - c."""
+        """Move centres c by the mean over attractors a of dx / (1 + 300 dx^2) with dx = a - c."""
         attractors = F.softplus(x) if self.depth_range is None else (F.relu(x) + _WIDTH)[:, ::2]
         dx = attractors.unsqueeze(2) - centres.unsqueeze(1)  # finer levels have fewer attractors: of like size at each
         return centres + (dx / (1 + _ATTRACTION * dx.square())).mean(1)
@@ -97,10 +97,10 @@ class BinsHead(nn.Module):
 
 
 class ZoeDepthNet(DepthNet):
-    """A depth network whose head sees every level of the decoder."""
+    """A depth network whose head reads every level of the decoder."""
 
     def decode(self, features: list[Tensor]) -> Tensor:
-        """As of ``DepthNet``."""
+        """Predict from the feature maps of ``encode``."""
         return self.head(self.decoder.levels(features))
 
 
@@ -112,17 +112,17 @@ def zoedepth(
     bins: int = 64,
     depth_range: tuple[float, float] | None = None,
 ) -> ZoeDepthNet:
-    """Metric depth on the features of a DPT network for disparity, as Depth Anything fine-tunes it.
+    """Build ZoeDepth on a DPT network for disparity, as Depth Anything fine-tunes it.
 
     Args:
-        base: the network for disparity, whose parts are taken over with their weights (not copied); or the name of its
-            architecture; or its ``config``.
-        pretrained: the encoder's weights where ``base`` is a name or a ``config``, see ``ViTEncoder``.
+        base: network for disparity, whose parts become parts of this one (not copies); or the name of its architecture; or its
+            ``config``.
+        pretrained: weights of the encoder if ``base`` is a name or a ``config``, see ``ViTEncoder``.
         bins: see ``BinsHead``.
         depth_range: see ``BinsHead``: None for indoor scenes as released; (0.001, 80) for KITTI.
 
     Raises:
-        RecipeError: a base without the decoder and head of DPT, of another pyramid than four levels, or for metric depth.
+        RecipeError: the base has no decoder and head of DPT, no pyramid of four levels, or predicts metric depth.
 
     Example:
         >>> from depthkit.models import dpt_timm
@@ -153,11 +153,11 @@ def _resized(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _log_binomial(x: Tensor, classes: int) -> Tensor:
-    """Probabilities of the classes, ``(B, classes, H, W)``: softmax of (ln C(n, k) + k ln p + (n - k) ln(1 - p)) / temperature.
+    """Compute class probabilities ``(B, classes, H, W)``, softmax of (ln C(n, k) + k ln p + (n - k) ln(1 - p)) / temperature.
 
     Args:
         x: two numbers that give p and two that give the temperature, ``(B, 4, H, W)``.
-        classes: n + 1.
+        classes: number of classes, n + 1.
     """
     p, p_rest, t, t_rest = (F.softplus(x) + _LEAST).unsqueeze(2).unbind(1)
     p, t = p / (p + p_rest), t / (t + t_rest)
@@ -169,6 +169,6 @@ def _log_binomial(x: Tensor, classes: int) -> Tensor:
 
 
 def _log_choose(n: float, k: Tensor) -> Tensor:
-    """Logarithm of C(n, k) by Stirling's formula without its square root, n ln n - k ln k - (n - k) ln(n - k), as released."""
+    """Approximate ln C(n, k) by Stirling's formula without the root, n ln n - k ln k - (n - k) ln(n - k), as released."""
     whole, k = torch.full_like(k, n) + _NEARLY_0, k + _NEARLY_0
     return whole * whole.log() - k * k.log() - (whole - k) * (whole - k + _NEARLY_0).log()

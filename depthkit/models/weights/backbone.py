@@ -1,4 +1,4 @@
-"""Start a timm backbone from a weight file: of timm, of ``efficientnet_pytorch``, or of a whole Depth Anything."""
+"""Backbones from weight files: of timm, of ``efficientnet_pytorch``, or of a whole Depth Anything."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -24,15 +24,15 @@ def load_backbone(name: str, pretrained: bool | str | Path, *, features_only: bo
         name: timm's name of the model, with or without a tag of its weights.
         pretrained: True downloads timm's weights; False draws random ones; otherwise a file, or ``package:NAME``, with weights
             of the whole classifier in timm's names or in those of ``efficientnet_pytorch``, or of the feature extractor itself;
-            or a file of Depth Anything, of which the encoder is taken.
-            The classification layer's weights are not used, every other one must fit; those of a first convolution on RGB do so
-            for any ``in_chans``.
-        features_only: timm's feature extractor; False gives the whole network, but for its classification layer.
+            or a file of Depth Anything, for its encoder.
+            The weights of the classification layer are not used, all others must fit; a first convolution on RGB fits any
+            ``in_chans``.
+        features_only: build timm's feature extractor; False builds the whole network without its classification layer.
         options: further arguments of ``timm.create_model``.
 
     Raises:
         RecipeError: timm knows no such model.
-        CheckpointError: the weights cannot be had, or do not fit.
+        CheckpointError: the weights cannot be found or read, or do not fit.
     """
     check_name(name)
     kind = {"features_only": True} if features_only else {"num_classes": 0}
@@ -97,10 +97,10 @@ _PLAIN_BLOCK = _EXPANDED_BLOCK | {"_bn1": "bn1", "_project_conv": "conv_pw", "_b
 
 
 def timm_names(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """Rename a state dict of ``efficientnet_pytorch`` (and its Lite kin) to timm's names; return any other one unchanged.
+    """Rename a state dict of ``efficientnet_pytorch`` (and of its Lite variants) to timm's names; return any other unchanged.
 
     Args:
-        state: the weights. That package numbers the blocks of an EfficientNet through, timm by stage and block.
+        state: the weights. That package numbers the blocks of an EfficientNet consecutively, timm by stage and block.
         names: timm's names in the order of the network. A weight without a place there keeps its own name.
     """
     if "_conv_stem.weight" not in state:
@@ -127,7 +127,7 @@ def check_name(name: str) -> None:
     """Check that ``name`` is a timm model.
 
     Raises:
-        RecipeError: it is not.
+        RecipeError: timm has no such model.
     """
     if not timm.is_model(name):
         raise RecipeError(f"expected the name of a timm model; got {name!r}. List names with timm.list_models('*resnet*').")

@@ -1,4 +1,4 @@
-"""Networks in checkpoints: save one, and rebuild one without the paradigm that trained it or running code from the file."""
+"""Networks in checkpoints: write them, and rebuild them without their paradigm and without running code from the file."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
@@ -17,12 +17,12 @@ from depthkit.models.weights.facts import NETWORKS, read_facts, write_facts
 from depthkit.models.weights.files import check_fit, plain_network, plain_state
 from depthkit.types import AMBIGUITIES, Ambiguity
 
-# What Lightning wants of a file that it validates or predicts with.
+# Entries that Lightning needs in a file to validate or predict with.
 _TRAINER = {"pytorch-lightning_version": "2.6.4", "epoch": 0, "global_step": 0, "callbacks": {}}
 
 
 class Checkpoint(NamedTuple):
-    """What a predictor needs of a checkpoint.
+    """The content of a checkpoint for a predictor.
 
     Attributes:
         model: the network with its trained weights, on the CPU, in evaluation mode.
@@ -39,15 +39,15 @@ def read_checkpoint(path: str | Path, *, allow: Sequence[str] = ()) -> Checkpoin
     """Rebuild the network that a checkpoint of ``depthkit fit`` or a file of ``save_network`` holds.
 
     Args:
-        path: the ``.ckpt`` file. It is read as plain tensors and values; nothing in it is executed. Or a folder of diffusers
+        path: the ``.ckpt`` file, read as plain tensors and values, so that nothing in it is executed; or a folder of diffusers
             with a latent diffusion model, see ``latent_diffusion``.
-        allow: beginnings of names that may be imported to build a network which is not of ``depthkit.models``, such as
-            ``"mypackage."``: the module of a function under ``architecture``, or the class that the network's attribute
-            ``config`` names, ``{"class_path": ..., "init_args": {...}}``.
+        allow: beginnings of names that may be imported to build a network from outside of ``depthkit.models``, such as
+            ``"mypackage."``: the module of a function under ``architecture``, or the class in the network's attribute
+            ``config``, ``{"class_path": ..., "init_args": {...}}``.
 
     Raises:
-        CheckpointError: no such file, no checkpoint of depthkit, a network that may not be or cannot be built, or weights that
-            do not fit it.
+        CheckpointError: the file does not exist, is not a checkpoint of depthkit, its network must not or cannot be built, or
+            the weights do not fit the network.
     """
     path = Path(path)
     if path.is_dir():
@@ -67,7 +67,7 @@ def read_pose_net(path: str | Path, *, allow: Sequence[str] = ()) -> nn.Module:
         allow: see ``read_checkpoint``.
 
     Raises:
-        CheckpointError: as of ``read_checkpoint``, or there is no pose network in it.
+        CheckpointError: as of ``read_checkpoint``, or the file has no pose network.
     """
     path = Path(path)
     facts, state = read_facts(path)
@@ -82,16 +82,16 @@ def read_pose_net(path: str | Path, *, allow: Sequence[str] = ()) -> nn.Module:
 def save_network(
     model: nn.Module, path: str | Path, *, ambiguity: Ambiguity | str, size: tuple[int, int] | None = None
 ) -> None:
-    """Write a network as a checkpoint that every command which takes one reads, ``predict`` and ``validate`` too.
+    """Write a network as a checkpoint that every command reads, ``predict`` and ``validate`` too.
 
     Args:
         model: a ``DepthNet`` built by one of ``depthkit.models``' functions, also under ``torch.compile`` or ``DataParallel``.
         path: the ``.ckpt`` file.
-        ambiguity: what its predictions leave undetermined: shift_scale of relative networks, metric of those in metres.
-        size: (height, width) [px] of the images it was trained on; 384x384 is assumed without it.
+        ambiguity: what its predictions leave undetermined: shift_scale for relative networks, metric for depth in metres.
+        size: (height, width) [px] of the images it was trained on; default 384x384.
 
     Raises:
-        CheckpointError: the network was put together from parts, or there is no such folder.
+        CheckpointError: the network was put together from parts, or the folder does not exist.
         LabelError: there is no such ambiguity.
     """
     model = plain_network(model)
@@ -114,14 +114,14 @@ def fresh_networks(path: str | Path) -> dict[str, nn.Module]:
     """Build the networks that a checkpoint describes, by attribute of the training module, with random weights.
 
     Raises:
-        CheckpointError: as of ``read_facts``, or one cannot be built.
+        CheckpointError: as of ``read_facts``, or a network cannot be built.
     """
     facts, _ = read_facts(path)
     return {name: build(facts[name]) for name in NETWORKS if facts.get(name)}
 
 
 def _part(name: str, facts: Mapping[str, Any], state: Mapping[str, Any], allow: tuple[str, ...], path: Path) -> nn.Module:
-    """Rebuild the network that is the attribute of this name of the module that was trained, with its weights."""
+    """Rebuild the network that was the attribute ``name`` of the trained module, with its weights."""
     network, prefix = _rebuild(facts[name], allow, path), f"{name}."
     weights = plain_state({key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)})
     check_fit(weights, network.state_dict(), f"the network that {path} describes", "Take the file that was written with them.")
@@ -130,7 +130,7 @@ def _part(name: str, facts: Mapping[str, Any], state: Mapping[str, Any], allow: 
 
 
 def _rebuild(config: Mapping[str, Any], allow: tuple[str, ...], path: Path) -> nn.Module:
-    """Build the network of a ``config``, or one of the user's own from ``{"class_path": ..., "init_args": {...}}``."""
+    """Build the network of a ``config``, or the user's own from ``{"class_path": ..., "init_args": {...}}``."""
     if "class_path" not in config:
         for name, module in _own_architectures(config):
             if not is_architecture(name, module):

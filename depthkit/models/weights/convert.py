@@ -1,4 +1,4 @@
-"""Published depth checkpoints, in the names of their authors, loaded into the networks here: all of one, or none."""
+"""Published checkpoints: rename their authors' weights and load them into our networks, completely or not at all."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
@@ -37,7 +37,7 @@ _MIDAS_EFFICIENTNET: Rules = (
 
 
 def _from_midas(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """MiDaS v2, v2.1 large (ResNeXt-101) and v2.1 small (EfficientNet-Lite3)."""
+    """Rename weights of MiDaS v2, v2.1 large (ResNeXt-101) and v2.1 small (EfficientNet-Lite3)."""
     small = any(key.startswith("pretrained.layer1.3.") for key in state)  # a max-pooling without weights in the others
     return renamed(state, _MIDAS_DECODER + (_MIDAS_EFFICIENTNET if small else _MIDAS_RESNET))
 
@@ -62,7 +62,7 @@ _MONODEPTH2: Mapping[str, Rules] = {
 
 
 def _from_monodepth2(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Monodepth2, several files at once under their names: encoder and depth, pose_encoder and pose, pose, predictive_mask."""
+    """Rename weights of Monodepth2's files: encoder and depth, pose_encoder and pose, pose, predictive_mask."""
     converted: dict[str, Tensor] = {}
     for file, weights in state.items():
         if not isinstance(weights, Mapping) or file not in ("pose", *_MONODEPTH2):
@@ -76,7 +76,7 @@ def _from_monodepth2(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _network_of(weights: Mapping[str, Any]) -> dict[str, Tensor]:
-    """An encoder's file without the classifier, which is never read, and the training size written beside it."""
+    """Drop the classifier and the training size from an encoder's file."""
     beside = ("encoder.fc.", "height", "width", "use_stereo")
     return {key: x for key, x in weights.items() if not key.startswith(beside)}
 
@@ -91,9 +91,9 @@ CONVERTERS: Mapping[str, Converter] = {
 }
 """Who published the checkpoint -> its state dict in the names of our networks."""
 _POSITIONS: Mapping[str, PositionInterpolation] = {
-    "depth_anything": "dinov2",
-    "zoedepth": "dinov2",
-    "transformers": "transformers",
+    "depth_anything": PositionInterpolation.DINOV2,
+    "zoedepth": PositionInterpolation.DINOV2,
+    "transformers": PositionInterpolation.TRANSFORMERS,
 }
 # What a network of another build is told.
 _BUILT = {
@@ -105,19 +105,19 @@ _BUILT = {
 def load_published(model: nn.Module, state_dict: Mapping[str, Any], *, source: str = "midas") -> None:
     """Load a published checkpoint into ``model``, in place, completely or not at all.
 
-    What a checkpoint never holds is kept: the input's normalisation, and the batch counters of BatchNorm if they are missing.
-    Weights nested under ``state_dict`` or ``model``, and names with ``module.`` or ``_orig_mod.``, are understood. The authors
-    of Depth Anything and ZoeDepth scale position embeddings in a way of their own: "depth_anything" and "zoedepth" set it
-    ("dinov2" of ``ViTEncoder``), "transformers" sets that package's.
+    The input's normalisation, and batch counters of BatchNorm that the checkpoint lacks, stay as they are. Weights nested
+    under ``state_dict`` or ``model``, and names with ``module.`` or ``_orig_mod.``, are understood. "depth_anything" and
+    "zoedepth" set the rule "dinov2" of ``ViTEncoder``, by which their authors resize position embeddings; "transformers" sets
+    that package's.
 
     Args:
         model: a network of the same architecture: for "midas" ``midas_resnext101``,
             ``midas_small``, or ``midas_timm`` on a ResNet; for "gp2" ``lrn_mobilenetv2``, or ``lrn_efficientnet_*`` with
             ``released_taps=True``; for "monodepth2" ``monodepth2_timm`` on a ResNet, a pose network or a ``PredictiveMask``;
-            for "depth_anything" and "transformers" ``dpt_dinov2_*``, with the file's own ``hooks`` and ``max_depth``, which its
-            weights do not tell; for "zoedepth" ``zoedepth`` on these.
-        state_dict: the official file's contents, for example ``torch.load(path, weights_only=True)``; of "monodepth2", those of
-            the network's files by name: ``{"encoder": ..., "depth": ...}``, ``{"pose_encoder": ..., "pose": ...}``,
+            for "depth_anything" and "transformers" ``dpt_dinov2_*``, with the ``hooks`` and ``max_depth`` of its training,
+            which the weights do not reveal; for "zoedepth" ``zoedepth`` on these.
+        state_dict: contents of the official file, for example ``torch.load(path, weights_only=True)``; of "monodepth2"
+            of all files by name: ``{"encoder": ..., "depth": ...}``, ``{"pose_encoder": ..., "pose": ...}``,
             ``{"pose": ...}`` or ``{"predictive_mask": ...}``. Their ImageNet classifier and training size are not read.
         source: who published it: "midas" (v2 and v2.1, github.com/isl-org/MiDaS), "gp2"
             (github.com/SamsungLabs/geometry-preserving-de), "monodepth2" (github.com/nianticlabs/monodepth2), "depth_anything"
@@ -126,8 +126,8 @@ def load_published(model: nn.Module, state_dict: Mapping[str, Any], *, source: s
             "zoedepth" (Depth Anything v1's metric ones, or ``ZoeDepthForDepthEstimation.state_dict()`` on DINOv2).
 
     Raises:
-        CheckpointError: an unknown source, or weights that do not fit; the first names that are missing,
-            unexpected or of another shape are listed; the error's ``misfits`` has all.
+        CheckpointError: an unknown source, or weights that do not fit; the message lists the first names that are missing,
+            unexpected or of another shape, the attribute ``misfits`` all of them.
     """
     if source not in CONVERTERS:
         raise CheckpointError(
@@ -141,13 +141,13 @@ def load_published(model: nn.Module, state_dict: Mapping[str, Any], *, source: s
     model.load_state_dict(kept | converted)
     if source in _POSITIONS and isinstance(encoder := getattr(model, "encoder", None), ViTEncoder):
         of_transformers = any(key.startswith("metric_head.") for key in plain_state(state_dict))
-        rule: PositionInterpolation = "transformers" if of_transformers else _POSITIONS[source]
+        rule = PositionInterpolation.TRANSFORMERS if of_transformers else _POSITIONS[source]
         encoder.position_interpolation = rule
-        _remember_positions(cast(DepthNet, model).config, rule)
+        _remember_positions(cast(DepthNet, model).config, str(rule))
 
 
 def _remember_positions(config: dict[str, Any] | None, rule: str) -> None:
-    """Note the rule where a checkpoint of the network will say how it was built."""
+    """Record the rule in the config from which a checkpoint of the network is rebuilt."""
     while config is not None and "base" in config:  # ZoeDepth's
         base = config["base"]
         config["base"] = config = {"architecture": base} if isinstance(base, str) else base

@@ -1,4 +1,4 @@
-"""Names in published checkpoints of Depth Anything and ZoeDepth, and ours for them."""
+"""Names of weights in published checkpoints of Depth Anything and ZoeDepth, and our names."""
 
 import re
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ _QUERY_KEY_VALUE = re.compile(r"(.*\.attention\.)(?:attention\.(query|key|value)
 
 
 def renamed(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """Each name with its first matching prefix replaced; a name that no rule knows stays, to be listed as unexpected."""
+    """Replace the first matching prefix of each name; keep names without a rule, so that they are listed as unexpected."""
 
     def name(key: str) -> str:
         return next((re.sub(old, new, key, count=1) for old, new in rules if re.match(old, key)), key)
@@ -69,17 +69,17 @@ def renamed(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
 
 
 def from_depth_anything(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Depth Anything v1 and v2, relative and metric, in their authors' names."""
+    """Rename weights of Depth Anything v1 and v2, relative and metric, from their authors' names."""
     return renamed(_without(state, "pretrained.mask_token"), _DEPTH_ANYTHING)
 
 
 def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``DepthAnythingForDepthEstimation``, of this and earlier versions of transformers."""
+    """Rename weights of ``DepthAnythingForDepthEstimation``, of this and earlier versions of transformers."""
     return renamed(_joined(_without(state, "backbone.embeddings.mask_token")), _TRANSFORMERS)
 
 
 def from_zoedepth(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """ZoeDepth on Depth Anything: its authors' file, or ``ZoeDepthForDepthEstimation`` with a DINOv2 backbone."""
+    """Rename weights of ZoeDepth on DINOv2: of Depth Anything's authors, or of ``ZoeDepthForDepthEstimation``."""
     if any(key.startswith("metric_head.") for key in state):
         bins = renamed({key: x for key, x in state.items() if key.startswith("metric_head.")}, _TRANSFORMERS_BINS)
         base = from_transformers({key: x for key, x in state.items() if not key.startswith("metric_head.")})
@@ -96,7 +96,7 @@ def _without(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Query, key and value of a block as one matrix, in this order; an incomplete three stays, to be listed as unexpected."""
+    """Join query, key and value of each block, in this order; keep incomplete ones, so that they are listed as unexpected."""
     found: dict[str, dict[str, str]] = {}
     for key in state:
         if match := _QUERY_KEY_VALUE.fullmatch(key):

@@ -1,4 +1,4 @@
-"""Names in GP2's released checkpoints, and ours for them (Romanov et al. 2020; encoder of three packages, one decoder)."""
+"""Names of weights in GP2's released checkpoints, and our names (Romanov et al. 2020; encoders of three packages)."""
 
 import re
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ _ENCODERS: Rules = (
 
 
 def from_gp2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """GP2's eight networks, on MobileNetV2, EfficientNet-Lite0 and EfficientNet-B0 to B5."""
+    """Rename weights of GP2's eight networks, on MobileNetV2, EfficientNet-Lite0 and EfficientNet-B0 to B5."""
     read = {key: x for key, x in state.items() if not re.match(_UNREAD, key)}
     encoder = {key.removeprefix(_ENCODER): x for key, x in read.items() if key.startswith(_ENCODER)}
     encoder = renamed(timm_names(encoder, _blocks_of(encoder)), _ENCODERS)
@@ -45,7 +45,7 @@ def from_gp2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _blocks_of(encoder: Mapping[str, Tensor]) -> list[str]:
-    """Names in timm of the blocks that ``efficientnet_pytorch`` numbers through: a stage ends where the channels change."""
+    """List timm's names of the blocks that ``efficientnet_pytorch`` numbers: a stage ends where the channels change."""
     names, stage, place, width = [], -1, 0, None
     for number in sorted({int(match[1]) for match in map(re.compile(r"_blocks\.(\d+)\.").match, encoder) if match}):
         projection = encoder.get(f"_blocks.{number}._project_conv.weight")

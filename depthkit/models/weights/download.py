@@ -1,4 +1,4 @@
-"""Fetch a file once: with a checksum, a progress bar, and nothing left under its name when that fails."""
+"""Downloads of single files, with a checksum and a progress bar; a failed download leaves no file."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ _TIMEOUT = 30  # s without an answer
 
 
 def offline() -> bool:
-    """Whether the environment forbids to ask the network: ``HF_HUB_OFFLINE``, as for the hub's own client."""
+    """Tell whether ``HF_HUB_OFFLINE``, which the hub's own client obeys, forbids downloads."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
@@ -25,13 +25,13 @@ def fetch(url: str, checksum: str = "", cache_dir: str | Path | None = None) -> 
     """Return the file at an address, downloaded if it is not in the cache.
 
     Args:
-        url: its address.
-        checksum: ``md5:...`` or ``sha256:...``, whole or its first digits. Without one, that of the first download is recorded
-            beside the file and checked afterwards.
+        url: address of the file.
+        checksum: ``md5:...`` or ``sha256:...``, whole or its first digits. Without it, the checksum of the first download is
+            recorded beside the file and checked afterwards.
         cache_dir: folder; default that of ``torch.hub``, where other programs look for the same files.
 
     Raises:
-        CheckpointError: it cannot be had, came incomplete, or is another file.
+        CheckpointError: the file cannot be downloaded, is incomplete, or has another checksum.
     """
     folder = Path(cache_dir) if cache_dir else Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / unquote(Path(urlsplit(url).path).name)

@@ -1,4 +1,4 @@
-"""Take the trained encoder of a depth network to other tasks: its weights in timm's names."""
+"""Export of trained encoders to other tasks: their weights in timm's names."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from depthkit.models.weights.files import plain_network
 
 
 def encoder_state_dict(model: DepthNet) -> dict[str, Tensor]:
-    """The encoder's weights, copied to the CPU, in the names of ``timm.create_model(name)``.
+    """Return the encoder's weights, copied to the CPU, in the names of ``timm.create_model(name)``.
 
-    Of a vision transformer they are all but the classification layer, so that ``timm.create_model(name, num_classes=0)`` (and
-    of DINOv2 ``timm.create_model(name)``) loads them strictly. Of other backbones, layers after the last feature map are not
-    there either: an EfficientNet has no ``conv_head`` and ``bn2``.
+    A vision transformer has all but the classification layer, so that ``timm.create_model(name, num_classes=0)`` (and
+    of DINOv2 ``timm.create_model(name)``) loads them strictly. Other backbones also lack the layers after the last
+    feature map: an EfficientNet has no ``conv_head`` and ``bn2``.
 
     Raises:
-        RecipeError: the encoder is no timm backbone.
+        RecipeError: the encoder is not a timm backbone.
 
     Example:
         >>> from depthkit.models import dpt_timm
@@ -42,8 +42,8 @@ def export_encoder(model: DepthNet, path: str | Path) -> None:
     name the architecture.
 
     Raises:
-        CheckpointError: another kind of file, or a folder that does not exist.
-        RecipeError: the encoder is no timm backbone.
+        CheckpointError: the file does not end in .safetensors, or its folder does not exist.
+        RecipeError: the encoder is not a timm backbone.
     """
     path = Path(path)
     if path.suffix != ".safetensors" or not path.parent.is_dir():
@@ -59,7 +59,7 @@ def _architecture(model: DepthNet) -> str:
 
 
 def _timm_names(model: DepthNet) -> dict[str, str]:
-    """Name of a weight in the backbone -> its name in the whole network of timm."""
+    """Map names of weights in the backbone to their names in the whole network of timm."""
     with torch.device("meta"):
         whole: Any = timm.create_model(_architecture(model))
     flat = {key.replace(".", "_"): key for key in whole.state_dict()}  # some feature extractors join module names by _

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its networks, as plain values: the one place that writes them and the one that reads them."""
+"""Facts of the networks in a checkpoint, as plain values: the one place that writes and reads them."""
 
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -27,7 +27,7 @@ def write_facts(
     """Write into a checkpoint how its networks were built, what the depth network predicts, and at which size.
 
     Args:
-        checkpoint: the content of the file to be.
+        checkpoint: content of the file, extended in place.
         model: the depth network.
         ambiguity: what its predictions leave undetermined.
         size: (height, width) [px] of the images it was trained on, if known.
@@ -46,7 +46,7 @@ def write_facts(
 
 
 def facts_in(checkpoint: Any) -> dict[str, Any]:
-    """Return what a checkpoint's content says of its networks; empty if it says nothing."""
+    """Return the facts of the networks in a checkpoint's content; empty if there are none."""
     facts = checkpoint.get(_KEY) if isinstance(checkpoint, Mapping) else None
     return dict(facts) if isinstance(facts, Mapping) else {}
 
@@ -55,7 +55,7 @@ def read_run(path: str | Path) -> dict[str, Any]:
     """Return the content of a run's checkpoint, with or without facts; nothing in it is executed.
 
     Raises:
-        CheckpointError: no such file, it cannot be read, or it is no checkpoint of a run.
+        CheckpointError: the file does not exist, cannot be read, or is not a checkpoint of a run.
     """
     path = Path(path)
     if not path.is_file():
@@ -72,10 +72,10 @@ def read_run(path: str | Path) -> dict[str, Any]:
 
 
 def read_facts(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what a checkpoint says of its networks, and its weights.
+    """Return the facts of the networks in a checkpoint, and its weights.
 
     Raises:
-        CheckpointError: as of ``read_run``, or it does not say how its network was built.
+        CheckpointError: as of ``read_run``, or the checkpoint does not say how its network was built.
     """
     content = read_run(path)
     facts = facts_in(content)

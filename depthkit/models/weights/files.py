@@ -1,4 +1,4 @@
-"""Files of weights: find one, read it without running code, unwrap it, check that it fits."""
+"""Files of weights: find them, read them without running code, unwrap them, check that they fit."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def find_weights(source: str | Path) -> Path:
             does not run.
 
     Raises:
-        CheckpointError: no such file or package, or a package with no or several weight files.
+        CheckpointError: the file or package does not exist, or the package has no or several weight files.
     """
     if not str(source).startswith(PACKAGE):
         path = Path(source).expanduser()
@@ -53,10 +53,10 @@ def read_file(path: Path, what: str, *, mmap: bool = False) -> Any:
     Args:
         path: the file.
         what: what it should be, for the message, for example ``"a checkpoint of `depthkit fit`"``.
-        mmap: map a file of ``torch.save`` into memory instead of reading it; tensors are to be copied before it changes.
+        mmap: map a file of ``torch.save`` into memory instead of reading it; copy its tensors before the file changes.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the file cannot be read.
     """
     try:
         if path.suffix == ".safetensors":
@@ -77,7 +77,7 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
     """Return the state dict in a ``.safetensors`` or ``torch.save`` file, on the CPU; see ``find_weights`` and ``plain_state``.
 
     Raises:
-        CheckpointError: no such file, or one that holds no plain state dict.
+        CheckpointError: the file does not exist, or holds no plain state dict.
     """
     path = find_weights(source)
     state = plain_state(read_file(path, "weights"))
@@ -90,7 +90,7 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
 
 
 def plain_state(content: Any) -> dict[str, Any]:
-    """Return a state dict without its wrapping, or an empty one if ``content`` is none.
+    """Unwrap a state dict; return an empty one if ``content`` is not a state dict.
 
     Training scripts nest it under ``state_dict`` or ``model``; ``torch.compile`` puts ``_orig_mod.`` into its names, and
     parallel training puts ``module.`` before all of them.
@@ -106,8 +106,12 @@ def plain_state(content: Any) -> dict[str, Any]:
     return state
 
 
+_WRAPPERS = {"_orig_mod", "module"}
+"""Attributes under which ``torch.compile`` and parallel training keep the network that they wrap."""
+
+
 def plain_name(name: str) -> str:
-    """Return the name of a weight without what ``torch.compile`` puts into it."""
+    """Strip from the name of a weight what ``torch.compile`` adds."""
     return name.replace("_orig_mod.", "")
 
 
@@ -123,15 +127,21 @@ def plain_network(model: Any) -> Any:
 
 
 def named_as(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename weights to the expected ones that differ by ``torch.compile`` alone."""
-    names = {plain_name(key): key for key in expected}
-    return {names.get(plain_name(key), key): x for key, x in given.items()}
+    """Rename weights to the expected names if only ``torch.compile`` or parallel training makes them differ."""
+    names = {_unwrapped(key): key for key in expected}
+    if len(names) < len(expected):  # modules of one network differ by such a name alone
+        return dict(given)
+    return {names.get(_unwrapped(key), key): x for key, x in given.items()}
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def misfit(given: Mapping[str, Any], expected: Mapping[str, Any], what: str, remedy: str) -> CheckpointError | None:
     """Return the error that says how two state dicts differ in names and shapes; None if they do not.
 
-    It names the first few; its attribute ``misfits`` holds all of them by kind.
+    The message lists the first few names, the attribute ``misfits`` all of them by kind.
     """
     wrong = {
         "missing": [key for key in expected if key not in given],
@@ -159,7 +169,7 @@ def check_fit(
     """Check that two state dicts have the same names and shapes.
 
     Raises:
-        CheckpointError: they have not; see ``misfit``.
+        CheckpointError: names or shapes differ; see ``misfit``.
     """
     if error := misfit(given, expected, what, remedy):
         raise error

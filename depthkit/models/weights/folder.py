@@ -1,4 +1,4 @@
-"""A network as a folder that the Hugging Face hub understands: ``model.safetensors``, ``config.json``, a model card."""
+"""Networks as folders for the Hugging Face hub: ``model.safetensors``, ``config.json``, a model card."""
 
 import json
 from pathlib import Path
@@ -19,14 +19,14 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 def save_folder(
     model: Any, folder: str | Path, *, ambiguity: Ambiguity | str, size: tuple[int, int] | None = None, card: str = ""
 ) -> Path:
-    """Write a network that knows how it was built; arguments as of ``save_network``.
+    """Write a network as a folder; arguments as of ``save_network``.
 
     Args:
         model: the network.
-        folder: made if it is not there.
+        folder: created if it does not exist.
         ambiguity: what its predictions leave undetermined.
         size: (height, width) [px] of the images it was trained on.
-        card: what to add to the model card: data, licence, recipe, scores, in Markdown.
+        card: Markdown to add to the model card: data, licence, recipe, scores.
 
     Raises:
         CheckpointError: the network was put together from parts.
@@ -48,12 +48,12 @@ def save_folder(
 
 
 def push_folder(model: Any, repo: str, *, private: bool = False, **facts: Any) -> str:
-    """Write a network to a repository of the hub, made if it is not there; return its address.
+    """Write a network to a repository of the hub, created if it does not exist; return its address.
 
     Args:
         model: the network.
         repo: ``ORG/NAME``.
-        private: whether only its owner sees a new one.
+        private: make a new repository visible to its owner only.
         facts: see ``save_folder``.
     """
     from huggingface_hub import HfApi
@@ -66,10 +66,10 @@ def push_folder(model: Any, repo: str, *, private: bool = False, **facts: Any) -
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Return what a folder of ``save_folder`` says of its network, and its weights.
+    """Return the facts of the network in a folder of ``save_folder``, and its weights.
 
     Raises:
-        CheckpointError: it is none, or damaged.
+        CheckpointError: the folder is not of ``save_folder``, or is damaged.
     """
     try:
         facts = facts_in(json.loads((folder / CONFIG).read_text(encoding="utf-8")))

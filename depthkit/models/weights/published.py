@@ -1,4 +1,4 @@
-"""Published networks by name: where their files are, how each is built, what it predicts, and its authors' rules."""
+"""Published networks by name: their files, builders, outputs, and their authors' rules."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,21 +19,21 @@ class PublishedNetwork:
     """Facts of a published network.
 
     Attributes:
-        name: by which ``from_pretrained`` knows it.
+        name: for ``from_pretrained``.
         place: an address of a file; ``hub:ORG/NAME/FILE`` for a file on the Hugging Face hub; ``diffusers:ORG/NAME`` or
             ``transformers:ORG/NAME`` for a folder there, in the format of that package.
-        source: whose names the weights have, see ``load_published``; empty for a folder.
+        source: publisher of the weights, see ``load_published``; empty for a folder.
         builder: function of ``depthkit.models`` that builds the network; empty for a folder.
         arguments: of the builder.
-        checksum: ``md5:...`` or ``sha256:...`` of the file, or its first digits, where the authors give one; else that of the
-            first download is recorded and checked afterwards.
-        licence: of the weights; ``?`` where the authors do not say.
+        checksum: ``md5:...`` or ``sha256:...`` of the file, or its first digits, if the authors give it; else the checksum
+            of the first download is recorded and checked afterwards.
+        licence: of the weights; ``?`` if the authors do not say.
         licence_code: of the authors' code.
-        representation: what the output's numbers are.
+        representation: of the output.
         ambiguity: what the output leaves undetermined.
-        input_rule: how its authors resize an image for it; None where its own processor or ``processing_size`` says.
-        output_rule: how they bring its map to the image's size; None where they do not say.
-        protocols: beginning of the names of the protocols that print its paper's figures.
+        input_rule: its authors' rule for resizing the image; None if its processor or ``processing_size`` decides.
+        output_rule: its authors' rule for resizing its map to the image's size; None if they give none.
+        protocols: beginning of the names of the protocols that reproduce its paper's figures.
         paper: authors, venue and year.
     """
 
@@ -54,12 +54,12 @@ class PublishedNetwork:
 
     @property
     def restricted(self) -> bool:
-        """Whether the weights' licence is not known to allow commercial use."""
+        """Whether the licence of the weights is not known to allow commercial use."""
         return self.licence not in _FREE
 
     @property
     def terms(self) -> str:
-        """The licence in a sentence."""
+        """Licence in a sentence."""
         said = "forbids commercial use" if self.licence in _FORBIDS else "is to be read before use"
         return f"The weights of {self.name} have the licence {self.licence!r}, which {said}."
 

@@ -1,4 +1,4 @@
-"""Networks by name: whatever a MODEL may be, read by one function."""
+"""Networks by name: one function reads whatever a MODEL may be."""
 
 import difflib
 import sys
@@ -29,23 +29,23 @@ _DEPTH_FILES, _POSE_FILES = ("encoder", "depth"), ("pose_encoder", "pose")
 
 
 def from_pretrained(model: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None) -> DepthNet:
-    """Return the network that MODEL names, in evaluation mode, on the CPU.
+    """Load the network that MODEL names, in evaluation mode, on the CPU.
 
     In a recipe ``base: {class_path: depthkit.models.from_pretrained, init_args: {model: depth_anything_v2_large}}``.
 
     Args:
         model: a ``.ckpt`` of a run or a file of ``save_network``; a folder of ``save_pretrained``, of diffusers or of
-            transformers; a name of ``PUBLISHED``; ``hf:ORG/NAME``, one of ours on the hub, or ``hf:ORG/NAME@REVISION``; or
-            ``transformers:ORG/NAME``, whose network is called as ours are but is no ``DepthNet``.
+            transformers; a name of ``PUBLISHED``; ``hf:ORG/NAME`` or ``hf:ORG/NAME@REVISION``, a folder of ``save_pretrained``
+            on the hub; or ``transformers:ORG/NAME``, whose network is called as ours are but is not a ``DepthNet``.
         revision: branch, tag or commit on the hub.
-        cache_dir: where downloads are kept; default those of huggingface_hub and ``torch.hub``. ``HF_HUB_OFFLINE`` is obeyed.
+        cache_dir: folder of downloads; default those of huggingface_hub and ``torch.hub``. ``HF_HUB_OFFLINE`` is obeyed.
 
     Returns:
-        The network with ``representation`` and ``ambiguity``, and of a published one its authors' ``input_rule`` and
+        The network with ``representation`` and ``ambiguity``; a published one also with its authors' ``input_rule`` and
         ``output_rule``, which predictors follow.
 
     Raises:
-        CheckpointError: there is no such network, or it cannot be had or read.
+        CheckpointError: there is no such network, or it cannot be downloaded or read.
     """
     text = str(model)
     hub: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}
@@ -72,14 +72,14 @@ def from_pretrained(model: str | Path, *, revision: str | None = None, cache_dir
 
 
 def pose_from_pretrained(name: str, *, cache_dir: str | Path | None = None) -> nn.Module:
-    """Return the pose network beside a published depth network of Monodepth2, in evaluation mode.
+    """Load the pose network beside a published depth network of Monodepth2, in evaluation mode.
 
     Args:
         name: of ``PUBLISHED``, for example ``monodepth2_mono_640x192``.
         cache_dir: see ``from_pretrained``.
 
     Raises:
-        CheckpointError: it has none, or cannot be had.
+        CheckpointError: the network has no pose network, or it cannot be downloaded.
     """
     entry = PUBLISHED.get(name)
     if entry is None or entry.source != "monodepth2" or "mono" not in name.split("_"):
@@ -90,7 +90,7 @@ def pose_from_pretrained(name: str, *, cache_dir: str | Path | None = None) -> n
 
 
 def published(model: DepthNet, weights: str | Path, *, source: str) -> DepthNet:
-    """Return a network with the weights in a published file, to build upon.
+    """Load the weights of a published file into a network, to build upon.
 
     In a recipe ``base: {class_path: depthkit.models.published, init_args: {model: {class_path:
     depthkit.models.dpt_dinov2_large, init_args: {pretrained: false, hooks: v2}}, weights: depth_anything_v2_vitl.pth,
@@ -98,15 +98,15 @@ def published(model: DepthNet, weights: str | Path, *, source: str) -> DepthNet:
 
     Args:
         model: the same architecture; its weights are replaced.
-        weights: file, or ``package:NAME``; see ``read_weights``. Of Monodepth2, the zip that holds ``encoder.pth`` and
-            ``depth.pth``, or either of them, beside which the other lies.
+        weights: file, or ``package:NAME``; see ``read_weights``. For Monodepth2 the zip with ``encoder.pth`` and ``depth.pth``,
+            or either file if the other lies beside it.
         source: who published it, see ``load_published``.
 
     Returns:
         ``model``.
 
     Raises:
-        CheckpointError: the file does not read, or does not fit; see ``load_published``.
+        CheckpointError: the file cannot be read, or does not fit; see ``load_published``.
     """
     if source == "monodepth2":
         path = find_weights(weights)
@@ -126,7 +126,7 @@ def _published(entry: PublishedNetwork, hub: dict[str, Any]) -> Any:
     kind, _, place = entry.place.partition(":")
     network: Any
     if kind == "transformers":
-        output: Output = "depth" if entry.ambiguity == Ambiguity.METRIC else "disparity"
+        output = Output.DEPTH if entry.ambiguity == Ambiguity.METRIC else Output.DISPARITY
         network = load_depth(place, output=output, **hub)
     elif kind == "diffusers":
         network = latent_diffusion(pretrained=_snapshot(place, hub, _DIFFUSERS))
@@ -161,7 +161,7 @@ def _of_folder(folder: Path) -> Any:
 
 
 def _told(network: Any, ambiguity: Ambiguity) -> Any:
-    """Note on a network that does not say it itself what its output leaves undetermined."""
+    """Set the ambiguity of a network that does not state its own."""
     if not hasattr(network, "ambiguity"):
         network.ambiguity = ambiguity
     return network

@@ -1,9 +1,10 @@
-"""Depth and sky from models of the ``transformers`` library, called as ours are: on RGB in [0, 1]."""
+"""Depth and sky by models of the ``transformers`` library, called as our networks are, on RGB in [0, 1]."""
 
 import json
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,23 +13,29 @@ from depthkit.checks import first_line, optional_import
 from depthkit.errors import CheckpointError, LabelError
 from depthkit.types import Ambiguity, LabelKind, Representation
 
-Output = Literal["disparity", "depth"]
-"""What a depth model of ``transformers`` returns as ``predicted_depth``: both bear that name."""
+
+class Output(StrEnum):
+    """Outputs of depth models of ``transformers``, which call both ``predicted_depth``."""
+
+    DISPARITY = "disparity"
+    DEPTH = "depth"
+
+
 _KINDS = {
-    "disparity": LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY),
-    "depth": LabelKind(Ambiguity.METRIC, Representation.DEPTH),
+    Output.DISPARITY: LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY),
+    Output.DEPTH: LabelKind(Ambiguity.METRIC, Representation.DEPTH),
 }
 _METRIC = ("zoedepth", "depth_pro", "glpn", "prompt_depth_anything")
 _DEFAULT_SIDE = 512  # px, of a segmentation model whose processor names no size
 
 
 class _Transformers(nn.Module):
-    """A model that normalises its own input, with the size it was made for.
+    """A model with its processor's normalisation and input size.
 
     Attributes:
         size: (height, width) [px] of its input, as its processor says.
-        keep_aspect: whether an image keeps its aspect, scaled as little as makes one side fit.
-        size_multiple: what both sides must be a multiple of [px].
+        keep_aspect: whether an image keeps its aspect, scaled by the factor nearer to 1 that makes one side fit.
+        size_multiple: both sides must be multiples of it [px].
     """
 
     image_mean: Tensor
@@ -51,24 +58,24 @@ class _Transformers(nn.Module):
         self.size_multiple = patch if isinstance(patch, int) else int(processor.get("ensure_multiple_of") or 1)
 
     def normalised(self, image: Tensor) -> Tensor:
-        """The image as the model was trained to see it."""
+        """Normalise images as in the model's training."""
         return (image - self.image_mean) / self.image_std
 
 
 class TransformersDepth(_Transformers):
-    """An ``AutoModelForDepthEstimation``.
+    """A depth network from an ``AutoModelForDepthEstimation``.
 
     Args:
         model: the model.
         processor: the content of its ``preprocessor_config.json``.
-        output: what it returns. A relative model returns disparity up to scale and shift, a metric one depth [m], and both
-            under one name, so this has to be said; what the model says of itself must not contradict it.
+        output: what the model returns under the name ``predicted_depth``: a relative model disparity up to scale and shift, a
+            metric one depth [m]. It must agree with the model's configuration.
 
     Raises:
-        LabelError: nothing is said, or it contradicts the model's own configuration.
+        LabelError: ``output`` is None, or contradicts the model's configuration.
     """
 
-    def __init__(self, model: nn.Module, processor: dict[str, Any], *, output: Output | None) -> None:
+    def __init__(self, model: nn.Module, processor: dict[str, Any], *, output: Output | str | None) -> None:
         super().__init__(model, processor)
         said = _own_word(model.config)
         hint = f"This one calls itself {said[0]}: " if said else "Its model card says which; "
@@ -82,23 +89,23 @@ class TransformersDepth(_Transformers):
                 f"expected --output {said[1]}, as this model calls itself {said[0]} in its configuration; got {output}. "
                 "Labels of the wrong kind would turn near and far around: correct --output."
             )
-        self.kind = _KINDS[output]
+        self.kind = _KINDS[Output(output)]
         self.representation, self.ambiguity = self.kind.representation, self.kind.ambiguity
 
     def forward(self, image: Tensor) -> Tensor:
-        """The map ``(B, 1, h, w)`` of RGB in [0, 1], ``(B, 3, h, w)``."""
+        """Predict the map ``(B, 1, h, w)`` of RGB in [0, 1], ``(B, 3, h, w)``."""
         return self.model(pixel_values=self.normalised(image)).predicted_depth[:, None]
 
 
 class TransformersSky(_Transformers):
-    """The class ``sky`` of an ``AutoModelForSemanticSegmentation``.
+    """A sky detector: the class ``sky`` of an ``AutoModelForSemanticSegmentation``.
 
     Args:
         model: the model.
         processor: the content of its ``preprocessor_config.json``.
 
     Raises:
-        CheckpointError: it has no class of that name.
+        CheckpointError: the model has no class of this name.
     """
 
     def __init__(self, model: nn.Module, processor: dict[str, Any]) -> None:
@@ -113,20 +120,20 @@ class TransformersSky(_Transformers):
         self.sky = found[0]
 
     def forward(self, image: Tensor) -> Tensor:
-        """The probability of sky, ``(B, 1, h', w')`` in [0, 1], of RGB in [0, 1], ``(B, 3, h, w)``."""
+        """Predict the probability of sky, ``(B, 1, h', w')`` in [0, 1], of RGB in [0, 1], ``(B, 3, h, w)``."""
         return self.model(pixel_values=self.normalised(image)).logits.float().softmax(1)[:, self.sky : self.sky + 1]
 
 
 def load_depth(
-    name: str, *, output: Output | None, revision: str | None = None, cache_dir: str | Path | None = None
+    name: str, *, output: Output | str | None, revision: str | None = None, cache_dir: str | Path | None = None
 ) -> TransformersDepth:
-    """The depth model in a folder, or of a hub id, of ``transformers``.
+    """Load a depth model of ``transformers`` from a folder or a hub id.
 
     Args:
         name: folder written by ``save_pretrained``, or hub id.
-        output: see ``TransformersDepth``; None takes what the model says of itself.
+        output: see ``TransformersDepth``; None takes it from the model's configuration.
         revision: branch, tag or commit on the hub.
-        cache_dir: where downloads are kept.
+        cache_dir: folder of downloads.
 
     Raises:
         MissingPackageError: ``transformers`` is not installed.
@@ -140,20 +147,20 @@ def load_depth(
 
 
 def load_sky(name: str) -> TransformersSky:
-    """The segmentation model in a folder, or of a hub id, of ``transformers``.
+    """Load a segmentation model of ``transformers`` from a folder or a hub id.
 
     Raises:
-        CheckpointError: as ``load_depth``, or it does not know the sky.
+        CheckpointError: as of ``load_depth``, or the model has no class sky.
     """
     return TransformersSky(*_load(name, "AutoModelForSemanticSegmentation", "segmentation"))
 
 
 def _own_word(config: Any) -> tuple[str, Output] | None:
-    """What a model's configuration says of its output: relative or metric, and what that means."""
+    """Read from a model's configuration whether it is relative or metric, and its output."""
     said = getattr(config, "depth_estimation_type", None)
     if said == "metric" or (said is None and getattr(config, "model_type", "") in _METRIC):
-        return "metric", "depth"
-    return ("relative", "disparity") if said == "relative" else None
+        return "metric", Output.DEPTH
+    return ("relative", Output.DISPARITY) if said == "relative" else None
 
 
 def _load(name: str, factory: str, what: str, hub: Mapping[str, Any] | None = None) -> tuple[nn.Module, dict[str, Any]]:
@@ -181,7 +188,7 @@ def _load(name: str, factory: str, what: str, hub: Mapping[str, Any] | None = No
 
 
 def _processor(place: str, hub: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``preprocessor_config.json`` says."""
+    """Read ``preprocessor_config.json``."""
     folder = Path(place)
     if folder.is_dir():
         file = folder / "preprocessor_config.json"

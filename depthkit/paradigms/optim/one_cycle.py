@@ -11,13 +11,13 @@ from depthkit.paradigms.optim.schedules import Schedule
 
 
 class OneCycle(Schedule):
-    """torch's ``OneCycleLR``: the rate up and down along cosines, Adam's momentum down and up.
+    """torch's ``OneCycleLR``: the rate rises and falls along cosines, Adam's momentum falls and rises.
 
     Args:
-        rise: share of the steps until the rate is 1; the others bring it to ``final``.
-        start: factor that it starts from; 1 stays there, ZoeDepth's way.
-        final: factor that it ends at.
-        momentum: least and greatest of SGD's momentum or Adam's first beta; None leaves it as the optimizer has it.
+        rise: share of the steps in which the factor on the rate rises to 1; in the others it falls to ``final``.
+        start: first factor; 1 as in ZoeDepth has no rise.
+        final: last factor.
+        momentum: least and greatest value of SGD's momentum or Adam's first beta; None keeps the optimizer's.
     """
 
     def __init__(
@@ -34,10 +34,10 @@ class OneCycle(Schedule):
         self.rise, self.start, self.final, self.momentum = rise, start, final, momentum
 
     def __call__(self, optimizer: Optimizer, total_steps: float) -> Any:
-        """The scheduler for a run of ``total_steps`` optimizer steps.
+        """Build the scheduler of a run of ``total_steps`` optimizer steps.
 
         Raises:
-            RecipeError: the optimizer has no momentum to change, or the run no end.
+            RecipeError: the optimizer has no momentum to change, or the run has no known end.
         """
         if math.isinf(total_steps):
             raise RecipeError(
@@ -60,8 +60,3 @@ class OneCycle(Schedule):
             base_momentum=least,
             max_momentum=greatest,
         )
-
-
-def _require(holds: bool, expectation: str) -> None:
-    if not holds:
-        raise RecipeError(f"expected {expectation}.")

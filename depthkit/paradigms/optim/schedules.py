@@ -10,7 +10,7 @@ from depthkit.errors import RecipeError
 
 
 class Schedule:
-    """Constant rate after an optional linear warm-up; the other schedules refine what follows the warm-up.
+    """Constant rate after an optional linear warm-up; other schedules change the rate after the warm-up.
 
     Args:
         warmup: steps over which the factor rises linearly to 1.
@@ -24,14 +24,14 @@ class Schedule:
         self.warmup = warmup
 
     def factor(self, progress: float) -> float:
-        """Factor on the rate when the share ``progress`` in [0, 1] of the steps after the warm-up is done."""
+        """Compute the factor on the rate at ``progress``, the share in [0, 1] of the steps after the warm-up."""
         return 1.0
 
     def __call__(self, optimizer: Optimizer, total_steps: float) -> LambdaLR:
-        """The scheduler for a run of ``total_steps`` optimizer steps, infinite if time alone limits it.
+        """Build the scheduler of a run of ``total_steps`` optimizer steps, infinite if only time limits the run.
 
         Raises:
-            RecipeError: such a run has no shares, by which every schedule goes but the constant one.
+            RecipeError: the run has no known end, and the schedule is not constant.
         """
         if math.isinf(total_steps) and type(self) is not Schedule:
             raise RecipeError(
@@ -48,7 +48,7 @@ class Schedule:
 
 
 class LinearDecay(Schedule):
-    """From 1 to ``final`` in a straight line, or by another ``power`` of the share of the steps that are left."""
+    """Linear fall from 1 to ``final``, or by another ``power`` of the share of steps left."""
 
     def __init__(self, warmup: int = 0, *, final: float = 0.0, power: float = 1.0) -> None:
         super().__init__(warmup)
@@ -62,7 +62,7 @@ class LinearDecay(Schedule):
 
 
 class CosineDecay(Schedule):
-    """From 1 to ``final`` along half a cosine, after staying at 1 for the share ``flat`` of the steps."""
+    """Fall from 1 to ``final`` along half a cosine, after a constant share ``flat`` of the steps."""
 
     def __init__(self, warmup: int = 0, *, final: float = 0.0, flat: float = 0.0) -> None:
         super().__init__(warmup)
@@ -77,7 +77,7 @@ class CosineDecay(Schedule):
 
 
 class StepDecay(Schedule):
-    """Times ``gamma`` at each share of the run named in ``milestones``."""
+    """Factor ``gamma`` at each of the ``milestones``, shares of the run."""
 
     def __init__(self, warmup: int = 0, *, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1) -> None:
         super().__init__(warmup)
@@ -91,7 +91,7 @@ class StepDecay(Schedule):
 
 
 class ExponentialDecay(Schedule):
-    """From 1 to ``final`` by the same factor every step, within the share ``until`` of the steps; from there on ``final``."""
+    """Fall from 1 to ``final`` by the same factor every step within the share ``until`` of the steps, then ``final``."""
 
     def __init__(self, warmup: int = 0, *, final: float = 0.01, until: float = 1.0) -> None:
         super().__init__(warmup)

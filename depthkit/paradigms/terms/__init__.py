@@ -1,1 +1,1 @@
-"""Arithmetic that paradigms share: labels, means over ranks, Pareto weights, CutMix, noise."""
+"""Shared arithmetic of the paradigms: terms, labels, means over ranks, Pareto weights, CutMix, noise."""

@@ -1,4 +1,4 @@
-"""How the terms of a batch become one step: their sum, the mean over datasets, or the min-norm combination (MGDA)."""
+"""Combinations of the terms of a batch to one step: sum, mean over datasets, or min-norm point (MGDA)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ from depthkit.types import Batch
 
 
 class Step(NamedTuple):
-    """What a combination makes of a batch.
+    """Result of a combination.
 
     Attributes:
         total: scalar whose gradient the optimizer follows.
-        logged: what else is worth logging, by name; NaN where there is nothing to average.
+        logged: values to log, by name; NaN without anything to average.
     """
 
     total: Tensor
@@ -30,7 +30,7 @@ class Step(NamedTuple):
 
 
 class Combination(ABC):
-    """Make one step of the terms of a batch; ``module`` has ``losses``, ``dataset_names``, ``parameters`` and ``model``."""
+    """A rule that combines the terms of a batch; ``module`` has ``losses``, ``dataset_names``, ``parameters`` and ``model``."""
 
     @abstractmethod
     def __call__(self, module: Any, batch: Batch) -> Step:
@@ -65,14 +65,14 @@ class EqualWeights(Combination):
 
 
 class GradientScope(StrEnum):
-    """Parameters over which the min-norm point is taken."""
+    """Parameters whose gradients are compared for the min-norm point."""
 
     ALL = "all"
     LAST_SHARED_LAYER = "last_shared_layer"
 
 
 class Forward(StrEnum):
-    """What one pass of the network runs on: the mixed batch, or the rows of one dataset."""
+    """Rows of one pass of the network: the mixed batch, or the rows of one dataset."""
 
     MIXED = "mixed"
     PER_DATASET = "per_dataset"
@@ -87,13 +87,13 @@ class MinNorm(Combination):
     Args:
         scope: ``all`` takes the min-norm point over all trainable parameters (exact); ``last_shared_layer`` over
             ``model.last_layer`` only, a heuristic for one extra tiny backward per dataset.
-        normalisation: what each gradient is divided by before the min-norm point is found.
+        normalisation: divisor of each gradient before the min-norm point is found.
         forward: ``per_dataset`` runs each dataset's rows alone, so that an exact step costs about one ordinary step instead
             of one per dataset; batch normalisation, unless frozen, then normalises each dataset alone. ``mixed`` runs the
             whole batch.
 
     Raises:
-        RecipeError: an unknown word, or ``per_dataset`` with ``last_shared_layer``, which has one forward pass.
+        RecipeError: an unknown choice, or ``per_dataset`` with ``last_shared_layer``, which has one forward pass.
     """
 
     scope: GradientScope | str = GradientScope.ALL
@@ -176,7 +176,7 @@ def _nothing(known: Mapping[str, Term], parameters: Sequence[nn.Parameter], batc
 
 
 def _objectives(terms: Mapping[str, Term], dataset: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Each dataset's weighted sum of means, ``(K,)``, and which datasets are present, bool ``(K,)``."""
+    """Compute each dataset's weighted sum of means, ``(K,)``, and which datasets are present, bool ``(K,)``."""
     total = torch.zeros(count, device=dataset.device)
     present = torch.zeros(count, dtype=torch.bool, device=dataset.device)
     for term in terms.values():

@@ -1,4 +1,4 @@
-"""CutMix: paste a rectangle of one image into another (Yun et al. 2019), as Depth Anything challenges its student."""
+"""CutMix: paste a rectangle of one image into another (Yun et al. 2019), one of the strong augmentations of Depth Anything."""
 
 import math
 
@@ -11,10 +11,10 @@ _TRIES = 100
 
 
 class CutMix:
-    """Draws, per image, the rectangle in which it is kept; outside it another image shows.
+    """A sampler of masks of rectangles in which another image is pasted.
 
     Args:
-        probability: of an image to be mixed at all.
+        probability: of an image to be mixed.
         area: least and greatest share of the image that is replaced.
         aspect: least height / width of the rectangle; the greatest is its inverse.
 
@@ -31,9 +31,9 @@ class CutMix:
         self.probability, self.area, self.aspect = probability, area, aspect
 
     def masks(self, count: int, size: tuple[int, int]) -> Tensor:
-        """Where each of ``count`` images of ``size`` (height, width) is kept, bool ``(count, 1, H, W)``, on the CPU.
+        """Draw masks where ``count`` images of ``size`` (height, width) are kept, bool ``(count, 1, H, W)``, on the CPU.
 
-        True everywhere in an image that is not mixed. torch's global generator decides.
+        The mask of an image that is not mixed is True everywhere. Draws come from torch's global generator.
         """
         height, width = size
         kept = torch.ones(count, 1, height, width, dtype=torch.bool)

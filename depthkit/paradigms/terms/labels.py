@@ -1,6 +1,6 @@
-"""Read a batch's labels in the representation a loss wants, refuse losses they do not suit, average over images under DDP."""
+"""Labels of a batch in the representation of a loss, checks of losses, and means over images of all ranks."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -24,12 +24,12 @@ def readable(ambiguities: Collection[Ambiguity]) -> frozenset[LabelKind]:
 
 
 def labels(batch: Batch, representation: Representation, ambiguities: Collection[Ambiguity] = DENSE) -> tuple[Tensor, Tensor]:
-    """Convert the targets of a batch to one representation, whatever each row was stored in.
+    """Convert the labels of a batch to one representation, whatever representation each row is stored in.
 
     Args:
         batch: rows of any kind.
-        representation: what the targets shall be.
-        ambiguities: which labels to read.
+        representation: of the result.
+        ambiguities: of the labels to read.
 
     Returns:
         Target, float32 ``(B, 1, H, W)``, and its mask, bool ``(B, 1, H, W)``: False in rows of another ambiguity, and where
@@ -46,8 +46,8 @@ def labels(batch: Batch, representation: Representation, ambiguities: Collection
 def unit_range(target: Tensor, valid: Tensor) -> Tensor:
     """Move and scale labels to [0, 1] per image, as MiDaS does with ground-truth disparity (section 5).
 
-    It changes nothing for a robustly aligned loss and gives every image and dataset the same weight in a least-squares
-    one. A constant label becomes 0.
+    An aligned robust loss does not change; in a least-squares loss every image and dataset gets the same weight. A constant
+    label becomes 0.
 
     Args:
         target: label, ``(B, 1, H, W)``; any value where not valid.
@@ -77,7 +77,7 @@ def mean_over_images(per_image_loss: Tensor, counted: Tensor) -> tuple[Tensor, T
 
 @in_float32
 def mean_over_pixels(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Average ``(B, 1, H, W)`` over the valid pixels of all images of all ranks; return it and whether there is one.
+    """Average ``(B, 1, H, W)`` over the valid pixels of all images of all ranks; return the mean and whether there is one.
 
     On several ranks the returned means differ, and their average is the mean over all pixels, as in ``mean_over_images``.
     """
@@ -111,3 +111,23 @@ def check_affine(name: str, loss: Any) -> None:
             f"expected {name} to read disparity up to shift and scale; {type(loss).__name__} reads {reads} of "
             f"{', '.join(sorted(accepted))} labels. Choose PairwiseL1SSILoss or SSILoss, for example."
         )
+
+
+def check_label_kinds(kinds: Mapping[str, Collection[LabelKind]], accepted: Collection[LabelKind], paradigm: str) -> None:
+    """Check that a paradigm learns from every label kind of its datasets.
+
+    Args:
+        kinds: label kinds of each training set, by its name.
+        accepted: label kinds that the paradigm learns from.
+        paradigm: name of its class, for the message.
+
+    Raises:
+        LabelError: a dataset holds labels of another kind.
+    """
+    for name, held in kinds.items():
+        for kind in sorted(set(held) - set(accepted)):
+            raise LabelError(
+                f"dataset {name!r} holds {kind} labels; {paradigm} as configured learns from "
+                f"{', '.join(sorted(map(str, accepted)))}. "
+                "Leave the dataset out, convert its labels, or choose another paradigm or loss."
+            )

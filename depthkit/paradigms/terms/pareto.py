@@ -15,7 +15,7 @@ from depthkit.precision import in_float32
 
 
 class Normalisation(StrEnum):
-    """What each gradient is divided by before the min-norm point is found: its norm, its loss, or both."""
+    """Divisors of each gradient before the min-norm point is found: its norm, its loss, or both."""
 
     NONE = "none"
     L2 = "l2"
@@ -28,7 +28,7 @@ def pareto_weights(gram: Tensor, *, tolerance: float = 1e-6, max_iterations: int
 
     For up to eight objectives every face of the simplex is solved, which is exact however the gradients conflict. For more,
     Frank-Wolfe with pairwise steps moves weight from the objective whose gradient agrees most with the current combination
-    to the one that agrees least; should it not reach ``tolerance``, its last point, the best so far, is returned.
+    to the one that agrees least; if it does not reach ``tolerance``, its last point, the best so far, is returned.
 
     Args:
         gram: inner products ``g_i . g_j`` of the gradients, ``(K, K)``, symmetric positive semi-definite.
@@ -115,8 +115,8 @@ def min_norm_combination(
         gradients: one row per objective, ``(K, P)``.
         losses: their values, ``(K,)``.
         present: bool ``(K,)``; an objective that is absent, or whose gradient is not finite, gets weight 0.
-        normalisation: what each gradient is divided by before the weights are found: its norm (``l2``), its loss (``loss``),
-            both (``loss+``). The min-norm point favours small gradients, so their scale decides the weights.
+        normalisation: divisor of each gradient before the weights are found: its norm (``l2``), its loss (``loss``), both
+            (``loss+``). The min-norm point favours small gradients, so their scale decides the weights.
 
     Returns:
         Weights ``(K,)`` in the dtype of ``gradients``, and the objectives that took part, bool ``(K,)``.
@@ -126,9 +126,9 @@ def min_norm_combination(
     weights = torch.zeros_like(losses)
     if taking_part.any():
         scale = torch.ones_like(losses)
-        if normalisation in ("l2", "loss+"):
+        if normalisation in (Normalisation.L2, Normalisation.LOSS_PLUS):
             scale = scale * gram.diagonal().sqrt()
-        if normalisation in ("loss", "loss+"):
+        if normalisation in (Normalisation.LOSS, Normalisation.LOSS_PLUS):
             scale = scale * losses.detach()
         scale = scale.where(scale > 0, 1)[taking_part]
         chosen = gram[taking_part][:, taking_part] / scale[:, None] / scale
@@ -138,7 +138,7 @@ def min_norm_combination(
 
 @in_float32
 def combine(weights: Tensor, values: Tensor) -> Tensor:
-    """Sum ``weights_k values_k`` over the first axis; what has weight 0 takes no part, be it NaN or infinite.
+    """Sum ``weights_k values_k`` over the first axis; values of weight 0 may be NaN or infinite.
 
     Args:
         weights: ``(K,)``.

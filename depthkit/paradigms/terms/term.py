@@ -16,8 +16,8 @@ class Term(NamedTuple):
     """One summand of an objective.
 
     Attributes:
-        values: of each image, ``(B,)``, or of each pixel, ``(B, 1, H, W)``.
-        counted: which of them the mean is taken over, bool of the same shape.
+        values: one per image, ``(B,)``, or per pixel, ``(B, 1, H, W)``.
+        counted: mask of the values that the mean counts, bool of the same shape.
         weight: factor in the sum; a term of weight 0 is logged and teaches nothing.
     """
 
@@ -30,7 +30,7 @@ def check_terms(terms: Mapping[str, Term], images: int, owner: str) -> None:
     """Check that every term has a value per image, or per pixel with its mask.
 
     Raises:
-        ShapeError: one has not; names the module, the term and the shape.
+        ShapeError: a term has another shape; the message names the module, the term and the shape.
     """
     if not terms:
         raise ShapeError(f"expected at least one term from {owner}.losses; got none. Return {{name: Term(values, counted)}}.")

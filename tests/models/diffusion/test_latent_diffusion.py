@@ -324,7 +324,7 @@ def test_depth_whose_sides_do_not_divide_is_refused(model):
     ("make", "message"),
     [
         (lambda: Sampling(steps=0), "expected one step and one member or more; got 0 and 1"),
-        (lambda: Sampling(noise="pink"), "expected noise to be gaussian or zeros; got 'pink'"),
+        (lambda: Sampling(noise="pink"), "expected noise to be one of gaussian, zeros; got 'pink'"),
         (lambda: Sampling(members=3, noise="zeros"), "expected one member from zeros"),
         (lambda: latent_diffusion_tiny(sampling=Sampling(steps=2000)), "expected between 1 and 1000 steps; got 2000"),
         (lambda: latent_diffusion_of({**_SMALL, "in_channels": 5}, _VAE), r"expected a UNet from 8 channels .* got one from 5"),

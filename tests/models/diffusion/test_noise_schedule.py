@@ -94,7 +94,7 @@ def test_a_copy_is_the_same_schedule():
         ({"timestep_spacing": "random"}, "expected timestep_spacing to be one of trailing, leading, linspace; got 'random'"),
         ({"prediction_type": "epsilon", "rescale_betas_zero_snr": True}, "expected v_prediction or sample .* got epsilon"),
         ({"thresholding": True}, "without dynamic thresholding"),
-        ({"beta_schedule": "squaredcos_cap_v2"}, "linear or scaled_linear; got squaredcos_cap_v2"),
+        ({"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule to be one of linear, scaled_linear; got 'squaredcos_cap_v2'"),
     ],
 )
 def test_a_schedule_that_cannot_be_followed_is_refused(changes, message):

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from depthkit.errors import CheckpointError, RecipeError
 from depthkit.inference import DepthPredictor
 from depthkit.models import FlipAverage, architecture, midas_timm, read_checkpoint, save_network
+from depthkit.models.weights.files import named_as
 from depthkit.types import Ambiguity, Representation
 
 NETWORK = {"architecture": "midas_timm", "backbone": "mobilenetv2_035", "features": 8}
@@ -142,6 +143,16 @@ def test_a_wrapped_network_is_saved_as_the_one_inside(wrap, model, tmp_path):
 def test_names_of_a_wrapped_network_in_a_run_are_understood(prefix, write, model):
     state = {f"model.{prefix}{key}": x for key, x in model.state_dict().items()}
     assert_close(read_checkpoint(write(model.config, state)).model.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_a_wrapped_network_starts_from_the_weights_of_a_bare_one_and_the_other_way_round(wrap, model):
+    bare, wrapped = nn.ModuleDict({"model": model}).state_dict(), nn.ModuleDict({"model": wrap(model)}).state_dict()
+    assert bare.keys() != wrapped.keys()
+    assert named_as(wrapped, bare).keys() == bare.keys()
+    assert named_as(bare, wrapped).keys() == wrapped.keys()
+    both = {**bare, **wrapped}  # names that differ by a wrapper alone keep their weights
+    assert named_as(both, both).keys() == both.keys()
 
 
 def test_an_error_names_a_few_weights_and_holds_all(write):

@@ -62,5 +62,5 @@ def test_latents_of_any_size_and_type_have_noise_in_float32(strategy: Any) -> No
 def test_what_is_no_noise_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"strength of noise in \[0, 1\]; got 1.5"):
         MultiResolutionNoise(1.5)
-    with pytest.raises(RecipeError, match="strategy of noise among original, every_layer"):
+    with pytest.raises(RecipeError, match="strategy to be one of original, every_layer"):
         MultiResolutionNoise(strategy="pyramid")  # type: ignore[arg-type]

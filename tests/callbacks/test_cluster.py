@@ -89,7 +89,7 @@ class Clock:
 def test_the_log_tells_images_per_second_and_the_share_of_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two images take 3 s to come and 1 s to learn from."""
     clock = Clock()
-    monkeypatch.setattr("depthkit.callbacks.running.perf_counter", clock)
+    monkeypatch.setattr("depthkit.callbacks.cluster.perf_counter", clock)
 
     class Slow(list[Batch]):
         def __getitem__(self, index: Any) -> Any:

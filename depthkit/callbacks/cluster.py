@@ -1,4 +1,4 @@
-"""What a run on a cluster needs: a checkpoint when the machine is taken away, and whether training waits for its data."""
+"""Callbacks for runs on a cluster: a checkpoint on SIGTERM, and the share of time spent waiting for data."""
 
 import signal
 from pathlib import Path
@@ -12,10 +12,10 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 class SaveOnTermination(Callback):
-    """Writes ``last.ckpt`` beside the run's other checkpoints when SIGTERM ends training; ``depthkit fit`` has one always.
+    """Write ``last.ckpt`` beside the run's other checkpoints when SIGTERM ends training; ``depthkit fit`` always does.
 
-    The batch under way is finished first, so that a resumed run goes on with the next; several ranks stop after the same batch,
-    whichever of them the signal reaches and when. During validation the checkpoint before it stays the last one. A trainer
+    The current batch is finished first, so that a resumed run continues with the next; several ranks stop after the same batch,
+    whichever of them receives the signal, and when. During validation the checkpoint before it stays the last one. A trainer
     without a ``ModelCheckpoint`` has no folder to write to.
     """
 
@@ -23,7 +23,7 @@ class SaveOnTermination(Callback):
         self._told = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """With several ranks, only note the signal: Lightning's handler calls the others at once, wherever they are."""
+        """Replace Lightning's handler on several ranks: it would stop the other ranks at once, in any batch."""
         self._told = False
         if trainer.world_size > 1 and current_thread() is main_thread():
             signal.signal(signal.SIGTERM, self._note)  # the trainer puts back what was before it
@@ -34,23 +34,23 @@ class SaveOnTermination(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """All ranks are told if one is."""
+        """Stop all ranks after this batch if one of them has received the signal."""
         if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self._told, all=False):
             trainer._signal_connector.received_sigterm = True
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save, on all ranks, if the trainer stops at the end of a batch because of the signal."""
+        """Save on all ranks if the signal has stopped the trainer at the end of a batch."""
         folder = getattr(trainer.checkpoint_callback, "dirpath", None)
         if isinstance(exception, SIGTERMException) and trainer.training and folder:
             trainer.save_checkpoint(Path(folder) / "last.ckpt", weights_only=False)
 
 
 class Throughput(Callback):
-    """Logs ``speed/images_per_second`` over all ranks and ``speed/waiting``, the share of the time spent on getting batches.
+    """Log ``speed/images_per_second`` over all ranks and ``speed/waiting``, the share of time spent waiting for batches.
 
-    A share near 0 says that the network is the bottleneck; near 1, reading and decoding are: raise ``data.num_workers``, or
-    write smaller images. Averages between two logged steps, on the first rank; validation and checkpoints do not count. On a
-    GPU the share is an upper bound, since the device may still be busy with the step before.
+    Near 0 the network is the bottleneck; near 1 reading and decoding are: raise ``data.num_workers``, or write smaller images.
+    Both are averages between two logged steps on the first rank, without validation and checkpoints. On a GPU the share is an
+    upper bound, since the device may still be busy with the step before.
     """
 
     def __init__(self) -> None:
@@ -59,14 +59,14 @@ class Throughput(Callback):
         self._end: float | None = None  # of the batch before; None after what is no training
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The batch is here: the wait for it is over."""
+        """Stop the clock of waiting."""
         self._start = perf_counter()
         self._waited += 0.0 if self._end is None else self._start - self._end
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the batch; log, and begin anew, where the trainer logs."""
+        """Count the batch; log and reset when the trainer logs."""
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         logs = bool(every) and (trainer.fit_loop.total_batch_idx + 1) % every == 0
         if logs and pl_module.device.type == "cuda":
@@ -80,9 +80,9 @@ class Throughput(Callback):
             self._images, self._busy, self._waited = 0, 0.0, 0.0
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What follows is no wait for data."""
+        """Leave out the time until the next batch, which is not waiting for data."""
         self._end = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """What follows is no wait for data."""
+        """Leave out the time until the next batch, which is not waiting for data."""
         self._end = None

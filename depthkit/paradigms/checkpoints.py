@@ -1,0 +1,102 @@
+"""Checkpoints of every paradigm: what they hold, how training starts from one, and how it continues from one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import CombinedLoader
+from torch import Tensor
+
+from depthkit.checks import first_line
+from depthkit.errors import CheckpointError
+from depthkit.models.weights.checkpoint import fresh_networks
+from depthkit.models.weights.facts import read_run, write_facts
+from depthkit.models.weights.files import misfit, named_as
+
+
+class StartsFromCheckpoints(LightningModule):
+    """Start training from the weights of an earlier run, and write checkpoints that say how to rebuild their networks.
+
+    The module has ``model``, ``ambiguity``, ``input_size``, ``weights`` (None, or the checkpoint that training starts from) and
+    perhaps ``pose_net``.
+    """
+
+    model: Any
+    ambiguity: Any
+    input_size: tuple[int, int] | None
+    weights: str | Path | None
+    resumed: bool = False
+    """Whether a checkpoint has been loaded, so that ``weights`` must not be."""
+
+    def on_fit_start(self) -> None:
+        """Load ``weights``, unless a checkpoint has been loaded.
+
+        Raises:
+            CheckpointError: ``weights`` is not a checkpoint, or is one of other networks.
+        """
+        if self.weights is not None and not self.resumed:
+            earlier = read_run(self.weights)
+            self.check_run(earlier)
+            self.load_state_dict(self.state_of(earlier))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the run that the checkpoint comes from, and keep its weights instead of ``weights``."""
+        self.check_run(checkpoint)
+        self.resumed = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store, as plain values, what a predictor needs to rebuild the network."""
+        write_facts(checkpoint, self.model, self.ambiguity, self.input_size, getattr(self, "pose_net", None))
+
+    def state_of(self, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the weights that training starts from: by default all weights of the earlier run."""
+        return dict(checkpoint["state_dict"])
+
+    def check_run(self, checkpoint: Mapping[str, Any]) -> None:
+        """Raise a ``CheckpointError`` if this module cannot continue from an earlier run although the weights fit."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights as torch does, and list every key that does not fit.
+
+        Raises:
+            CheckpointError: keys are missing, unexpected or of another shape.
+        """
+        ours = self.state_dict()
+        state_dict = named_as(state_dict, ours)
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except RuntimeError as error:
+            found = misfit(state_dict, ours, f"this {type(self).__name__}", "Use the recipe it was trained with.")
+            raise found or CheckpointError(first_line(error)) from error
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a module as Lightning does, and rebuild a network of ``depthkit.models`` unless ``model`` is given."""
+        if "model" not in kwargs and isinstance(checkpoint_path, str | Path):
+            kwargs = fresh_networks(checkpoint_path) | kwargs
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+
+
+class ResumePosition(Callback):
+    """Continue a resumed run with the next unseen batch of the checkpoint's epoch.
+
+    A schedule asks for the number of steps before the trainer restores its loops, and so makes the trainer build its loader
+    early and forget the position. This callback restores it before the first batch is read.
+    """
+
+    def __init__(self) -> None:
+        self._positions: list[Any] = []
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember the position of each loader that has one."""
+        loop = checkpoint.get("loops", {}).get("fit_loop", {})
+        self._positions = loop.get("state_dict", {}).get("combined_loader", [])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Move the loaders to their positions."""
+        positions, self._positions = self._positions, []
+        if positions:
+            loaders = [x for x in CombinedLoader(trainer.train_dataloader).flattened if hasattr(x, "load_state_dict")]
+            for loader, position in zip(loaders, positions, strict=True):
+                loader.load_state_dict(position)
