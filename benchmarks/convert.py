@@ -22,9 +22,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from _command import installed, parsed
-from depthkit.convert.nyuv2_video import project
 
 from depthkit.convert.catalogue import find
+from depthkit.convert.nyuv2_raw import project
 from depthkit.shards import write_shards
 from depthkit.shards.label import PNG_OPTIONS
 

@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--per-dataset", type=int, default=4)
     parser.add_argument("--repeat", type=int, default=5)
-    args = parsed(parser, size=32, per_dataset=1, repeat=1, features=8)
+    args = parsed(parser, size=32, per_dataset=2, repeat=1, features=8)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     batch = mixed_batch(args.per_dataset, args.size, device)
     modules = {}

@@ -223,7 +223,13 @@ def reader(rank: int, root: str, workers: int) -> None:
     store = torch.distributed.FileStore(f"{root}/store", 2)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     data = DepthDataModule(
-        [ShardSource(root)], batch_size=4, num_workers=workers, size=(16, 16), transform=HorizontalFlip(), drop_last=False
+        [ShardSource(root)],
+        batch_size=4,
+        num_workers=workers,
+        size=(16, 16),
+        transform=HorizontalFlip(),
+        drop_last=False,
+        multiprocessing_context="fork",
     )
     start = time.perf_counter()
     keys = [key for batch in data.train_dataloader() for key in batch.keys]

@@ -54,7 +54,7 @@ class DepthDataModule(LightningDataModule):
         transform: what happens to training samples; None for MiDaS's: random crop of the aspect of ``size``, resized to it,
             and mirrored half of the time.
         val_sources: datasets to validate on, one loader each, images in their own size.
-        test_sources: datasets to test on, likewise.
+        test_sources: datasets to test on, one loader each, images in their own size.
         predict_sources: image files, or folders of them.
         val_batch_size: images per evaluation batch; more than 1 needs images of one size.
         seed: of sample order and augmentation.
@@ -134,7 +134,7 @@ class DepthDataModule(LightningDataModule):
         return unique_names(self.test_sources)
 
     def train_dataloader(self) -> Loader:
-        """The training stream of this rank."""
+        """Return the training stream of this rank."""
         if not self.sources:
             raise RecipeError("no training data: data.sources is empty. Give at least one ShardSource (root, split).")
         rank, world = self._rank_and_world()
@@ -183,6 +183,10 @@ class DepthDataModule(LightningDataModule):
         files = ImageFiles(self.predict_sources)
         return DataLoader(files, batch_size=None, num_workers=self.num_workers, multiprocessing_context=self._context)
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Make images float32 on the device that trains, where they came in 8 bits."""
+        return to_float(batch) if isinstance(batch, Batch) and batch.image.dtype == torch.uint8 else batch
+
     def _training_dataset(self, source: ShardSource) -> Dataset:
         return _dataset(source, self._transform(source), _size(source.size or self.size))
 
@@ -212,6 +216,7 @@ class DepthDataModule(LightningDataModule):
             num_workers=self.num_workers,
             multiprocessing_context=self._context,
             pin_memory=torch.cuda.is_available(),
+            images_in_bytes=self.trainer is not None and self.trainer.strategy.root_device.type != "cpu",
             max_broken_fraction=self.max_broken_fraction,
             **options,
         )
@@ -261,7 +266,7 @@ def _size(size: Sequence[int]) -> tuple[int, int]:
 
 
 def unique_names(sources: Sequence[ShardSource]) -> tuple[str, ...]:
-    """What logs and reports call these sources.
+    """Return what logs and reports call these sources.
 
     Raises:
         RecipeError: two have one name, or a name does not fit into a path of names.
@@ -281,7 +286,7 @@ def _name(source: ShardSource) -> str:
 
 
 def _dataset(source: ShardSource, transform: Transform | None = None, size: tuple[int, int] | None = None) -> Dataset:
-    """The source as the stream reads it: its own transform first, then that of the datamodule."""
+    """Return the source as the stream reads it: its own transform first, then that of the datamodule."""
     index = ShardIndex.load(source.root)
     shards = index.shards(source.split)
     transforms = [t for t in (source.transform, transform) if t is not None]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from depthkit.data.stream.collate import Pixels, to_float
+from depthkit.data.stream.collate import Pixels, copied, to_float
 from depthkit.types import Batch
 
 PREFETCH = 2
@@ -36,7 +36,16 @@ def send(batches: Iterable[Batch], process: int, buffers: Sequence[Pixels]) -> I
         yield Sent(replace(batch, **nothing), process, number % len(buffers)) if buffers else Sent(batch)
 
 
-def receive(sent: Sent, rings: Sequence[Sequence[Pixels]], *, pin_memory: bool = False) -> Batch:
-    """Return the batch with its pixels, copied so that their buffer may be written again, images in float32."""
+def receive(sent: Sent, rings: Sequence[Sequence[Pixels]], *, pin_memory: bool = False, images_in_bytes: bool = False) -> Batch:
+    """Return the batch with its pixels, copied so that their buffer may be written again.
+
+    Args:
+        sent: by a worker.
+        rings: buffers of every worker.
+        pin_memory: whether copies lie in page-locked memory.
+        images_in_bytes: leave images in 8 bits, for ``to_float`` on another device, instead of making them float32.
+    """
     pixels = None if sent.buffer is None else rings[sent.process][sent.buffer].rows(len(sent.batch.keys))
-    return to_float(sent.batch, pixels, pin_memory=pin_memory)
+    if not images_in_bytes:
+        return to_float(sent.batch, pixels, pin_memory=pin_memory)
+    return sent.batch if pixels is None else copied(sent.batch, pixels, pin_memory=pin_memory)

@@ -120,7 +120,7 @@ def _write(planes: Tensor, image: np.ndarray) -> None:
 
 
 def to_float(batch: Batch, pixels: Pixels | None = None, *, pin_memory: bool = False) -> Batch:
-    """Return the batch with its images in float32, in [0, 1].
+    """Return the batch with its images in float32, in [0, 1], on the device where it is.
 
     Args:
         batch: from ``collate``.
@@ -128,12 +128,21 @@ def to_float(batch: Batch, pixels: Pixels | None = None, *, pin_memory: bool = F
         pin_memory: whether what is made here lies in page-locked memory.
     """
     if pixels is not None:
-        target, valid, sky = (
-            torch.empty(part.shape, dtype=part.dtype, pin_memory=pin_memory).copy_(part) for part in pixels[2:]
-        )
-        batch = replace(batch, image=pixels.image, frames=pixels.frames, target=target, valid=valid, sky=sky)
-    image, frames = (torch.div(x, 255, out=torch.empty(x.shape, pin_memory=pin_memory)) for x in (batch.image, batch.frames))
+        rest = Pixels(pixels.image[:0], pixels.frames[:0], *pixels[2:])
+        batch = replace(copied(batch, rest, pin_memory=pin_memory), image=pixels.image, frames=pixels.frames)
+    # By a tensor: of a number, CUDA takes the reciprocal and multiplies, which rounds otherwise.
+    most = torch.full((), 255.0, device=batch.image.device)
+    image, frames = (
+        torch.div(x, most, out=torch.empty(x.shape, device=x.device, pin_memory=pin_memory))
+        for x in (batch.image, batch.frames)
+    )
     return replace(batch, image=image, frames=frames)
+
+
+def copied(batch: Batch, pixels: Pixels, *, pin_memory: bool = False) -> Batch:
+    """Return the batch with a copy of its large parts, images still in 8 bits."""
+    own = (torch.empty(part.shape, dtype=part.dtype, pin_memory=pin_memory).copy_(part) for part in pixels)
+    return replace(batch, **Pixels(*own)._asdict())
 
 
 def padding(sample: Sample) -> Sample:

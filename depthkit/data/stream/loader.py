@@ -58,6 +58,7 @@ class Loader:
         num_workers: worker processes; 0 reads in this one.
         multiprocessing_context: how they are started, ``fork``, ``spawn`` or ``forkserver``; None for Python's default.
         pin_memory: whether batches lie in page-locked memory.
+        images_in_bytes: yield images in 8 bits, for ``to_float`` on another device: a quarter of the bytes to send.
         max_broken_fraction: share of the samples read so far, an epoch of this rank at least and each counted once, that may
             be broken before the run stops; rounded up to whole samples. So any number of ranks bears as much.
         same_every_epoch: read the first epoch's samples in every epoch, to overfit on a few batches.
@@ -70,11 +71,12 @@ class Loader:
         num_workers: int = 0,
         multiprocessing_context: str | None = None,
         pin_memory: bool = False,
+        images_in_bytes: bool = False,
         max_broken_fraction: float = 0.01,
         same_every_epoch: bool = False,
     ) -> None:
         self.stream, self.num_workers, self.pin_memory = stream, num_workers, pin_memory
-        self._own = stream
+        self._own, self.images_in_bytes = stream, images_in_bytes
         self.multiprocessing_context = multiprocessing_context if num_workers else None
         self.epoch = self.batch = 0
         self.broken: dict[str, None] = {}
@@ -106,7 +108,7 @@ class Loader:
                 raise sent
             self._report(sent.batch.broken)
             self.batch += 1
-            yield receive(sent, rings, pin_memory=self.pin_memory)
+            yield receive(sent, rings, pin_memory=self.pin_memory, images_in_bytes=self.images_in_bytes)
 
     def _report(self, sentences: Sequence[str]) -> None:
         for sentence in sentences:

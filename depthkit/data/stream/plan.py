@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -183,14 +183,14 @@ class Lane:
         return self.start + self._taken(fall, self.worker, done)
 
     @cached_property
-    def _first(self) -> int | np.ndarray:
+    def _first(self) -> Any:
         """Places, or samples of each dataset if places are whole batches, that the lanes before this one take."""
         plan = self.plan
         of_rank = lambda fall: sum(self._taken(fall, w, _steps(plan, w)) for w in range(plan.workers))  # noqa: E731
         own = sum(self._taken(plan.rows.of(self.rank), w, _steps(plan, w)) for w in range(self.worker))
         return plan.rows.before(self.rank, of_rank) + own
 
-    def _taken(self, fall: Fall, worker: int, done: int) -> int | np.ndarray:
+    def _taken(self, fall: Fall, worker: int, done: int) -> Any:
         """Return the same of the first ``done`` batches of one lane."""
         plan = self.plan
         if not plan.mixture.whole_batches:

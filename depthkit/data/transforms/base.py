@@ -18,7 +18,7 @@ class Transform(ABC):
 
     @abstractmethod
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The changed sample; the given one is left as it is."""
+        """Return the changed sample; the given one is left as it is."""
 
     def label_kinds(self, kind: LabelKind) -> frozenset[LabelKind]:
         """Every kind that a label of this kind may become; itself, unless the transform changes labels."""
@@ -35,7 +35,7 @@ class Compose(Transform):
         self.transforms = list(transforms)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The sample after all of them."""
+        """Return the sample after all of them."""
         for transform in self.transforms:
             sample = checked(transform, transform(sample, rng))
         return sample

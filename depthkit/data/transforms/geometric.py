@@ -30,7 +30,7 @@ class Resize(Transform):
         self.keep_aspect, self.multiple_of = keep_aspect, multiple_of
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The resized sample."""
+        """Return the resized sample."""
         height, width = self.size
         if self.keep_aspect:
             scale, step = max(height / sample.size[0], width / sample.size[1]), self.multiple_of
@@ -53,7 +53,7 @@ class RandomResizedCrop(Transform):
             raise RecipeError(f"expected RandomResizedCrop scale (low, high) with 0 < low <= high <= 1; got {tuple(scale)}.")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The cropped and resized sample."""
+        """Return the cropped and resized sample."""
         (height, width), (rows, columns) = self.size, sample.size
         largest = min(rows / height, columns / width)
         side = largest * rng.uniform(*self.scale) ** 0.5
@@ -76,7 +76,7 @@ class CenterCrop(Transform):
         self.size = _legal_size(size)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The cropped sample; ``ShapeError`` if it is smaller than the crop."""
+        """Return the cropped sample; ``ShapeError`` if it is smaller than the crop."""
         (rows, columns), (height, width) = sample.size, self.size
         return crop(sample, math.floor((rows - height) * self._from_top), (columns - width) // 2, height, width)
 
@@ -98,7 +98,7 @@ class HorizontalFlip(Transform):
         self.p = p
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The sample or its mirror image."""
+        """Return the sample or its mirror image."""
         return flip(sample) if rng.random() < self.p else sample
 
 
@@ -115,12 +115,12 @@ class RandomRotation(Transform):
         self.degrees = degrees
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The rotated sample."""
+        """Return the rotated sample."""
         return rotate(sample, float(np.deg2rad(rng.uniform(-self.degrees, self.degrees))))
 
 
 def resize(sample: Sample, height: int, width: int) -> Sample:
-    """The sample in ``height`` x ``width`` pixels.
+    """Return the sample in ``height`` x ``width`` pixels.
 
     Labels keep their values: depth does not change with the resolution, nor does disparity in 1/m.
     """
@@ -145,7 +145,7 @@ def resize(sample: Sample, height: int, width: int) -> Sample:
 
 
 def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
-    """The part of the sample that begins at row ``top`` and column ``left``; pairs that are not wholly inside go.
+    """Return the part of the sample that begins at row ``top`` and column ``left``; pairs that are not wholly inside go.
 
     Raises:
         ShapeError: the part reaches beyond the image.
@@ -168,7 +168,7 @@ def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample
 
 
 def flip(sample: Sample) -> Sample:
-    """The sample mirrored left to right.
+    """Return the sample mirrored left to right.
 
     The mirrored images are those of a mirrored world with mirrored camera axes, so poses ``T`` become ``M T M``,
     ``M = diag(-1, 1, 1, 1)``; a stereo partner that was on the right is on the left.
@@ -206,7 +206,7 @@ def flip(sample: Sample) -> Sample:
 
 
 def rotate(sample: Sample, angle: float) -> Sample:
-    """The sample as its camera, rolled about the optical axis, would see it; the middle of the image stays where it is.
+    """Return the sample as its camera would see it, rolled about the optical axis; the image's middle stays where it is.
 
     Depth along the axis and the focal lengths do not change; the principal point and the poses do. What comes in at the
     corners has the colours of the mirrored border and no label; pairs of which a point leaves the image go.

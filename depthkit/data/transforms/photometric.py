@@ -29,7 +29,7 @@ class Photometric(Transform):
         self._compose = albumentations.Compose(list(transforms), p=p)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The sample in other colours."""
+        """Return the sample in other colours."""
         seed = int(rng.integers(2**31))  # albumentations' own seeding repeats itself in every worker and epoch
 
         def recolour(image: np.ndarray) -> np.ndarray:

@@ -49,11 +49,11 @@ class WeakenLabel(Transform):
         return frozenset({kept} if self.scale_only == 1 else {lost} if self.scale_only == 0 else {kept, lost})
 
     def ambiguity(self, key: str) -> Ambiguity:
-        """What the label of the sample with this key becomes."""
+        """Return what the label of the sample with this key becomes."""
         return Ambiguity.SCALE if self._draws(key).random() < self.scale_only else Ambiguity.SHIFT_SCALE
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The sample with its lesser label.
+        """Return the sample with its weaker label.
 
         Raises:
             LabelError: the label is not metric depth.
@@ -92,5 +92,5 @@ class WithoutLabel(Transform):
         return frozenset({LabelKind(Ambiguity.UNLABELLED, kind.representation)})
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """The sample without label, mask, sky and pairs."""
+        """Return the sample without label, mask, sky and pairs."""
         return sample.replace(label=None, valid=None, sky=None, pairs=None, ambiguity=Ambiguity.UNLABELLED)

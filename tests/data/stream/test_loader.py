@@ -4,6 +4,7 @@ import json
 import math
 import tarfile
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -340,6 +341,28 @@ def test_views_are_not_read_where_nobody_wants_them(shards):
     raw = next(loader(shards).stream._raw(0, 0, 1))
     assert "next.png" not in raw.members
     assert decode_sample(raw.key, raw.members, where=raw.shard).frames == {}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_may_travel_in_bytes_and_become_the_same_floats_after_the_transfer(shards, workers):
+    data = DepthDataModule([ShardSource(str(shards))], batch_size=4, size=(8, 8), num_workers=workers)
+    expected = list(data.train_dataloader())
+    stream = data.train_dataloader()
+    stream.images_in_bytes = True
+    batches = list(stream)
+    assert {batch.image.dtype for batch in batches} == {torch.uint8}
+    same([data.on_after_batch_transfer(batch, 0) for batch in batches], expected)
+    assert data.on_after_batch_transfer(expected[0], 0) is expected[0]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_images_travel_in_bytes_to_a_trainer_on_another_device(shards, device):
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    facts = {"global_rank": 0, "world_size": 1, "accumulate_grad_batches": 1, "overfit_batches": 0}
+    data = DepthDataModule([ShardSource(str(shards))], val_sources=[ShardSource(str(shards))], batch_size=4, size=(8, 8))
+    data.trainer = SimpleNamespace(strategy=strategy, **facts)
+    assert data.train_dataloader().images_in_bytes == (device == "cuda")
+    assert data.val_dataloader()[0].images_in_bytes == (device == "cuda")
 
 
 @pytest.mark.parametrize("context", ["fork", "forkserver"])
