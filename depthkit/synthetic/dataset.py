@@ -15,7 +15,7 @@ from depthkit.types import Ambiguity, Representation, Sample, Views
 
 
 class SceneKind(StrEnum):
-    """What is rendered."""
+    """Scenes to render: rooms, streets, or both in turn."""
 
     ROOM = "room"
     STREET = "street"
@@ -33,7 +33,7 @@ class SyntheticScenes:
         count: number of scenes to render.
         size: (height, width) of the images [px]. The scenes do not depend on it.
         kind: room, street, or mixed: rooms at even positions, streets at odd ones.
-        seed: another seed, other scenes.
+        seed: of the scenes.
         views: further views with their poses: single (none), video (before and after), stereo, or video_stereo.
         spacing: frames between the image and those before and after it.
         moving: share of scenes in which some objects move on their own; in a street one car ahead is as fast as the camera.
@@ -84,14 +84,14 @@ class SyntheticScenes:
         return map(self.__getitem__, range(self.count))
 
     def key(self, index: int) -> str:
-        """The key of item ``index``, without drawing it."""
+        """Return the key of item ``index``, without drawing it."""
         return f"{self._kind(index)}-{self.seed}-{index:06d}"
 
     def _kind(self, index: int) -> str:
         return (SceneKind.ROOM, SceneKind.STREET)[index % 2] if self.kind == SceneKind.MIXED else self.kind
 
     def scene(self, index: int) -> Scene:
-        """What there is to see in item ``index``."""
+        """Build the scene of item ``index``."""
         if not 0 <= index < self.count:
             raise IndexError(f"scene {index} of {self.count}")
         rng = np.random.default_rng([self.seed, index])
@@ -100,11 +100,11 @@ class SyntheticScenes:
         return build(rng, moving=bool(moving), still=bool(still), noise=self.noise)
 
     def view(self, index: int, *, time: int = 0, right: bool = False) -> SyntheticView:
-        """One picture of item ``index``: at a time [frames], from the left or the right camera."""
+        """Render item ``index`` at a time [frames], from the left or the right camera."""
         return self._shoot(self.scene(index), index, time, right)
 
     def video(self, index: int, frames: int, *, start: int = 0) -> list[SyntheticView]:
-        """Successive pictures of item ``index`` by the left camera, the one at time 0 being the sample's image."""
+        """Render successive pictures of item ``index`` by the left camera; time 0 is the sample's image."""
         scene = self.scene(index)
         return [self._shoot(scene, index, time, False) for time in range(start, start + frames)]
 
