@@ -118,6 +118,8 @@ def check_choice(name: str, value: str, choices: type[Choice]) -> Choice:
     Raises:
         RecipeError: ``value`` is not in the vocabulary.
     """
+    if isinstance(value, choices):  # torch 2.6 cannot compile choices(member)
+        return value
     try:
         return choices(value)
     except ValueError:

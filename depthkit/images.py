@@ -104,14 +104,14 @@ def _own_limits() -> Iterator[None]:
 
 def _rgb(image: Image.Image, named: str, error: type[DepthKitError] = ShapeError) -> np.ndarray:
     """Convert a Pillow image of any mode to uint8 RGB."""
-    wide = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")  # older Pillow reads PNG as 32 bits
+    wide = image.mode.startswith("I;16")
     if 0 in image.size:
         raise error(f"expected an image with pixels at {named}; got one of size {image.height}x{image.width}.")
     if not wide and image.mode not in ("F", "I"):
         return np.array(image.convert("RGB"))
     values = np.asarray(image, np.float64)
     low, high = (0, 65535) if wide else (0, 1)
-    if (image.mode == "I" and not wide) or not (values.min() >= low and values.max() <= high):  # also true of NaN
+    if image.mode == "I" or not (values.min() >= low and values.max() <= high):  # also true of NaN
         raise error(
             f"expected an image of 8 or 16 bits, or of floating-point values in [0, 1], at {named}; got values from "
             f"{values.min():g} to {values.max():g} whose white is not known. Scale it and save it with 8 or 16 bits."

@@ -35,9 +35,8 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
-        device = next((x.device.type for x in tensors), "cpu")
-        with torch.autocast(device, enabled=False):
+        devices = [x.device.type for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        with torch.autocast(devices[0] if devices else "cpu", enabled=False):
             return function(*map(upcast, args), **{name: upcast(x) for name, x in kwargs.items()})
 
     return wrapped

@@ -1,12 +1,15 @@
 """What every test shares: one thread each, a fixed seed, the place of the real samples.
 
-One thread, here and in the processes that tests start, because the last digit of a sum depends on how many add it up.
+The tests pass with any number of threads and any seed (``DEPTHKIT_TEST_THREADS``, ``DEPTHKIT_TEST_SEED``). One thread each is
+fastest, because the tests themselves run side by side; the processes that they start have as many.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before torch
+os.environ["OMP_NUM_THREADS"] = os.environ.get("DEPTHKIT_TEST_THREADS", "1")  # before torch
+os.environ["MKL_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
 
 import lightning.pytorch  # noqa: F401 - first imported inside a test, its log would go to that test's captured stream
 import pytest
@@ -19,9 +22,20 @@ from depthkit.types import Views
 SAMPLES = Path(os.environ.get("DEPTHKIT_SAMPLES", Path(__file__).parents[2] / "shared" / "data"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out laws that do not concern a case, by their mark ``only``; skips are for what this machine lacks."""
+
+    def concerned(item: pytest.Item) -> bool:
+        values = item.callspec.params if hasattr(item, "callspec") else {}
+        wanted = (pair for mark in item.iter_markers("only") for pair in mark.kwargs.items())
+        return all(condition(values[name]) for name, condition in wanted if name in values)
+
+    items[:] = filter(concerned, items)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _threads() -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(autouse=True)
@@ -30,11 +44,15 @@ def _seed() -> None:
 
 
 @pytest.fixture(scope="session")
-def samples_root() -> Path:
-    """The folder of real RGB-D samples; tests that need it skip where it is absent."""
-    if not SAMPLES.is_dir():
-        pytest.skip(f"no real samples at {SAMPLES}; point DEPTHKIT_SAMPLES at a folder of them")
-    return SAMPLES
+def real() -> Callable[[str], Path]:
+    """The folder of some real samples by its name; tests that need one skip where it is absent."""
+
+    def folder(name: str) -> Path:
+        if not (SAMPLES / name).is_dir():
+            pytest.skip(f"no folder {name} of real samples in {SAMPLES}; set DEPTHKIT_SAMPLES to the folder that has it")
+        return SAMPLES / name
+
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from depthkit.errors import RecipeError
 from depthkit.models import dpt_timm
 from depthkit.synthetic import SyntheticScenes, render
 
-pytest.importorskip("segmentation_models_pytorch")
+pytest.importorskip("segmentation_models_pytorch", reason="needs pip install segmentation-models-pytorch")
 FILE = Path(__file__).parents[1] / "recipes" / "semi_supervised" / "segmentation.py"
 spec = spec_from_file_location("segmentation", FILE)
 assert spec is not None

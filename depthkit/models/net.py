@@ -65,7 +65,8 @@ class DepthNet(Buildable):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module | DecoderFactory, head: nn.Module | HeadFactory) -> None:
+    # factories come first, because jsonargparse before 4.52 tries no other type after a class of modules
+    def __init__(self, encoder: nn.Module, decoder: DecoderFactory | nn.Module, head: HeadFactory | nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder if isinstance(decoder, nn.Module) else decoder(self.encoder.channels, self.encoder.strides)

@@ -1,4 +1,7 @@
-"""Run a function on several gloo ranks of this machine, as a cluster launcher would start it."""
+"""Run a function on several gloo ranks of this machine, as a cluster launcher would start it.
+
+Ranks are forked from a server that has imported what takes seconds, once per test process.
+"""
 
 import os
 import socket
@@ -9,6 +12,8 @@ from typing import Any
 import torch
 from torch import distributed, multiprocessing
 
+multiprocessing.set_forkserver_preload(["lightning.pytorch", "depthkit.paradigms", "depthkit.evaluation"])
+
 
 def on_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
     """``function(rank, *args)`` in ``world`` fresh processes with a process group; what each returned, by rank."""
@@ -16,7 +21,7 @@ def on_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(_main, (world, port, folder, function, args), nprocs=world, join=True)
+        multiprocessing.start_processes(_main, (world, port, folder, function, args), world, start_method="forkserver")
         return [torch.load(f"{folder}/{rank}.pt", weights_only=False) for rank in range(world)]
 
 
@@ -24,7 +29,6 @@ def _main(rank: int, world: int, port: int, folder: str, function: Callable[...,
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "GROUP_RANK": 0}
     os.environ.update({name: str(value) for name, value in place.items()})
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "tests"})
-    torch.set_num_threads(1)
     distributed.init_process_group("gloo")
     torch.save(function(rank, *args), f"{folder}/{rank}.pt")
     distributed.barrier()

@@ -105,11 +105,9 @@ def test_another_layout_is_named(root, tmp_path):
 
 
 @pytest.fixture
-def drive(samples_root, tmp_path):
+def drive(real, tmp_path):
     """Three frames of a real drive as KITTI's archives unpack, its depth as annotated depth, and a list of them."""
-    source = samples_root / "kitti_raw_drive"
-    if not source.is_dir():
-        pytest.skip(f"no recording {source}")
+    source = real("kitti_raw_drive")
     facts = json.loads((source / "intrinsics.json").read_text())
     images, truth = tmp_path / DRIVE / "image_02/data", tmp_path / "val" / f"{DRIVE[11:]}/proj_depth/groundtruth/image_02"
     for folder in (images, truth):
@@ -180,10 +178,8 @@ def test_real_depth_as_laser_points_is_read_as_far_ahead_as_the_scanner_says(dri
     assert np.median(ahead) == pytest.approx(0.27, abs=0.1)  # the scanner stands behind the camera
 
 
-def test_a_real_odometry_sequence_has_the_poses_of_its_file(samples_root, tmp_path):
-    source = samples_root / "kitti_odom_gray_a"
-    if not source.is_dir():
-        pytest.skip(f"no recording {source}")
+def test_a_real_odometry_sequence_has_the_poses_of_its_file(real, tmp_path):
+    source = real("kitti_odom_gray_a")
     facts = json.loads((source / "intrinsics.json").read_text())
     images = tmp_path / "sequences/09/image_2"
     images.mkdir(parents=True)

@@ -95,10 +95,8 @@ def test_a_folder_without_pictures_and_a_zip_are_refused(tmp_path):
         pools.pools(tmp_path / "pool.zip")
 
 
-def test_real_photographs_are_the_same_out_of_a_folder_and_out_of_a_tar(samples_root, tmp_path):
-    folder = samples_root / "unlabelled_photos/rgb"
-    if not folder.is_dir():
-        pytest.skip(f"no photographs at {folder}")
+def test_real_photographs_are_the_same_out_of_a_folder_and_out_of_a_tar(real, tmp_path):
+    folder = real("unlabelled_photos") / "rgb"
     files = sorted(folder.iterdir())[:4]
     write_tar(tmp_path / "photos.tar", {file.name: file.read_bytes() for file in files})
     loose, packed = pools.pools(folder), pools.pools(tmp_path / "photos.tar")

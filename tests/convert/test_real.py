@@ -22,11 +22,8 @@ RGBD = {
 
 
 @pytest.fixture
-def recording(request, samples_root):
-    root = samples_root / request.param
-    if not root.is_dir():
-        pytest.skip(f"no recording {root}")
-    return root
+def recording(request, real):
+    return real(request.param)
 
 
 def read(root):

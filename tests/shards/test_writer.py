@@ -308,7 +308,7 @@ def test_a_root_that_is_a_file_is_named(tmp_path):
             ShardWriter(root, **OPTIONS)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere; run as another user")
 def test_a_folder_of_others_is_named(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(ShardError, match="may not be written"):

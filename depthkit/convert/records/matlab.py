@@ -24,7 +24,7 @@ def read_mat(file: Path, name: str) -> Any:
         read_bytes(file)
     try:
         content = scipy_io.loadmat(file, variable_names=[name])
-    except (ValueError, TypeError, OSError, NotImplementedError, scipy_io.matlab.MatReadError) as error:
+    except (ValueError, TypeError, IndexError, OSError, NotImplementedError, scipy_io.matlab.MatReadError) as error:
         raise LabelError(f"{file}: expected a MATLAB file of version 5; it does not read ({error}). Get it again.") from error
     if name not in content:
         raise LabelError(f"{file}: expected a variable {name}; there is none. Check the layout.")

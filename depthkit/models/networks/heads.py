@@ -33,7 +33,7 @@ class OutputConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve as ``nn.Conv2d`` does, in the precision of the weights."""
         device = x.device.type
-        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        if x.is_meta or not torch.is_autocast_enabled(device):
             return super().forward(x)
         with torch.autocast(device, enabled=False):
             return super().forward(x.to(self.weight.dtype))

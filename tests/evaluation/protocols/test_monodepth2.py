@@ -1,8 +1,6 @@
 """The tests of Godard et al. 2019: operations and their order, one scale for the set, what is refused."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import cv2
@@ -15,6 +13,7 @@ from depthkit.alignment import Alignment
 from depthkit.errors import LabelError, RecipeError, ShapeError
 from depthkit.evaluation import CENTRE_MAKE3D, PROTOCOLS, ProtocolMetrics, evaluate, kinds
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
+from tests.contracts.ranks import on_ranks
 
 DEPTH, DISPARITY = Representation.DEPTH, Representation.DISPARITY
 METRIC_DEPTH = LabelKind(Ambiguity.METRIC, DEPTH)
@@ -244,28 +243,13 @@ def test_one_scale_is_refused_where_it_cannot_be_known():
             replace(ONE_SCALE, **changes)
 
 
-RANK = """
-import json, sys
-from dataclasses import replace
-import torch
-from depthkit.evaluation import evaluate
-from tests.evaluation.protocols.test_monodepth2 import ONE_SCALE, SMALL, Drifting, samples
-torch.set_num_threads(1)
-rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
-print(json.dumps(evaluate(Drifting(), samples()[rank::world], replace(ONE_SCALE, **SMALL), progress=False).summary))
-torch.distributed.destroy_process_group()
-"""
+def summary_of_share(rank: int, world: int) -> dict[str, float]:
+    return evaluate(Drifting(), samples()[rank::world], replace(ONE_SCALE, **SMALL), progress=False).summary
 
 
-def test_one_scale_is_that_of_all_ranks(tmp_path):
-    command = [sys.executable, "-c", RANK]
-    ranks = [
-        subprocess.Popen([*command, str(rank), "2", str(tmp_path)], stdout=subprocess.PIPE, text=True) for rank in range(2)
-    ]
-    found = [json.loads(rank.communicate(timeout=240)[0]) for rank in ranks]
-    alone = evaluate(Drifting(), samples(), replace(ONE_SCALE, **SMALL), progress=False)
-    assert found[0] == found[1] == pytest.approx(alone.summary, rel=1e-9)
+def test_one_scale_is_that_of_all_ranks():
+    first, second = on_ranks(2, summary_of_share, 2)
+    assert first == second == pytest.approx(summary_of_share(0, 1), rel=1e-9)
 
 
 def test_the_protocols_carry_the_papers_figures():
