@@ -32,7 +32,7 @@ from depthkit.convert.catalogue import find
 from depthkit.evaluation import InputResize
 from depthkit.inference.labelling import LabelFolder, PoolReader, open_pool, stored_kind
 from depthkit.inference.labelling.module import PseudoLabelModule
-from depthkit.shards import Part, join_parts, write_part, write_shards
+from depthkit.shards import Part, write_shards
 from depthkit.types import Ambiguity, LabelKind, Representation
 
 HOW: dict[str, Any] = {"split": "train", "dataset": "pool", "samples_per_shard": 100}
@@ -55,8 +55,7 @@ def in_parts(pool: Path, out: Path, count: int, numbers: range | None = None) ->
     """`shards write --part k/n` for every k, one after the other."""
     for number in numbers or range(1, count + 1):
         source: Any = find("images").open(str(pool), None, {})
-        write_part(source, out, part=Part(number, count), originals=pool, **HOW)
-        join_parts(out, split="train")
+        write_shards(source, out, part=Part(number, count), originals=pool, **HOW)
 
 
 def as_jobs(pool: Path, out: Path, count: int) -> None:
@@ -109,7 +108,7 @@ def labels(pool: Path, out: Path, side: int) -> None:
     module: Any = PseudoLabelModule(Nothing(), kind, folder, reader, threads=1)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "enable_progress_bar": False}
     Trainer(accelerator="cpu", devices=1, **quiet).predict(module, return_predictions=False)
-    folder.assemble()
+    folder.complete()
 
 
 def seconds(run: Callable[[Path], None]) -> tuple[float, float, int]:

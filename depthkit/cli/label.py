@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from depthkit import __version__
 from depthkit.checks import check_choice
 from depthkit.errors import RecipeError
-from depthkit.inference.labelling import LabelFolder, Pool, PoolReader, open_pool, stored_kind
+from depthkit.inference.labelling import LabelFolder, Piece, Pool, PoolReader, open_pool, stored_kind
 from depthkit.inference.labelling.module import PseudoLabelModule
 from depthkit.inference.teacher import load_teacher, weights_sha256
 from depthkit.models.weights.transformers_hub import load_sky
@@ -57,7 +57,7 @@ def label(
     Args:
         teacher: a checkpoint of `depthkit fit`, or `transformers:` and the folder or hub id of a depth model.
         pool: folder or URL of shards, whose images are kept byte for byte, or a folder of images.
-        out: folder of the labelled shards, with manifest.json beside them.
+        out: folder of the labelled shards, with the manifest of how they were made beside them.
         output: disparity (of a relative teacher) or depth (of a metric one); needed if transformers does not state it.
         split: split of the pool's shards, if there are several; for a folder of images the name of the split to write.
         side: side [px] of a square with as many pixels as the teacher's input; default the size of its training.
@@ -69,7 +69,7 @@ def label(
         accelerator: kind of devices, such as cpu or gpu.
         devices: number of devices, or auto for all of a node.
         num_nodes: number of nodes of the job; under SLURM those it has.
-        part: k/n labels the k-th of n parts of the pool, for n independent jobs; the last to end writes the index.
+        part: k/n labels the k-th of n parts of the pool, for n independent jobs; the last to end completes the index.
         depth_format: steps of depth of 0.0244 % (png_log16), or of 1 mm where the range allows (png_linear16); disparity
             has steps of 1/65533 of an image's range.
         images_per_shard: number of images per shard, for a folder of images.
@@ -83,7 +83,7 @@ def label(
     if stored == DepthFormat.NPY:
         raise RecipeError("expected depth_format png_log16 or png_linear16 for pseudo-labels; got npy.")
     images = open_pool(pool, split=split, images_per_shard=images_per_shard)
-    pieces = images.pieces[_part(part, images)]
+    pieces = _part(part, images)
     network = load_teacher(teacher, output=output, side=side, allow=allow or ())
     segmentation = None if sky is None else load_sky(sky)
     facts: dict[str, Any] = {
@@ -119,12 +119,12 @@ def label(
     _report(out, folder)
 
 
-def _part(text: str, pool: Pool) -> slice:
-    """Parse k/n to the slice of every n-th piece from the k-th on."""
+def _part(text: str, pool: Pool) -> list[Piece]:
+    """List every n-th piece from the k-th on."""
     part = Part.parse(text)
     if part.number > len(pool.pieces):
         raise RecipeError(f"expected at most {len(pool.pieces)} parts, one per shard of the pool; got {text}. Use fewer parts.")
-    return slice(part.number - 1, None, part.count)
+    return [piece for number, piece in enumerate(pool.pieces) if part.has(number)]
 
 
 def _step(affine: bool, depth_format: DepthFormat) -> str:
@@ -136,16 +136,17 @@ def _step(affine: bool, depth_format: DepthFormat) -> str:
 
 
 def _report(out: Path, folder: LabelFolder) -> None:
-    console, state = Console(soft_wrap=True, highlight=False), folder.assemble()
+    console, info, records = Console(soft_wrap=True, highlight=False), folder.complete(), folder.records
+    rejects = [reject for piece in folder.pool.pieces if piece.shard in records for reject in records[piece.shard].left_out]
     console.print(
-        f"{out}: {state.labelled} images labelled with {folder.kind} in {state.finished} of {state.pieces} shards, "
-        f"{len(state.broken)} left out", markup=False,
+        f"{out}: {info.samples if info else 0} images labelled with {folder.kind} in {len(records)} of "
+        f"{len(folder.pool.pieces)} shards, {len(rejects)} left out", markup=False,
     )  # fmt: skip
-    for line in state.broken[:_SHOWN]:
-        console.print(f"left out: {line}", markup=False)
-    if len(state.broken) > _SHOWN:
-        console.print(f"and {len(state.broken) - _SHOWN} more: see records/", markup=False)
-    if not state.complete:
+    for name, reason in rejects[:_SHOWN]:
+        console.print(f"left out: {name}: {reason}", markup=False)
+    if len(rejects) > _SHOWN:
+        console.print(f"and {len(rejects) - _SHOWN} more: see records/", markup=False)
+    if len(records) < len(folder.pool.pieces):
         console.print("The other parts are not finished: the index is complete when the last of them ends.")
 
 

@@ -41,10 +41,15 @@ def info(root: str) -> None:
     """
     index = ShardIndex.load(root)
     table = Table("split", "samples", "shards", "MiB", "label", "views", "intrinsics", "complete", title=index.dataset)
+    console, told = Console(), list[str]()
     for name, split in sorted(index.splits.items()):
         size = sum(shard.bytes for shard in split.shards) / 2**20
         facts = [str(split.kind), str(split.views), "yes" if split.intrinsics else "no", "yes" if split.complete else "no"]
-        table.add_row(name, str(sum(shard.samples for shard in split.shards)), str(len(split.shards)), f"{size:.1f}", *facts)
-    console = Console()
+        table.add_row(name, str(split.samples), str(len(split.shards)), f"{size:.1f}", *facts)
+        if split.range:
+            told.append(f"{name}: 5, 50 and 95 % of {split.kind}: {', '.join(f'{x:g}' for x in split.range)}")
+        if split.left_out:
+            told.append(f"{name}: {split.left_out} samples of the source were left out")
     console.print(table)
-    console.print(f"licence: {index.licence or 'not stated'}\ndigest: {index.digest}", soft_wrap=True, highlight=False)
+    told += [f"licence: {index.licence or 'not stated'}", f"digest: {index.digest}"]
+    console.print("\n".join(told), soft_wrap=True, highlight=False)

@@ -2,7 +2,7 @@
 
 import re
 from argparse import SUPPRESS, Action, ArgumentError
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from enum import Enum
 from inspect import signature
 from pathlib import Path
@@ -20,11 +20,8 @@ from depthkit.convert.catalogue import CATALOGUE, find
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.sky import WithSky
 from depthkit.errors import RecipeError
-from depthkit.shards import DepthFormat, Part, ShardIndex, SplitInfo, WriteReport, join_parts, write_part, write_shards
-from depthkit.shards.build import check_source
+from depthkit.shards import DepthFormat, Part, ShardIndex, WriteReport, write_shards
 from depthkit.shards.images import ImageFormat
-from depthkit.shards.manifest import agree, manifest_file
-from depthkit.shards.writer import split_manifest, stored_keys
 from depthkit.types import Sample, Views
 
 _SPREAD = 16  # shards that a small dataset is spread over, so that several workers and ranks can share them
@@ -99,7 +96,7 @@ def write(
         image_format: jpg or png, for images without a JPEG or WebP file of their own. Default: the dataset's.
         samples_per_shard: at most this many. Default: 1000, or fewer so that there are 16 shards.
         workers: processes that make samples; 0 for none but this one.
-        part: k/n writes the k-th of n parts, one job each; the last one joins them.
+        part: k/n writes the k-th of n parts, one job each; the last one completes the index.
         overwrite: replace what the split holds.
         options: of the dataset's own function. A ``holdout`` above 0 writes that fraction, the end of the sequence, as
             ``test`` and the rest as ``train``, unless the dataset has splits of its own.
@@ -118,8 +115,6 @@ def write(
     published = bool(known.published)  # has splits of its own
     split = split or (next(iter(known.published)) if len(known.published) == 1 else "train")
     halves = ("train", "test") if given.get("holdout") and not published else (split if published else None,)
-    present = {} if overwrite else _present(out)
-    complete = {target for target, info in present.items() if info.complete} & {half or split for half in halves}
     for half in halves:
         source: Any = known.open(root, half, given)
         source = WithSky(source, finder) if finder and not asks else source
@@ -133,11 +128,6 @@ def write(
         }
         place = "-" if known.rendered else str(Path(root).resolve())
         manifest = {"converter": dataset, "source": place, **given, "sky": sky}
-        if target in complete:
-            agree(manifest_file(Path(out), target), split_manifest(manifest, **stored, bytes_per_shard=2**30), begun=True)
-            check_source(source, stored_keys(Path(out), present[target]), f"split '{target}' of {out}")
-            Console().print(f"{out}: split '{target}' is complete.", soft_wrap=True)
-            continue
         how: dict[str, Any] = {
             "split": target,
             "manifest": manifest,
@@ -146,14 +136,9 @@ def write(
             "progress": True,
             **stored,
         }
-        if part:
-            report = write_part(source, out, part=Part.parse(part), **how)
-            finished, parts = join_parts(out, split=target)
-        else:
-            resume = target in present and target not in complete
-            report = write_shards(source, out, overwrite=overwrite, resume=resume, **how)
-            finished, parts = 1, 1
-        _print_written(out, target, report, None if finished == parts else f"{finished} of {parts} parts are complete.")
+        here = Part.parse(part) if part else None
+        report = write_shards(source, out, part=here, overwrite=overwrite, resume=not overwrite, **how)
+        _print_written(out, target, report)
 
 
 def datasets() -> None:
@@ -212,23 +197,21 @@ def _name(root: Path) -> str:
     return root.stem if root.is_file() else root.resolve().name
 
 
-def _present(out: str) -> Mapping[str, SplitInfo]:
-    """Return the splits that earlier runs have finished or begun."""
-    return ShardIndex.load(out).splits if (Path(out) / "index.json").exists() else {}
-
-
-def _print_written(out: str, split: str, report: WriteReport, missing: str | None) -> None:
+def _print_written(out: str, split: str, report: WriteReport) -> None:
     console = Console()
-    size = sum(shard.bytes for shard in report.shards) / 2**20
-    console.print(
-        f"{out}: {report.samples} samples in {len(report.shards)} shards of split '{split}', {size:.1f} MiB", soft_wrap=True
-    )
+    size, shards = sum(shard.bytes for shard in report.shards) / 2**20, len(report.shards)
+    if report.complete and not report.samples:
+        console.print(f"{out}: split '{split}' is complete.", soft_wrap=True)
+    else:
+        console.print(f"{out}: {report.samples} samples in {shards} shards of split '{split}', {size:.1f} MiB", soft_wrap=True)
     if report.skipped:
         console.print(f"{report.skipped} samples were there already.")
-    if missing:
-        console.print(f"{missing} The last one joins them and writes the index.")
+    if not report.complete:
+        console.print(f"{report.finished} of {report.planned} shards are finished; the last part completes the index.")
     else:
         written = ShardIndex.load(out).split(split)
+        if written.range:
+            console.print(f"labels: {written.kind}; 5, 50 and 95 % of it: {', '.join(f'{x:g}' for x in written.range)}")
         if written.views != Views.SINGLE and not written.intrinsics:
             console.print("Some samples are without intrinsics: give them, or train with a camera that is learned.")
     if report.rejects:

@@ -13,8 +13,8 @@ from depthkit.convert.records.files import read_bytes
 from depthkit.convert.records.record import UNLABELLED, check_folder, key_of, wrong_layout
 from depthkit.errors import DepthKitError
 from depthkit.images import is_image_name, read_image
-from depthkit.shards.build import Reject
 from depthkit.shards.reading import read_named
+from depthkit.shards.records import Reject
 from depthkit.types import LabelKind, Sample
 
 TAR = ".tar"

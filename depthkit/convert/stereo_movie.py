@@ -49,7 +49,7 @@ def stereo_movie(
 ) -> Records | Chain:
     """Read a stereo film, or a folder of films as one dataset of many sources.
 
-    Indexing computes the label, and raises ``Unsuitable`` for a frame that is not good enough.
+    Indexing computes the label, and raises ``LabelError`` for a frame that is not good enough.
 
     Args:
         root: the film's file, or a folder of films.

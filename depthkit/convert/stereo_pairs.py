@@ -47,7 +47,7 @@ def stereo_pairs(
 ) -> Records:
     """Read the stereo pairs of a folder, by name.
 
-    Indexing computes the label, and raises ``Unsuitable`` for a pair that is not good enough.
+    Indexing computes the label, and raises ``LabelError`` for a pair that is not good enough.
 
     Args:
         root: folder of pictures that hold both, or with ``left/`` and ``right/``.

@@ -1,10 +1,10 @@
 """Shards: plain tars of samples with an index. Written once, read by any tool that reads tars."""
 
-from depthkit.shards.build import Reject, WriteReport, write_shards
+from depthkit.shards.build import Part, WriteReport, write_shards
 from depthkit.shards.codec import decode_sample, encode_sample
 from depthkit.shards.index import ShardIndex, ShardInfo, SplitInfo
 from depthkit.shards.label import DepthFormat
-from depthkit.shards.parts import Part, join_parts, write_part
+from depthkit.shards.records import Reject
 from depthkit.shards.verification import Problem, VerifyReport, verify
 from depthkit.shards.writer import ShardWriter
 
@@ -21,8 +21,6 @@ __all__ = [
     "WriteReport",
     "decode_sample",
     "encode_sample",
-    "join_parts",
     "verify",
-    "write_part",
     "write_shards",
 ]

@@ -41,6 +41,8 @@ class SplitInfo:
         intrinsics: whether every sample has them.
         complete: False while it is being written, and after that was cut short.
         shards: in order.
+        range: the values below which 5, 50 and 95 % of its labels' pixels lie; None if not known.
+        left_out: samples of the source that could not be stored.
     """
 
     kind: LabelKind
@@ -48,6 +50,53 @@ class SplitInfo:
     intrinsics: bool
     complete: bool
     shards: tuple[ShardInfo, ...] = ()
+    range: tuple[float, float, float] | None = None
+    left_out: int = 0
+
+    @property
+    def samples(self) -> int:
+        """The number of samples in its shards."""
+        return sum(shard.samples for shard in self.shards)
+
+    def entry(self) -> dict[str, Any]:
+        """Describe the data in ``index.json``."""
+        return {
+            "ambiguity": str(self.kind.ambiguity),
+            "representation": str(self.kind.representation),
+            "views": str(self.views),
+            "intrinsics": self.intrinsics,
+            "complete": self.complete,
+            "samples": self.samples,
+            "shards": [shard._asdict() for shard in self.shards],
+        }
+
+    @classmethod
+    def parse(cls, name: str, entry: Mapping[str, Any]) -> Self:
+        """Read the description of the split ``name``.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none.
+        """
+        if not SPLIT.fullmatch(name):
+            raise ValueError(f"split name '{name}'")
+        shards = tuple(ShardInfo(str(s["name"]), int(s["samples"]), int(s["bytes"]), str(s["sha256"])) for s in entry["shards"])
+        for shard in shards:
+            match = SHARD.fullmatch(shard.name)
+            if not match or match["split"] != name or shard.samples < 1:  # no path can pass: no slash, no dots
+                raise ValueError(f"shard '{shard.name}' of split '{name}', {shard.samples} samples")
+        if len({shard.name for shard in shards}) != len(shards):
+            raise ValueError(f"a shard of split '{name}' is listed twice")
+        kind = LabelKind(Ambiguity(entry["ambiguity"]), Representation(entry["representation"]))
+        low_middle_high = tuple(map(float, entry.get("range") or ()))
+        return cls(
+            kind,
+            Views(entry["views"]),
+            bool(entry["intrinsics"]),
+            bool(entry["complete"]),
+            shards,
+            low_middle_high if len(low_middle_high) == 3 else None,
+            int(entry.get("left_out", 0)),
+        )
 
 
 @dataclass(frozen=True)
@@ -98,7 +147,7 @@ class ShardIndex:
                     f"expected schema {SCHEMA} in {root}/{INDEX}; got {raw['schema']}. "
                     "Write the shards again or use a matching depthkit."
                 )
-            splits = {name: _parse_split(name, entry) for name, entry in raw["splits"].items()}
+            splits = {name: SplitInfo.parse(name, entry) for name, entry in raw["splits"].items()}
             return cls(root, str(raw["dataset"]), str(raw["licence"]), splits)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             if isinstance(error, ShardError):
@@ -109,20 +158,14 @@ class ShardIndex:
 
     def to_json(self) -> str:
         """The content of ``index.json``."""
-        return json.dumps(self._content(), indent=1) + "\n"
+        content = self._content()
+        for name, split in self.splits.items():  # what is told beside the data
+            told = {"range": split.range, "left_out": split.left_out}
+            content["splits"][name] |= {fact: value for fact, value in told.items() if value}
+        return json.dumps(content, indent=1) + "\n"
 
     def _content(self) -> dict[str, Any]:
-        splits = {}
-        for name, split in sorted(self.splits.items()):
-            splits[name] = {
-                "ambiguity": str(split.kind.ambiguity),
-                "representation": str(split.kind.representation),
-                "views": str(split.views),
-                "intrinsics": split.intrinsics,
-                "complete": split.complete,
-                "samples": sum(shard.samples for shard in split.shards),
-                "shards": [shard._asdict() for shard in split.shards],
-            }
+        splits = {name: split.entry() for name, split in sorted(self.splits.items())}
         return {"schema": SCHEMA, "dataset": self.dataset, "licence": self.licence, "splits": splits}
 
     def split(self, name: str) -> SplitInfo:
@@ -148,7 +191,7 @@ class ShardIndex:
 
     def samples(self, split: str) -> int:
         """The number of samples of a split."""
-        return sum(shard.samples for shard in self.shards(split))
+        return self.split(split).samples
 
     def kind(self, split: str) -> LabelKind:
         """The kind of a split's labels."""
@@ -160,7 +203,7 @@ class ShardIndex:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything in the index, shards' hashes included: the identity of the data, wherever it lies."""
+        """SHA-256 over what the index says of the data, shards' hashes included: its identity, wherever it lies."""
         return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
 
 
@@ -189,17 +232,3 @@ def _root(root: str | Path) -> str:
             f"expected a folder or URL of shards; got a command, '{root}'. Give an address such as https://host/folder."
         )
     return text
-
-
-def _parse_split(name: str, entry: Mapping[str, Any]) -> SplitInfo:
-    if not SPLIT.fullmatch(name):
-        raise ValueError(f"split name '{name}'")
-    shards = tuple(ShardInfo(str(s["name"]), int(s["samples"]), int(s["bytes"]), str(s["sha256"])) for s in entry["shards"])
-    for shard in shards:
-        match = SHARD.fullmatch(shard.name)
-        if not match or match["split"] != name or shard.samples < 1:  # no path can pass: no slash, no dots
-            raise ValueError(f"shard '{shard.name}' of split '{name}', {shard.samples} samples")
-    if len({shard.name for shard in shards}) != len(shards):
-        raise ValueError(f"a shard of split '{name}' is listed twice")
-    kind = LabelKind(Ambiguity(entry["ambiguity"]), Representation(entry["representation"]))
-    return SplitInfo(kind, Views(entry["views"]), bool(entry["intrinsics"]), bool(entry["complete"]), shards)

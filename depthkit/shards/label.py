@@ -35,6 +35,9 @@ INFINITY_CODE = 65535
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
 """How OpenCV compresses depth; see above."""
 _FIRST, _LAST = 1, 65534
+_PER_LABEL = 4096  # values of a label that are counted
+_BIN = 16  # lowest bits of a float32 that do not count: bins are 0.8 % wide
+_RANGE = (0.05, 0.5, 0.95)
 _UNITS = {Representation.DEPTH: "m", Representation.DISPARITY: "1/m", Representation.LOG_DEPTH: "ln m"}
 _UNITS |= {Representation.LOG_DISPARITY: "-ln m"}
 
@@ -193,3 +196,32 @@ def _decode_npy(data: bytes, kind: LabelKind, what: str) -> DenseLabel:
         valid &= label > 0
     valid |= infinite
     return DenseLabel(np.where(valid, label, np.float32(0)), valid, infinite if infinite.any() else None)
+
+
+def count_values(label: np.ndarray, valid: np.ndarray) -> dict[int, int]:
+    """Count about 4096 evenly spread pixels of a label, ``(H, W)``, by their value; only finite valid ones.
+
+    >>> count_values(np.array([[2.0, 2.001, 4.0, np.inf]]), np.array([[True, True, True, True]]))
+    {16384: 2, 16512: 1}
+    """
+    step = max(1, label.size // _PER_LABEL) | 1  # odd, so that it visits all columns
+    values = label.ravel()[::step].astype(np.float32)
+    values = values[valid.ravel()[::step] & np.isfinite(values)]
+    codes, counts = np.unique(values.view(np.uint32) >> _BIN, return_counts=True)
+    return dict(zip(codes.tolist(), counts.tolist(), strict=True))
+
+
+def range_of(counts: Mapping[int, int]) -> tuple[float, float, float] | None:
+    """Find the values below which 5, 50 and 95 % of the counted ones lie, to three digits; None if none is counted.
+
+    >>> range_of(count_values(np.linspace(0, 100, 1001)[None], np.ones((1, 1001), bool)))
+    (5.02, 50.1, 95.2)
+    """
+    if not counts:
+        return None
+    codes = np.array([*counts], np.uint32)
+    values = ((codes << _BIN) | 1 << (_BIN - 1)).view(np.float32)
+    order = np.argsort(values)
+    ranks = np.cumsum(np.array([*counts.values()])[order])
+    low, middle, high = (float(f"{values[order][np.searchsorted(ranks, part * ranks[-1])]:.3g}") for part in _RANGE)
+    return low, middle, high

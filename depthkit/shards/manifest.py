@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from depthkit.errors import ShardError
-from depthkit.shards.files import replace_text
-
-MANIFEST = "manifest.json"
 
 
 def manifest_file(root: Path, split: str) -> Path:
-    """Name the manifest of a split in a folder of several."""
-    return root / f"{split}.{MANIFEST}"
+    """Name the manifest of a split."""
+    return root / f"{split}.manifest.json"
 
 
 def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,31 +18,23 @@ def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(facts, default=str)))
 
 
-def agree(file: Path, manifest: Mapping[str, Any], *, ignore: tuple[str, ...] = (), begun: bool = False) -> None:
-    """Write the manifest, or check that the stored one states the same. The caller holds a lock.
-
-    Args:
-        file: path of the manifest.
-        manifest: what shapes the samples.
-        ignore: facts that may differ.
-        begun: whether there are samples already, so that the manifest must be there.
+def agree(file: Path, manifest: Mapping[str, Any]) -> None:
+    """Check that the manifest in a file states the same.
 
     Raises:
-        ShardError: it says something else; the sentence names the first fact with its old and new value.
+        ShardError: it is missing, or says something else; the sentence names the first fact with its old and new value.
     """
-    manifest = plain(manifest)
-    if not file.exists() and begun:
-        raise ShardError(
-            f"expected {file} to say how its samples were made; it is missing. Overwrite them, or choose another folder."
-        )
-    if not file.exists():
-        replace_text(file, json.dumps(manifest, indent=1) + "\n")
-        return
     try:
         found = dict(json.loads(file.read_bytes()))
+    except FileNotFoundError as error:
+        raise ShardError(
+            f"expected {file} to say how its samples were made; it is missing. Overwrite them, or choose another folder."
+        ) from error
     except (ValueError, TypeError) as error:
-        raise ShardError(f"expected {file} to be a manifest; it does not read ({error}).") from error
-    for name in [name for name in {**manifest, **found} if name not in ignore]:
+        raise ShardError(
+            f"expected {file} to be a manifest; it does not read ({error}). Overwrite the split, or choose another folder."
+        ) from error
+    for name in {**manifest, **found}:
         was, wanted = found.get(name), manifest.get(name)
         if was == wanted:
             continue

@@ -1,33 +1,23 @@
-"""Writes shards so that whatever stops it, every file that looks finished is."""
+"""Writes the samples that a program hands over one by one."""
 
-import re
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from depthkit import __version__
 from depthkit.errors import ShardError
 from depthkit.shards.codec import VIEW, encode_sample
-from depthkit.shards.files import PARTIAL, PartialTar, alone, replace_text, writing
 from depthkit.shards.images import ImageFormat
-from depthkit.shards.index import INDEX, SCHEMA, SPLIT, ShardIndex, ShardInfo, SplitInfo, shared_views, views_in
-from depthkit.shards.label import DepthFormat
-from depthkit.shards.manifest import agree, manifest_file
+from depthkit.shards.index import SCHEMA, ShardInfo, views_in
+from depthkit.shards.label import DepthFormat, count_values
+from depthkit.shards.open_shard import OpenShard
 from depthkit.shards.reading import read_named, read_shard
-from depthkit.types import LabelKind, Sample, Views
-
-
-class Encoded(NamedTuple):
-    """A sample as members, with what the index wants to know about it."""
-
-    key: str
-    kind: LabelKind
-    views: Views
-    intrinsics: bool
-    members: dict[str, bytes]
+from depthkit.shards.records import Encoded, SplitFolder, shard_name
+from depthkit.types import LabelKind, Sample
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,8 @@ class Encoder:
         originals = self._read(sample.source) if self.originals else {}
         formats = {"depth_format": self.depth_format, "image_format": self.image_format}
         members = encode_sample(sample, **formats, originals=originals, unaltered=unaltered)
-        return Encoded(sample.key, sample.kind, views_in(sample.frames), sample.intrinsics is not None, members)
+        values = {} if sample.label is None or sample.valid is None else count_values(sample.label, sample.valid)
+        return Encoded(sample.key, sample.kind, views_in(sample.frames), sample.intrinsics is not None, members, values)
 
     def _read(self, source: Mapping[str, str]) -> dict[str, bytes]:
         assert self.originals is not None
@@ -76,7 +67,8 @@ class ShardWriter:
 
     A shard is written under a temporary name and gets its own when it is complete and on the disk. The split counts as
     complete when the ``with`` block ends without an exception; after anything else its finished shards stay, and
-    ``resume=True`` continues behind them. Equal samples give equal bytes, interrupted or not.
+    ``resume=True`` continues behind them. Equal samples give equal bytes, interrupted or not. ``write_shards`` writes whatever
+    can be iterated over or indexed, in several processes.
 
     Args:
         root: folder; created if need be. It may hold other splits of the same dataset.
@@ -120,12 +112,6 @@ class ShardWriter:
         overwrite: bool = False,
         resume: bool = False,
     ) -> None:
-        self.root, self.split, self.dataset, self.licence = Path(root), split, dataset, licence
-        self._limits = samples_per_shard, bytes_per_shard
-        if not SPLIT.fullmatch(split):
-            raise ShardError(
-                f"expected a split name of letters, digits, '_' and '-'; got '{split}'. Name it train, val or test."
-            )
         if samples_per_shard < 1 or (overwrite and resume):
             raise ShardError("expected samples_per_shard >= 1, and not both overwrite and resume. Choose one of them.")
         try:
@@ -133,34 +119,38 @@ class ShardWriter:
         except ValueError as error:
             known = ", ".join([*DepthFormat, *ImageFormat])
             raise ShardError(f"expected depth_format and image_format among {known}; {error}. Choose from these.") from error
+        facts = {
+            "options": dict(manifest or {}),
+            "dataset": dataset,
+            "licence": licence,
+            "depth_format": formats[0],
+            "image_format": formats[1],
+            "samples_per_shard": samples_per_shard,
+            "bytes_per_shard": bytes_per_shard,
+            "format": SCHEMA,
+            "depthkit": __version__,
+        }
+        how: dict[str, Any] = {"manifest": facts, "overwrite": overwrite, "resume": resume}
+        self.folder = SplitFolder(root, split=split, dataset=dataset, licence=licence, **how)
         self.encode = Encoder(*formats, None if originals is None else Path(originals))
-        self.manifest = split_manifest(
-            manifest or {}, dataset=dataset, licence=licence, depth_format=formats[0], image_format=formats[1],
-            samples_per_shard=samples_per_shard, bytes_per_shard=bytes_per_shard,
-        )  # fmt: skip
-        self.keys: set[str] = set()
-        self._info: SplitInfo | None = None
-        self._tar: PartialTar | None = None
-        self._replacing, self._closed, self._held = overwrite, False, ExitStack()
-        with self._held, writing(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            busy = f"another process is writing split '{split}' of {root}. Wait for it, or write to another folder."
-            self._held.enter_context(alone(self.root / f".{split}.lock", busy))
-            present = _index(self.root, self.dataset, self.licence).splits.get(split)
-            if (present or self._files()) and not (overwrite or resume):
-                count = sum(shard.samples for shard in present.shards) if present else "some"
-                go_on = "" if present and present.complete else "resume=True to continue it, "
-                raise ShardError(
-                    f"expected no split '{split}' in {root}; it has {count} samples. "
-                    f"Give {go_on}overwrite=True to replace it, or choose another split or folder."
-                )
-            if resume and present:
-                agree(manifest_file(self.root, split), self.manifest, begun=bool(present.shards))
-                self._info = replace(present, complete=False)
-                self.keys = stored_keys(self.root, present)
-            self._held = self._held.pop_all()
+        self.samples_per_shard, self.bytes_per_shard = samples_per_shard, bytes_per_shard
+        self._shard: OpenShard | None = None
+        self._kind: LabelKind | None = next((r.stored.kind for r in self.folder.records.values() if r.stored), None)
+        self._closed = False
+
+    @cached_property
+    def keys(self) -> set[str]:
+        """The keys of the samples that the split has, read from the headers of its shards at first.
+
+        Raises:
+            ShardError: a shard does not read.
+        """
+        shards = [shard for record in self.folder.records.values() if record.stored for shard in record.stored.shards]
+        urls = [(str(self.folder.root / shard.name), shard.samples) for shard in shards]
+        return {raw.key for url, samples in urls for raw in read_shard(url, 0, samples, total=samples, wanted=_none)}
 
     def __enter__(self) -> Self:
+        self._open()
         return self
 
     def write(self, sample: Sample) -> None:
@@ -171,55 +161,43 @@ class ShardWriter:
                 Nothing of it is stored, and writing may go on.
             ShardError: the disk refuses. The shard at hand is removed and the writer has ended; finished shards stay.
         """
-        self.add(self.encode(sample))
-
-    def check(self, sample: Encoded) -> None:
-        """The sample fits into this split: its key is new and its label of the split's kind.
-
-        Raises:
-            ShardError: it does not.
-        """
+        encoded = self.encode(sample)
+        check_kind(encoded, self._kind, self.folder.split)
         if sample.key in self.keys:
-            raise ShardError(
-                f"expected every key once in split '{self.split}'; got '{sample.key}' again. Name the samples apart."
-            )
-        if self._info and sample.kind != self._info.kind:
-            raise ShardError(
-                f"expected labels of one kind in split '{self.split}', {self._info.kind} as the first; "
-                f"sample '{sample.key}' has {sample.kind}. Write it to another split or dataset."
-            )
-
-    def add(self, sample: Encoded) -> None:
-        """Add a sample that is encoded already, by ``encode``; raises as ``write`` does."""
-        self.check(sample)
-        if self._closed:
-            raise ShardError(
-                f"expected to write split '{self.split}' of {self.root}; this writer has ended. Open one with resume=True."
-            )
+            raise key_taken(sample.key, self.folder.split)
         try:
-            with writing(self.root):
-                self._store(sample)
+            shard = self._open()
+            if shard.samples == self.samples_per_shard or shard.size_with(encoded) > self.bytes_per_shard:
+                self._finish_shard()
+                shard = self._open()
+            shard.put(shard.samples, encoded)
         except BaseException:  # half a sample may be in the tar: it must not grow, nor get its name
             self._discard()
             raise
-        info = self._info or SplitInfo(sample.kind, sample.views, sample.intrinsics, complete=False)
-        views = shared_views(info.views, sample.views)
-        self._info = replace(info, views=views, intrinsics=info.intrinsics and sample.intrinsics)
+        self._kind = encoded.kind
         self.keys.add(sample.key)
 
-    def _store(self, sample: Encoded) -> None:
-        if self._tar and (self._tar.samples >= self._limits[0] or self._tar.size_with(sample.members) > self._limits[1]):
-            self._finish_shard()
-        if self._tar is None:
-            self._clear()
-            agree(manifest_file(self.root, self.split), self.manifest)
-            self._tar = PartialTar(self.root / f"{self.split}-{len(self.shards):06d}.tar")
-        self._tar.add(sample.key, sample.members)
+    def _open(self) -> OpenShard:
+        if self._closed:
+            raise ShardError(
+                f"expected to write split '{self.folder.split}' of {self.folder.root}; this writer has ended. "
+                "Open one with resume=True."
+            )
+        if self._shard is None:
+            number = max((int(name[-10:-4]) + 1 for name in self.folder.records), default=0)
+            self._shard = OpenShard(self.folder, shard_name(self.folder.split, number))
+        return self._shard
+
+    def _finish_shard(self) -> None:
+        if self._shard and self._shard.samples:
+            self._shard.finish()
+            self._shard = None
 
     @property
     def shards(self) -> tuple[ShardInfo, ...]:
         """The finished shards."""
-        return self._info.shards if self._info else ()
+        records = sorted(self.folder.records.items())
+        return tuple(shard for _, record in records if record.stored for shard in record.stored.shards)
 
     def close(self) -> None:
         """Finish the last shard and declare the split complete. The end of a ``with`` block does this.
@@ -227,86 +205,45 @@ class ShardWriter:
         Raises:
             ShardError: there is no sample, or the disk refuses.
         """
-        with self._held:
-            if self._info is None or self._closed:
-                raise ShardError(f"expected samples for split '{self.split}' of {self.root}; got none. Check the source.")
-            try:
-                with writing(self.root):
-                    self._finish_shard(complete=True)
-            finally:
-                self._discard()
+        try:
+            if self._kind is None or self._closed:
+                raise ShardError(
+                    f"expected samples for split '{self.folder.split}' of {self.folder.root}; got none. Check the source."
+                )
+            self._finish_shard()
+            self.folder.planned = sorted(self.folder.records)
+            self.folder.publish()
+        finally:
+            self._discard()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is None and not self._closed:
             self.close()
-        with self._held:
-            self._discard()
+        self._discard()
 
     def _discard(self) -> None:
         self._closed = True
-        if self._tar:
-            self._tar.discard()
-            self._tar = None
-
-    def _finish_shard(self, complete: bool = False) -> None:
-        assert self._info is not None
-        if self._tar:
-            digest = self._tar.finish()
-            shard = ShardInfo(self._tar.path.name, self._tar.samples, self._tar.bytes, digest)
-            self._tar, self._info = None, replace(self._info, shards=(*self._info.shards, shard))
-        self._info = replace(self._info, complete=complete)
-        publish(self.root, self.dataset, self.licence, self.split, self._info)
-
-    def _clear(self) -> None:
-        """Before the first shard of an overwritten split: forget it, then delete it."""
-        if self._replacing:
-            self._replacing = False
-            publish(self.root, self.dataset, self.licence, self.split, None)
-            for file in self._files():
-                file.unlink()
-            manifest_file(self.root, self.split).unlink(missing_ok=True)
-
-    def _files(self) -> list[Path]:
-        """Whatever bears the name of a shard of this split, finished or not."""
-        pattern = re.compile(rf"{re.escape(self.split)}-\d{{6}}\.tar({re.escape(PARTIAL)})?")
-        return sorted(file for file in self.root.iterdir() if pattern.fullmatch(file.name))
+        if self._shard:
+            self._shard.discard()
+            self._shard = None
 
 
-def split_manifest(options: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
-    """Collect what shapes the samples of a split: the options they are made with, and how they are stored."""
-    return {"options": dict(options), **facts, "format": SCHEMA, "depthkit": __version__}
-
-
-def stored_keys(root: Path, split: SplitInfo) -> set[str]:
-    """The keys of a split's samples, in the headers of its shards.
+def check_kind(sample: Encoded, kind: LabelKind | None, split: str) -> None:
+    """Check that a sample's label is of the split's kind, if that is known.
 
     Raises:
-        ShardError: a shard does not read.
+        ShardError: it is not.
     """
-    shards = ((str(root / shard.name), shard.samples) for shard in split.shards)
-    return {raw.key for url, samples in shards for raw in read_shard(url, 0, samples, total=samples, wanted=_none)}
+    if kind and sample.kind != kind:
+        raise ShardError(
+            f"expected labels of one kind in split '{split}', {kind} as the first; "
+            f"sample '{sample.key}' has {sample.kind}. Write it to another split or dataset."
+        )
 
 
-def publish(root: Path, dataset: str, licence: str, split: str, info: SplitInfo | None) -> None:
-    """Put a split into a folder's index, or take it out; other writers may be at work on other splits.
-
-    Raises:
-        ShardError: the folder holds another dataset.
-    """
-    with alone(root / ".index.lock"):
-        index = _index(root, dataset, licence)
-        splits = {name: other for name, other in index.splits.items() if name != split} | ({split: info} if info else {})
-        replace_text(root / INDEX, replace(index, splits=splits, licence=licence or index.licence).to_json())
-
-
-def _index(root: Path, dataset: str, licence: str) -> ShardIndex:
-    """The index of a folder, or an empty one."""
-    if not (root / INDEX).exists():
-        return ShardIndex(str(root), dataset, licence)
-    index = ShardIndex.load(root)
-    if index.dataset != dataset:
-        raise ShardError(f"expected dataset '{dataset}' in {root}; it holds '{index.dataset}'. Choose another folder.")
-    return index
+def key_taken(key: str, split: str) -> ShardError:
+    """Say that a key comes twice."""
+    return ShardError(f"expected every key once in split '{split}'; got '{key}' again. Name the samples apart.")
 
 
 def _none(member: str) -> bool:

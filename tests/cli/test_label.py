@@ -122,12 +122,12 @@ def test_labels_are_shards_to_train_on(labelled):
 
 
 def test_the_manifest_says_who_labelled_what_how(checkpoint, labelled):
-    manifest = json.loads((labelled / "manifest.json").read_text())
+    manifest = json.loads((labelled / "train.manifest.json").read_text())
     assert manifest["teacher"]["name"] == "last.ckpt"
     assert len(manifest["teacher"]["weights_sha256"]) == 64
     assert manifest["label"] == {"ambiguity": "shift_scale", "representation": "disparity", "format": "png_log16"}
     assert "1/65533" in manifest["step"]
-    assert manifest["counts"] == {"labelled": 8, "broken": 0, "broken_images": []}
+    assert (ShardIndex.load(labelled).samples("train"), ShardIndex.load(labelled).split("train").left_out) == (8, 0)
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes_and_redoes_no_finished_shard(checkpoint, pool, labelled, tmp_path):
@@ -210,9 +210,10 @@ def test_broken_images_are_left_out_and_counted_by_name(checkpoint, tmp_path):
     root = photos(tmp_path / "photos", [3, 8])
     options = {**OPTIONS, "images_per_shard": 5, "max_broken_fraction": 0.2}
     label(str(checkpoint), str(root), tmp_path / "out", **options)
-    counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
-    assert (counts["labelled"], counts["broken"]) == (8, 2)
-    assert [line.split(":")[0] for line in counts["broken_images"]] == ["train-000000.tar, 3_jpg", "train-000001.tar, 8_jpg"]
+    info = ShardIndex.load(tmp_path / "out").split("train")
+    assert (info.samples, info.left_out) == (8, 2)
+    records = [json.loads(file.read_text()) for file in sorted((tmp_path / "out/records").iterdir())]
+    assert [name for record in records for name, _ in record["left_out"]] == ["3_jpg", "8_jpg"]
     assert [raw.key for raw, _ in samples(tmp_path / "out")] == [f"{i}_jpg" for i in (0, 1, 2, 4, 5, 6, 7, 9)]
 
 
@@ -273,7 +274,7 @@ def test_mistakes_are_one_sentence_each(checkpoint, pool, labelled, tmp_path, ca
         (CheckpointError, "cannot be read", [tmp_path / "notes.ckpt", pool, tmp_path / "out"]),
         (CheckpointError, "there is no file", [tmp_path / "gone.ckpt", pool, tmp_path / "out"]),
         (ShardError, "labels made in the same way; their teacher", [other, pool, labelled]),
-        (ShardError, r"holds index\.json and no manifest", [checkpoint, pool, pool]),
+        (ShardError, r"train\.manifest\.json to say how .* it is missing", [checkpoint, pool, pool]),
     ):
         with pytest.raises(error, match=message):
             label(*map(str, arguments), **OPTIONS)

@@ -15,9 +15,9 @@ def said(capsys):
 def test_the_last_part_writes_the_index(tmp_path, capsys):
     for part in ("2/3", "1/3"):
         write("synthetic", "-", str(tmp_path), count=5, size=(16, 24), kind="room", part=part)
-    assert "2 of 3 parts are complete. The last one joins them and writes the index." in said(capsys)
+    assert "4 of 5 shards are finished; the last part completes the index." in said(capsys)
     main(["shards", "write", "synthetic", "-", str(tmp_path), "--count=5", "--size=[16,24]", "--kind=room", "--part=3/3"])
-    assert "parts are complete" not in said(capsys)
+    assert "the last part" not in said(capsys)
     assert ShardIndex.load(tmp_path).samples("train") == 5
     assert verify(tmp_path).ok
 

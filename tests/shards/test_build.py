@@ -1,5 +1,8 @@
 """Laws of write_shards: the same bytes from any number of processes, and nothing left out without a word."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
@@ -72,18 +75,26 @@ def test_a_sample_that_cannot_be_made_is_left_out_and_the_others_are_written(tmp
 
 
 def test_resuming_does_not_make_again_what_is_there(tmp_path):
-    write_shards(OnDemand(6), tmp_path, **OPTIONS)
-    again = OnDemand(8)
+    class Killed(OnDemand):
+        def __getitem__(self, position):
+            if position == 7:
+                raise KeyboardInterrupt
+            return super().__getitem__(position)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(Killed(10), tmp_path, **OPTIONS)
+    again = OnDemand(10)
     report = write_shards(again, tmp_path, **OPTIONS, resume=True)
-    assert again.made == [2, 6, 7]
-    assert (report.samples, report.skipped, len(report.rejects)) == (2, 5, 1)
+    assert again.made == [4, 5, 6, 7, 8, 9]
+    assert (report.samples, report.skipped, report.rejects) == (6, 3, (("s2", "depth/000002.png is damaged."),))
     assert verify(tmp_path).ok
 
 
 def test_a_split_is_not_continued_with_samples_of_another_source(tmp_path):
     write_shards(OnDemand(6), tmp_path, **OPTIONS)
-    with pytest.raises(ShardError, match="to hold samples of this source; it has 's3', which is not, and 2 more"):
-        write_shards(OnDemand(3), tmp_path, **OPTIONS, resume=True)
+    for other in (OnDemand(3), OnDemand(8)):
+        with pytest.raises(ShardError, match=f"their samples was 6 and is {len(other)} now"):
+            write_shards(other, tmp_path, **OPTIONS, resume=True)
 
 
 def test_nothing_but_rejects_is_an_error_that_shows_the_first(tmp_path):
@@ -91,3 +102,24 @@ def test_nothing_but_rejects_is_an_error_that_shows_the_first(tmp_path):
     with pytest.raises(ShardError, match=r"got none, 3 were left out; the first, s0: .*valid pixels"):
         write_shards([sample(n, valid=empty) for n in range(3)], tmp_path, **OPTIONS)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_index_tells_the_range_of_the_labels_and_what_was_left_out(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = [rng.uniform(2, 10, (40, 50)).astype(np.float32) for _ in range(9)]
+    samples = [sample(n, image=np.zeros((40, 50, 3), np.uint8), label=x, valid=x < 9) for n, x in enumerate(labels)]
+    write_shards([*samples, sample(0)], tmp_path, **OPTIONS)
+    info = ShardIndex.load(tmp_path).split("train")
+    every = np.concatenate([x[x < 9] for x in labels])
+    assert np.allclose(info.range, np.quantile(every, [0.05, 0.5, 0.95]), rtol=0.02)
+    assert info.left_out == 1
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_one_sentence(tmp_path):
+    with pytest.raises(ShardError, match="expected worker processes to last; one was killed"):
+        write_shards(Deadly(6), tmp_path, **OPTIONS, workers=1)
+
+
+class Deadly(OnDemand):
+    def __getitem__(self, position):
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from depthkit.errors import ShardError
-from depthkit.shards import Part, ShardIndex, ShardWriter, join_parts, write_part, write_shards
+from depthkit.shards import Part, ShardIndex, ShardWriter, write_shards
 from depthkit.shards.files import alone, size_text
 from depthkit.types import Ambiguity, Sample
 
@@ -71,18 +71,78 @@ def test_another_version_does_not_continue(tmp_path, monkeypatch, where):
 
 @pytest.mark.parametrize(("changed", "made", "says"), CHANGES)
 def test_parts_made_in_different_ways_do_not_join(tmp_path, changed, made, says):
-    write_part(Made(), tmp_path, split="train", part=Part(1, 2), **BASE, manifest=MADE)
+    write(tmp_path, part=Part(1, 2))
     with pytest.raises(ShardError, match=says):
-        write_part(Made(), tmp_path, split="train", part=Part(2, 2), **{**BASE, **changed}, manifest={**MADE, **made})
+        write(tmp_path, None, changed, made, part=Part(2, 2))
 
 
 def test_a_part_repeated_after_joining_says_that_all_is_there(tmp_path):
     for number in (1, 2):
-        write_part(Made(), tmp_path, split="train", part=Part(number, 2), **BASE, manifest=MADE)
-        join_parts(tmp_path, split="train")
-    again = write_part(Made(), tmp_path, split="train", part=Part(1, 2), **BASE, manifest=MADE)
-    assert (again.samples, again.skipped) == (0, 8)
-    assert not (tmp_path / ".parts").exists()
+        write(tmp_path, part=Part(number, 2))
+    again = write(tmp_path, part=Part(1, 2))
+    assert (again.samples, again.skipped, again.complete) == (0, 4, True)
+
+
+def test_a_finished_command_repeated_does_nothing(tmp_path):
+    first = write(tmp_path, resume=True)
+    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in tmp_path.rglob("*.tar*")}
+    again = write(tmp_path, Made(fatal=0), resume=True)
+    assert (again.samples, again.skipped, again.complete, again.shards) == (0, 8, True, first.shards)
+    assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in tmp_path.rglob("*.tar*")} == before
+
+
+RECORD = "records/train-000001.tar.json"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda root: (root / RECORD).write_text("{"), f"expected .*{RECORD} to record a finished shard; it does not read"),
+        (lambda root: (root / RECORD).write_text("[]"), "to record a finished shard; it does not read"),
+        (
+            lambda root: (root / RECORD).write_text((root / RECORD).read_text().replace('"manifest": "', '"manifest": "x')),
+            f"expected .*{RECORD} to record a shard of this run; it is of another one",
+        ),
+        (lambda root: (root / "train-000001.tar").write_bytes(b"x"), r"train-000001\.tar to have \d+ bytes, .*; it has 1\."),
+        (lambda root: (root / RECORD).unlink(), r"a record in .* of every shard that index\.json lists; train-000001\.tar has"),
+        (lambda root: (root / "train.manifest.json").write_text("{"), "to be a manifest; it does not read"),
+    ],
+)
+def test_what_is_spoilt_is_named_and_nothing_is_written_on_it(tmp_path, spoil, says):
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, Made(fatal=5))
+    spoil(tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(ShardError, match=says):
+        write(tmp_path, resume=True)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    write(tmp_path, overwrite=True)
+    write(tmp_path / "whole")
+    assert ShardIndex.load(tmp_path).digest == ShardIndex.load(tmp_path / "whole").digest
+
+
+def test_a_shard_that_was_removed_is_written_again(tmp_path):
+    write(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    (tmp_path / "train-000001.tar").unlink()
+    assert write(tmp_path, resume=True).samples == 2
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
+
+
+def test_what_is_being_written_is_not_replaced(tmp_path):
+    tried = []
+
+    class Meanwhile(Made):
+        def __getitem__(self, n):
+            if n == 3:
+                with pytest.raises(ShardError, match="another process is writing split 'train'"):
+                    write(tmp_path, overwrite=True)
+                tried.append(n)
+            return super().__getitem__(n)
+
+    write(tmp_path, Meanwhile())
+    assert tried == [3]
+    assert ShardIndex.load(tmp_path).samples("train") == 8
 
 
 @pytest.mark.parametrize("fatal", range(1, 8))
@@ -146,7 +206,7 @@ def test_no_worker_outlives_the_process_that_started_it(tmp_path, signum):
         workers = [int(number) for number in job.stdout.readline().split()]
         assert workers
         job.send_signal(signum)
-        job.wait(15)
+        job.wait(60)
         end = time.monotonic() + 15
         while any(map(alive, workers)) and time.monotonic() < end:
             time.sleep(0.1)

@@ -39,7 +39,7 @@ def write(root, numbers, **options):
 
 
 def hashes(root):
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in root.iterdir()}
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in root.rglob("*") if file.is_file()}
 
 
 def keys(root, split="train"):
@@ -61,8 +61,10 @@ def test_what_is_written_is_read_in_order_and_indexed(tmp_path):
     for shard in index.shards("train"):
         data = Path(index.url(shard)).read_bytes()
         assert (shard.bytes, shard.sha256) == (len(data), hashlib.sha256(data).hexdigest())
-    assert sorted(file.name for file in tmp_path.iterdir()) == [
+    assert [file.name for file in sorted(tmp_path.rglob("*"))] == [
         "index.json",
+        "records",
+        *(f"{s.name}.json" for s in index.shards("train")),
         *(s.name for s in index.shards("train")),
         "train.manifest.json",
     ]
@@ -188,14 +190,15 @@ def test_a_second_writer_of_the_same_split_is_sent_away(tmp_path):
     with ShardWriter(tmp_path, **OPTIONS) as writer:
         writer.write(sample(0))
         with pytest.raises(ShardError, match="another process is writing split 'train'"):
-            ShardWriter(tmp_path, **OPTIONS, resume=True)
+            ShardWriter(tmp_path, **OPTIONS, resume=True).__enter__()
     assert verify(tmp_path).ok
 
 
 def assert_only_finished_shards(root, count):
     """Every tar is whole and indexed, nothing partial is left, and the split is known to be cut short."""
     names = [*(f"train-{n:06d}.tar" for n in range(count)), "train.manifest.json"]
-    assert sorted(file.name for file in root.glob("*")) == ["index.json", *names]
+    assert sorted(file.name for file in root.glob("*")) == ["index.json", "records", *names]
+    assert sorted(file.name for file in (root / "records").iterdir()) == [f"train-{n:06d}.tar.json" for n in range(count)]
     report = verify(root)
     assert [(p.shard, p.key) for p in report.problems] == [("split train", "")]
     with pytest.raises(
@@ -278,7 +281,7 @@ def test_a_refusal_while_a_shard_is_finished_leaves_nothing_of_it(tmp_path, monk
 
     def refuse(*arguments):
         calls.append(arguments)
-        if len(calls) > (6 if call == "fsync" else 3):  # a manifest, a shard and an index: 6 fsyncs, 3 renames
+        if len(calls) > (8 if call == "fsync" else 4):  # a manifest, a shard, its record and the index: 8 fsyncs, 4 renames
             raise OSError(number, os.strerror(number))
         return genuine(*arguments)
 
@@ -287,6 +290,26 @@ def test_a_refusal_while_a_shard_is_finished_leaves_nothing_of_it(tmp_path, monk
         write(tmp_path, range(10))
     monkeypatch.undo()
     assert_only_finished_shards(tmp_path, 1)
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("after", range(9))
+def test_wherever_the_disk_refuses_the_same_samples_end_in_the_same_bytes(tmp_path, monkeypatch, call, after):
+    genuine, calls = getattr(os, call), []
+
+    def refuse(*arguments):
+        calls.append(arguments)
+        if len(calls) > after:
+            raise OSError(errno.ENOSPC, "full")
+        return genuine(*arguments)
+
+    monkeypatch.setattr(shard_files.os, call, refuse)
+    with pytest.raises(ShardError, match="is full"):
+        write_shards(map(sample, range(10)), tmp_path / "cut", **OPTIONS, samples_per_shard=3)
+    monkeypatch.undo()
+    write_shards(map(sample, range(10)), tmp_path / "cut", **OPTIONS, samples_per_shard=3, resume=True)
+    write_shards(map(sample, range(10)), tmp_path / "whole", **OPTIONS, samples_per_shard=3)
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
 
 
 def test_a_writer_that_was_refused_takes_no_more(tmp_path, monkeypatch):

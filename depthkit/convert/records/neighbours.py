@@ -20,7 +20,7 @@ from rich.progress import track
 
 from depthkit.convert.records.record import Record
 from depthkit.errors import DepthKitError, RecipeError
-from depthkit.shards.build import Reject
+from depthkit.shards.records import Reject
 from depthkit.types import Views
 
 MOTION_WIDTH = 416

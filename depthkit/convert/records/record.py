@@ -12,7 +12,7 @@ import numpy as np
 from depthkit.convert.records.files import names_in, read_bytes, read_png16
 from depthkit.errors import DepthKitError, GeometryError, LabelError, RecipeError, ShapeError
 from depthkit.images import SUFFIXES, read_image
-from depthkit.shards.build import Reject
+from depthkit.shards.records import Reject
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 UNLABELLED = LabelKind(Ambiguity.UNLABELLED, Representation.DEPTH)

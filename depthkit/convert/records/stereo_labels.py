@@ -19,7 +19,6 @@ from depthkit.convert.records.record import Annotation, Record
 from depthkit.convert.records.sky import Sky
 from depthkit.convert.records.stereo_layout import picture_area
 from depthkit.errors import LabelError, RecipeError, ShapeError
-from depthkit.shards.build import Unsuitable
 from depthkit.types import Ambiguity, LabelKind, Representation, Views
 
 KIND = LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY)
@@ -75,7 +74,7 @@ class StereoLabels:
         """Return disparity [px], where it is known, and the sky.
 
         Raises:
-            Unsuitable: the frame is not good enough.
+            LabelError: the frame is not good enough.
             ShapeError: what flow or sky return is not of the picture's size.
         """
         left, right = self.pair(root, frame.image)
@@ -91,7 +90,7 @@ class StereoLabels:
             return Annotation(disparity, valid)
         ground = valid & ~sky
         if not ground.any():
-            raise Unsuitable("all that matches is sky")
+            raise LabelError("all that matches is sky")
         return Annotation(np.where(sky, disparity[ground].min(), disparity), ground | sky, sky)
 
     def picture(self, root: Path, name: str) -> np.ndarray:
@@ -173,11 +172,11 @@ def check_frame(disparity: np.ndarray, good: np.ndarray, rules: Rules, *, seen: 
         vertical: vertical flow there and back [px], ``(2, H, W)``.
 
     Raises:
-        Unsuitable: it is not; equal reasons have equal words, so that they can be counted.
+        LabelError: it is not; equal reasons have equal words, so that they can be counted.
     """
     if good.mean() <= rules.matched or not seen.any():
-        raise Unsuitable(f"no more than {rules.matched:.0%} of its pixels match within {rules.discrepancy:g} px")
+        raise LabelError(f"no more than {rules.matched:.0%} of its pixels match within {rules.discrepancy:g} px")
     if np.ptp(disparity[seen]) <= rules.span:
-        raise Unsuitable(f"its disparities span no more than {rules.span:g} px")
+        raise LabelError(f"its disparities span no more than {rules.span:g} px")
     if rules.vertical is not None and (np.abs(vertical) > rules.vertical).mean((1, 2)).max() > rules.tilted:
-        raise Unsuitable(f"over {rules.tilted:.0%} of its pixels move by more than {rules.vertical:g} px vertically")
+        raise LabelError(f"over {rules.tilted:.0%} of its pixels move by more than {rules.vertical:g} px vertically")

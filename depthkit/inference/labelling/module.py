@@ -18,13 +18,14 @@ from depthkit.inference.labelling import (
     Broken,
     LabelBatch,
     LabelFolder,
-    LabelledShard,
     Piece,
     PoolReader,
     pool_loader,
     stored_label,
 )
 from depthkit.resize import OutputResize, network_map, resized_map
+from depthkit.shards.open_shard import OpenShard
+from depthkit.shards.records import Encoded, Reject
 from depthkit.types import LabelKind
 
 _AHEAD = 8  # labels per thread that may wait to be encoded
@@ -71,16 +72,16 @@ class PseudoLabelModule(LightningModule):
         self._allowed, self._total, self._broken = math.ceil(max_broken_fraction * total), total, 0
         self.labelled = 0
         self._encoders = ThreadPoolExecutor(threads)
-        self._open: dict[str, LabelledShard] = {}
-        self._pending: deque[tuple[Piece, int, str, Future[dict[str, bytes]]]] = deque()
+        self._open: dict[str, OpenShard] = {}
+        self._pending: deque[tuple[Piece, int, str, Future[Encoded]]] = deque()
 
     def predict_dataloader(self) -> Any:
         """Build the loader of this rank's share of the missing pieces."""
         strategy = self.trainer.strategy
         left: list[Piece] = strategy.broadcast(self.folder.remaining(self.reader.pieces))
         missing = {piece.shard for piece in left}
-        finished = (self.folder.record(piece) for piece in self.reader.pieces if piece.shard not in missing)
-        self._broken = sum(len(record["broken"]) for record in finished if record)
+        finished = (self.folder.records[piece.shard] for piece in self.reader.pieces if piece.shard not in missing)
+        self._broken = sum(len(record.left_out) for record in finished)
         mine = share(left, self.trainer.world_size)[self.trainer.global_rank]
         reader = PoolReader(
             self.reader.pool,
@@ -99,7 +100,7 @@ class PseudoLabelModule(LightningModule):
             raise SIGTERMException(128 + signal.SIGTERM)
         assert batch.piece is not None
         if batch.piece.shard not in self._open:
-            self._open[batch.piece.shard] = LabelledShard(self.folder, batch.piece)
+            self._open[batch.piece.shard] = self.folder.begin(batch.piece)
         for broken in batch.broken:
             self._leave_out(batch.piece, broken)
         if batch.entries:
@@ -117,7 +118,7 @@ class PseudoLabelModule(LightningModule):
             job = self._encoders.submit(self._members, entry, maps[row : row + 1], sky)
             self._pending.append((batch.piece, entry.position, entry.image.key, job))
 
-    def _members(self, entry: Any, values: Tensor, sky: Tensor | None) -> dict[str, bytes]:
+    def _members(self, entry: Any, values: Tensor, sky: Tensor | None) -> Encoded:
         with torch.inference_mode():  # a thread does not inherit it
             full = resized_map(values, entry.size, self.teacher, representation=self.kind.representation)
             above: np.ndarray | None = None if sky is None else OutputResize()(sky, entry.size)[0, 0].numpy() > 0.5
@@ -129,15 +130,15 @@ class PseudoLabelModule(LightningModule):
         while len(self._pending) > waiting or (self._pending and self._pending[0][3].done()):
             piece, position, key, job = self._pending.popleft()
             try:
-                members = job.result()
+                sample = job.result()
             except DepthKitError as error:
                 self._leave_out(piece, Broken(position, key, str(error)))
             else:
-                self._open[piece.shard].add(position, key, members)
+                self._open[piece.shard].put(position, sample)
                 self.labelled += 1
 
     def _leave_out(self, piece: Piece, broken: Broken) -> None:
-        self._open[piece.shard].leave_out(broken)
+        self._open[piece.shard].put(broken.position, Reject(broken.key, broken.reason))
         self._broken += 1
         if self._broken > self._allowed:
             raise ShardError(
@@ -147,11 +148,9 @@ class PseudoLabelModule(LightningModule):
             )
 
     def on_predict_end(self) -> None:
-        """Wait for the other ranks; the first then writes the index."""
+        """Wait for the other ranks: whoever has finished the last shard has completed the index."""
         self._encoders.shutdown()
         self.trainer.strategy.barrier()
-        if self.trainer.is_global_zero:
-            self.folder.assemble()
 
     def discard(self) -> None:
         """Delete shards that are not finished."""

@@ -1,7 +1,6 @@
 """Pools, the values that are stored, and a folder of labels that survives its writer, without a network or Lightning."""
 
 import io
-import json
 
 import numpy as np
 import pytest
@@ -14,9 +13,7 @@ from depthkit.data import ShardIndex, ShardWriter, verify
 from depthkit.errors import LabelError, PredictionError, ShardError
 from depthkit.evaluation import InputResize
 from depthkit.inference.labelling import (
-    Broken,
     LabelFolder,
-    LabelledShard,
     PoolReader,
     open_pool,
     pool_loader,
@@ -25,6 +22,7 @@ from depthkit.inference.labelling import (
 )
 from depthkit.shards import decode_sample
 from depthkit.shards.reading import read_shard
+from depthkit.shards.records import Reject
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 AFFINE = LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY)
@@ -57,10 +55,10 @@ def shards(tmp_path):
 
 def fill(folder, piece, label=None):
     """Label a piece with brightness, as a teacher would."""
-    shard = LabelledShard(folder, piece)
-    for position, (key, found) in enumerate(folder.pool.read(piece)):
+    shard = folder.begin(piece)
+    for position, (_, found) in enumerate(folder.pool.read(piece)):
         values = np.random.default_rng(position).random((20, 30)) if label is None else label
-        shard.add(position, key, folder.encode(found, *stored_label(values, folder.kind)))
+        shard.put(position, folder.encode(found, *stored_label(values, folder.kind)))
     shard.finish()
 
 
@@ -133,7 +131,7 @@ def test_a_pool_of_shards_is_cut_as_the_shards_are_and_kept_byte_for_byte(shards
     folder = LabelFolder(tmp_path / "out", pool, AFFINE, FACTS)
     for piece in pool.pieces:
         fill(folder, piece)
-    assert folder.assemble().complete
+    assert folder.complete().complete
     verify(tmp_path / "out").check()
     index = ShardIndex.load(tmp_path / "out")
     assert (index.dataset, index.licence, index.kind("train"), index.samples("train")) == ("pool", "free", AFFINE, 5)
@@ -151,7 +149,7 @@ def test_a_folder_of_images_is_cut_into_pieces_and_kept_byte_for_byte(photos, tm
     folder = LabelFolder(tmp_path / "out", pool, AFFINE, FACTS)
     for piece in pool.pieces:
         fill(folder, piece)
-    folder.assemble()
+    folder.complete()
     found = list(samples(tmp_path / "out"))
     assert len({raw.key for raw, _ in found}) == 5
     for raw, sample in found:
@@ -183,7 +181,7 @@ def test_labels_come_back_within_the_stated_step(shards, tmp_path, depth_format,
     values = np.random.default_rng(5).uniform(0.3, 60, (20, 30)).astype(np.float32)
     for piece in pool.pieces:
         fill(folder, piece, values)
-    folder.assemble()
+    folder.complete()
     truth = stored_label(values, kind)[0]
     for _, sample in samples(tmp_path / "out"):
         error = np.abs(sample.label - truth) if bound else np.abs(np.log(sample.label / truth))
@@ -197,12 +195,12 @@ def test_sky_is_read_back_with_its_mask(shards, tmp_path):
         pool = open_pool(shards)
         folder = LabelFolder(tmp_path / f"out{number}", pool, kind, FACTS)
         for piece in pool.pieces:
-            shard = LabelledShard(folder, piece)
-            for position, (key, found) in enumerate(pool.read(piece)):
+            shard = folder.begin(piece)
+            for position, (_, found) in enumerate(pool.read(piece)):
                 values = np.random.default_rng(position).random((20, 30)) + 1
-                shard.add(position, key, folder.encode(found, *stored_label(values, kind, sky)))
+                shard.put(position, folder.encode(found, *stored_label(values, kind, sky)))
             shard.finish()
-        folder.assemble()
+        folder.complete()
         for _, sample in samples(tmp_path / f"out{number}"):
             assert np.array_equal(sample.sky, sky)
             assert sample.valid.all()
@@ -214,10 +212,10 @@ def test_samples_lie_in_the_pools_order_whatever_order_they_come_in(shards, tmp_
     for number, order in enumerate(([0, 1], [1, 0])):
         folder = LabelFolder(tmp_path / str(number), pool, AFFINE, FACTS)
         found = list(pool.read(pool.pieces[0]))
-        shard = LabelledShard(folder, pool.pieces[0])
+        shard = folder.begin(pool.pieces[0])
         for position in order:
-            key, image = found[position]
-            shard.add(position, key, folder.encode(image, *stored_label(picture(position)[..., 0], AFFINE)))
+            _, image = found[position]
+            shard.put(position, folder.encode(image, *stored_label(picture(position)[..., 0], AFFINE)))
         shard.finish()
         trees.append((tmp_path / str(number) / "train-000000.tar").read_bytes())
     assert trees[0] == trees[1]
@@ -227,46 +225,47 @@ def test_a_shard_that_was_not_finished_leaves_nothing_and_is_still_to_do(shards,
     pool = open_pool(shards)
     folder = LabelFolder(tmp_path / "out", pool, AFFINE, FACTS)
     fill(folder, pool.pieces[0])
-    shard = LabelledShard(folder, pool.pieces[1])
-    shard.add(0, "s2", {"image.jpg": b"x"})
+    shard = folder.begin(pool.pieces[1])
+    ((_, image), _) = pool.read(pool.pieces[1])
+    shard.put(0, folder.encode(image, *stored_label(picture(0)[..., 0], AFFINE)))
     shard.discard()
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", "records", "train-000000.tar"]
+    there = ["index.json", "records", "train-000000.tar", "train.manifest.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == there
     again = LabelFolder(tmp_path / "out", pool, AFFINE, FACTS)
     assert again.remaining(pool.pieces) == list(pool.pieces[1:])
-    state = again.assemble()
-    assert (state.finished, state.pieces, state.complete) == (1, 3, False)
+    assert not again.complete().complete
     with pytest.raises(ShardError, match="cut short"):
         ShardIndex.load(tmp_path / "out").split("train")
 
 
 def test_two_processes_do_not_write_the_same_shard(shards, tmp_path):
     folder = LabelFolder(tmp_path / "out", open_pool(shards), AFFINE, FACTS)
-    shard = LabelledShard(folder, folder.pool.pieces[0])
-    with pytest.raises(ShardError, match=r"another process is labelling train-000000\.tar"):
-        LabelledShard(folder, folder.pool.pieces[0])
+    shard = folder.begin(folder.pool.pieces[0])
+    with pytest.raises(ShardError, match=r"another process is writing split 'train' of .* \(train-000000\.tar\)"):
+        folder.begin(folder.pool.pieces[0])
     shard.discard()
 
 
 def test_a_shard_needs_every_image_of_its_piece(shards, tmp_path):
     folder = LabelFolder(tmp_path / "out", open_pool(shards), AFFINE, FACTS)
-    shard = LabelledShard(folder, folder.pool.pieces[0])
-    shard.leave_out(Broken(0, "s0", "it is torn"))
-    with pytest.raises(ShardError, match="expected 2 images"):
+    shard = folder.begin(folder.pool.pieces[0])
+    shard.put(0, Reject("s0", "it is torn"))
+    with pytest.raises(ShardError, match="expected 2 samples for train-000000"):
         shard.finish()
-    shard.leave_out(Broken(1, "s1", "it is torn"))
+    shard.put(1, Reject("s1", "it is torn"))
     shard.finish()
-    assert folder.record(folder.pool.pieces[0])["broken"] == [["s0", "it is torn"], ["s1", "it is torn"]]
+    assert folder.records["train-000000.tar"].left_out == (("s0", "it is torn"), ("s1", "it is torn"))
 
 
 def test_a_pool_of_which_nothing_can_be_labelled_is_an_error(shards, tmp_path):
     folder = LabelFolder(tmp_path / "out", open_pool(shards), AFFINE, FACTS)
     for piece in folder.pool.pieces:
-        shard = LabelledShard(folder, piece)
+        shard = folder.begin(piece)
         for position in range(piece.images):
-            shard.leave_out(Broken(position, f"s{position}", "it is torn"))
+            shard.put(position, Reject(f"s{position}", "it is torn"))
         shard.finish()
-    with pytest.raises(ShardError, match="all 5 are broken"):
-        folder.assemble()
+    with pytest.raises(ShardError, match="got none, 5 were left out; the first, s0: it is torn"):
+        folder.complete()
 
 
 @pytest.mark.parametrize(
@@ -293,7 +292,7 @@ def test_a_folder_of_something_else_or_of_another_pool_is_refused(shards, photos
     LabelFolder(tmp_path / "out", pool, AFFINE, FACTS)
     with pytest.raises(ShardError, match="their pool dataset was 'pool' and is 'photos'"):
         LabelFolder(tmp_path / "out", open_pool(photos), AFFINE, FACTS)
-    (tmp_path / "out" / "manifest.json").write_text("{")
+    (tmp_path / "out" / "train.manifest.json").write_text("{")
     with pytest.raises(ShardError, match="does not read"):
         LabelFolder(tmp_path / "out", pool, AFFINE, FACTS)
 
@@ -350,15 +349,28 @@ def test_worker_processes_read_the_same_batches(shards):
         assert torch.equal(one.images, two.images)
 
 
-def test_the_manifest_counts_what_was_labelled_and_what_was_not(shards, tmp_path):
+def test_the_index_counts_what_was_labelled_and_what_was_not(shards, tmp_path):
     folder = LabelFolder(tmp_path / "out", open_pool(shards), AFFINE, FACTS)
     for piece in folder.pool.pieces[:2]:
         fill(folder, piece)
-    shard = LabelledShard(folder, folder.pool.pieces[2])
-    shard.leave_out(Broken(0, "s4", "it is torn"))
+    shard = folder.begin(folder.pool.pieces[2])
+    shard.put(0, Reject("s4", "it is torn"))
     shard.finish()
-    state = folder.assemble()
-    counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
-    assert counts == {"labelled": 4, "broken": 1, "broken_images": ["train-000002.tar, s4: it is torn"]}
-    assert (state.labelled, state.complete) == (4, True)
-    assert ShardIndex.load(tmp_path / "out").samples("train") == 4
+    info = ShardIndex.load(tmp_path / "out").split("train")
+    assert (info.samples, info.left_out, info.complete) == (4, 1, True)
+    assert 0 < info.range[0] < info.range[1] < info.range[2] <= 1.01
+    assert folder.records["train-000002.tar"].left_out == (("s4", "it is torn"),)
+
+
+def test_two_splits_of_a_pool_are_labelled_into_one_folder(shards, tmp_path):
+    with ShardWriter(shards, split="val", dataset="pool") as writer:
+        writer.write(Sample("a", picture(0)))
+    for split in ("train", "val"):
+        folder = LabelFolder(tmp_path / "out", open_pool(shards, split=split), AFFINE, FACTS)
+        for piece in folder.pool.pieces:
+            fill(folder, piece)
+    assert {name: info.complete for name, info in ShardIndex.load(tmp_path / "out").splits.items()} == {
+        "train": True,
+        "val": True,
+    }
+    verify(tmp_path / "out").check()
