@@ -30,6 +30,8 @@ def evaluate(
 ) -> None:
     """Score a checkpoint on shards under a published protocol; print the table, and write it with pictures.
 
+    Samples that cannot be read are named, and the command then fails after it has written what it found.
+
     Args:
         checkpoint: written by `depthkit fit`, or a folder of diffusers.
         shards: folders or URLs of shards, each scored by itself.
@@ -56,6 +58,7 @@ def evaluate(
         suffix = f"{suffix}.{sampling.steps}x{sampling.members}"
     model = (FlipAverage(network.model) if flip else network.model).to(check_device(device))
     names = [root.rstrip("/").rpartition("/")[2] for root in shards]
+    reports = []
     for root, name in zip(shards, names, strict=True):
         report = score(
             model,
@@ -65,17 +68,20 @@ def evaluate(
             name=name_of,
             pictures=pictures if out else 0,
         )
+        reports.append(report)
         console.print(f"{root} ({split})\n{report.table()}\n", markup=False)
         if out is not None:
             unique = name if names.count(name) == 1 else root.strip("/").replace("/", "-").replace(":", "")
             stem = f"{unique}.{split}.{protocol}{suffix}"
             for file in (report.to_json(out / f"{stem}.json"), report.to_html(out / f"{stem}.html")):
                 console.print(f"wrote {file}", markup=False)
+    for report in reports:
+        report.check_complete()
 
 
 def evaluation_samples(root: Path | str, split: str = "test", *, num_workers: int = 0) -> Loader:
     """Read every sample of a split exactly once, in order, as batches of one in their own size; can be iterated repeatedly.
 
-    Broken samples are skipped with a warning; more than a few raise a ``ShardError``.
+    Broken samples are skipped with a warning and named in the report; more than a few raise a ``ShardError``.
     """
     return DepthDataModule(test_sources=[ShardSource(str(root), split)], num_workers=num_workers).test_dataloader()[0]

@@ -11,14 +11,15 @@ import torch.distributed as dist
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from depthkit.alignment import Degrees
 from depthkit.data.stream.collate import collate, to_float
-from depthkit.errors import RecipeError, ShapeError
-from depthkit.evaluation.protocol import Protocol
+from depthkit.errors import RecipeError, ShapeError, ShardError
+from depthkit.evaluation.protocol import Protocol, ScaleOf
 from depthkit.evaluation.render import colourise, shown
 from depthkit.evaluation.report import Report
 from depthkit.evaluation.scores import COUNTS, ProtocolMetrics
 from depthkit.resize import as_maps, multiple_of, representation_of, resize_space_of
-from depthkit.types import Ambiguity, Batch, Representation, Sample
+from depthkit.types import REPRESENTATIONS, Ambiguity, Batch, Representation, Sample
 
 Predict = Callable[[Tensor], Any]
 """RGB in [0, 1], float32 ``(1, 3, H, W)``, to a map: tensor or array ``(1, 1, h, w)``, ``(1, h, w)`` or ``(h, w)``."""
@@ -42,7 +43,8 @@ def evaluate(
     Args:
         predict: called on each image, resized as the protocol says; a network is put in evaluation mode for the time.
         samples: labelled samples, or batches of an evaluation loader (then ``predict`` gets ``(B, 3, H, W)``). Under a
-            protocol with one scale for the set they are read, and predicted, twice.
+            protocol with one scale for the set they are read, and predicted, twice. What a loader could not read is named in
+            the report; ``Report.check_complete`` refuses a test in part.
         protocol: how to score.
         representation: what the predicted numbers are; default ``predict.representation``.
         ambiguity: what the prediction leaves undetermined, to refuse protocols that do not fit it; default
@@ -80,9 +82,10 @@ def evaluate(
     multiple, space = multiple_of(predict) if size_multiple is None else size_multiple, resize_space_of(predict)
     place = torch.device(device) if device is not None else _device_of(predict)
     kept, rows, scale = _Kept(pictures), [], None
+    broken: dict[str, None] = {}
 
     def score(metrics: ProtocolMetrics, title: str) -> Iterator[tuple[Batch, str]]:
-        for batch in batches(_progress(samples, title, progress), coarse_labels=protocol.coarse_labels):
+        for batch in batches(_progress(samples, title, progress), coarse_labels=protocol.coarse_labels, broken=broken):
             batch = batch.to(place)
             image = protocol.resize_input(batch.image, multiple)
             maps = as_maps(predict(image), len(batch), batch.keys[0]).to(place)
@@ -90,25 +93,27 @@ def evaluate(
             yield batch, f"{image.shape[-2]}x{image.shape[-1]}"
 
     with torch.inference_mode(), _evaluation_mode(predict):
-        if protocol.scale_of == "set":
+        if protocol.scale_of == ScaleOf.SET:
             if iter(samples) is samples:
                 raise RecipeError(
                     f"protocol {protocol.name!r} has one scale for the whole set and reads it twice; got an iterator, which is "
                     "read only once. Pass a list or a loader."
                 )
-            fitted = ProtocolMetrics(replace(protocol, scale_of="image")).to(place)
+            fitted = ProtocolMetrics(replace(protocol, scale_of=ScaleOf.IMAGE)).to(place)
             found = (fitted.last.scale[~fitted.last_left_out] for _ in score(fitted, f"{protocol.name}: scale"))
             scale = median_of_ranks([x for scales in found for x in scales.tolist()], protocol)
         metrics = ProtocolMetrics(protocol, scale=scale).to(place)
         for batch, size in score(metrics, protocol.name):
-            rows += _rows(metrics, batch.keys, size)
+            rows += _rows(metrics, batch, size)
             for index, key in enumerate(batch.keys):
                 if kept.wants():
                     kept.pictures[key] = _pictures(batch, metrics, index)
+    if not rows and broken:
+        raise ShardError(f"expected a sample that can be read; all {len(broken)} are broken. The first: {next(iter(broken))}")
     if not rows:
         raise ShapeError("expected at least one sample to evaluate; got none. Check the split and the path of the shards.")
     summary = {metric: float(value) for metric, value in metrics.compute().items() if metric not in COUNTS}
-    return Report(protocol, name or _name_of(predict), summary, rows, kept.pictures)
+    return Report(protocol, name or _name_of(predict), summary, rows, kept.pictures, broken=tuple(broken))
 
 
 def median_of_ranks(scales: list[float], protocol: Protocol) -> float:
@@ -130,14 +135,23 @@ def median_of_ranks(scales: list[float], protocol: Protocol) -> float:
     return float(np.median(exist))
 
 
-def batches(samples: Iterable[Sample | Batch], *, coarse_labels: bool = False) -> Iterator[Batch]:
-    """Samples as batches of one, at the size they have, and batches without the rows that only pad them.
+def batches(
+    samples: Iterable[Sample | Batch], *, coarse_labels: bool = False, broken: dict[str, None] | None = None
+) -> Iterator[Batch]:
+    """Make batches of one of samples, at the size they have, and drop the rows that only pad batches.
+
+    Args:
+        samples: samples or batches.
+        coarse_labels: labels may have fewer pixels than their images.
+        broken: takes up what could not be read, a sentence per sample.
 
     Raises:
         ShapeError: an image is not RGB; or image and label differ in size, and labels may not be coarse.
     """
     for item in samples:
         if isinstance(item, Batch):
+            if broken is not None:
+                broken.update(dict.fromkeys(item.broken))
             if item.real.any():
                 yield item if item.real.all() else item.rows(item.real)
             continue
@@ -180,17 +194,34 @@ def _evaluation_mode(predict: Predict) -> Iterator[None]:
             module.training = True
 
 
-def _rows(metrics: ProtocolMetrics, keys: tuple[str, ...], size: str) -> list[dict[str, Any]]:
+def _rows(metrics: ProtocolMetrics, batch: Batch, size: str) -> list[dict[str, Any]]:
     values = {name: x.tolist() for name, x in metrics.last_values.items()}
     left_out, degenerate = metrics.last_left_out.tolist(), metrics.last.degenerate.tolist()
     fit = metrics.protocol.alignment
-    if fit is not None and fit.degrees == "scale":
+    if fit is not None and fit.degrees == Degrees.SCALE:
         values["scale"] = metrics.last.scale.where(~metrics.last_left_out, torch.nan).tolist()
     return [
         {"key": key, "input": size, **{name: x[i] for name, x in values.items()}}
-        | {"left_out": left_out[i], "degenerate": degenerate[i]}
-        for i, key in enumerate(keys)
+        | {"left_out": left_out[i], "why": _why(metrics, batch, i) if left_out[i] else None, "degenerate": degenerate[i]}
+        for i, key in enumerate(batch.keys)
     ]
+
+
+def _why(metrics: ProtocolMetrics, batch: Batch, index: int) -> str:
+    """Say why an image was left out."""
+    protocol, labelled = metrics.protocol, batch.valid[index]
+    if protocol.ordinal:
+        return "no point pair to score"
+    if not labelled.any():
+        return "no labelled pixel"
+    scored, stored = int(metrics.last.labelled[index]), REPRESENTATIONS[int(batch.representation[index])]
+    reason = f"{scored} of {int(labelled.sum())} labelled pixels can be scored, {protocol.min_valid} are needed"
+    label = batch.target[index][labelled]
+    if stored != Representation.DEPTH:
+        return f"{reason} (the label, {stored}, is {float(label.min()):.4g} to {float(label.max()):.4g})"
+    near, far = protocol.label_range
+    span = f"{float(label.min()):.4g} to {float(label.max()):.4g} m"
+    return f"{reason} (the label is {span}, the test takes {near:g} to {far:g} m in the crop {protocol.crop.name!r})"
 
 
 def _pictures(batch: Batch, metrics: ProtocolMetrics, index: int) -> tuple[np.ndarray, ...]:

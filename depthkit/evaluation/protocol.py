@@ -56,6 +56,7 @@ class Comparison(NamedTuple):
         target: label in the same space, ``(B, 1, H, W)``; any value where not valid.
         valid: pixels that are scored, bool ``(B, 1, H, W)``; all False in an image that is left out.
         pairs: ordinal label, ``(B, P, 5)``.
+        labelled: number of pixels that the label, its range, the crop and what was shown leave to score, int64 ``(B,)``.
         degenerate: the alignment found no scale, bool ``(B,)``: the image is scored as its best constant map, or NaN.
         scale: the factor that fits each image, float64 ``(B,)``; 1 if the protocol fits none, NaN where none exists.
     """
@@ -64,6 +65,7 @@ class Comparison(NamedTuple):
     target: Tensor
     valid: Tensor
     pairs: Tensor
+    labelled: Tensor
     degenerate: Tensor
     scale: Tensor
 
@@ -323,9 +325,10 @@ class Protocol:
                 x = apply_scale_shift(x, scale if scale_of_set is None else torch.full_like(scale, scale_of_set), fit.shift)
             elif step == Step.CLAMP:
                 x = clamp_depth(x, space, self.min_depth, self.max_depth)
-        valid = valid & per_image(masked_count(valid) >= self.min_valid, valid)
+        labelled = masked_count(valid)
+        valid = valid & per_image(labelled >= self.min_valid, valid)
         degenerate = degenerate & (masked_count(valid) > 0)
-        return Comparison(_express(x, space, self.space, valid), target, valid, pairs, degenerate, scale)
+        return Comparison(_express(x, space, self.space, valid), target, valid, pairs, labelled, degenerate, scale)
 
     def _place(
         self, x: Tensor, height: int, width: int, space: Representation, resize_space: Representation | None

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from depthkit import __version__
-from depthkit.errors import RecipeError
+from depthkit.errors import LabelError, RecipeError, ShardError
 from depthkit.evaluation.crops import Crop
 from depthkit.evaluation.protocol import Protocol
 from depthkit.evaluation.protocols.benchmark_data import command_for
 from depthkit.evaluation.render import picture_strip, png
+
+_SHOWN = 3  # reasons that are printed
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,11 @@ class Report:
         model: name of what was evaluated.
         summary: each metric over all scored images.
         per_image: one row per image: ``key``, ``input`` (height x width of the network's input), every metric (NaN if
-            left out), ``scale`` if the protocol fits one alone (what the image itself asks for), ``left_out``, ``degenerate``.
+            left out), ``scale`` if the protocol fits one alone (what the image itself asks for), ``left_out``, ``why`` (the
+            reason, None if scored), ``degenerate``.
         pictures: image, prediction and label of some images, by key, uint8 ``(H, W, 3)`` each.
         beside: further results under the same protocol, such as baselines, by name.
+        broken: samples that could not be read, a sentence each. A published test without them is another test.
     """
 
     protocol: Protocol
@@ -39,6 +43,7 @@ class Report:
     per_image: Sequence[Mapping[str, Any]]
     pictures: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict, repr=False)
     beside: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    broken: Sequence[str] = ()
 
     @property
     def n_images(self) -> int:
@@ -47,7 +52,7 @@ class Report:
 
     @property
     def left_out(self) -> int:
-        """Images with too few valid pixels to score."""
+        """Count images with too few valid pixels to score."""
         return sum(row["left_out"] for row in self.per_image)
 
     @property
@@ -84,12 +89,38 @@ class Report:
     def facts(self) -> dict[str, str]:
         """What belongs with every number."""
         inputs = self.inputs
-        counts = f"{self.n_images} scored, {self.left_out} left out, {self.degenerate} without a scale"
+        counts = f"{len(self.per_image)} read, {len(self.broken)} broken"
+        counts = f"{counts}; {self.n_images} scored, {self.left_out} left out, {self.degenerate} without a scale"
         sizes = ", ".join(inputs[:3]) + (f" and {len(inputs) - 3} more" if len(inputs) > 3 else "")
         facts = {**describe(self.protocol), "images": counts, "network input": sizes}
+        if self.broken:
+            facts["broken"] = _first(self.broken)
+        if self.left_out:
+            facts["left out"] = _first([f"{row['key']}: {row['why']}" for row in self.per_image if row["left_out"]])
+        if not self.n_images:
+            facts["hint"] = (
+                "no image was scored. Labels in millimetres or in other units than the protocol's are the usual reason: write "
+                "the shards again with the depth_scale that makes metres of them, such as 0.001."
+            )
         if self.scale is not None:
             facts["scale"] = "median {:.4g} over images, standard deviation {:.4f} of it".format(*self.scale)
         return facts
+
+    def check_complete(self) -> None:
+        """Refuse a result of only a part of the samples, or of none.
+
+        Raises:
+            ShardError: samples could not be read.
+            LabelError: no image was scored.
+        """
+        name = self.protocol.name
+        if self.broken:
+            raise ShardError(
+                f"expected all samples of the test {name!r}; {len(self.broken)} of {len(self.broken) + len(self.per_image)} "
+                f"could not be read, so the numbers are not those of the test. {_first(self.broken)} Repair the shards."
+            )
+        if not self.n_images:
+            raise LabelError(f"expected at least one image to score under {name!r}; {self.facts['hint']}")
 
     def compared_with(self, *others: "Report") -> "Report":
         """The same report with other models' numbers beside it.
@@ -124,6 +155,8 @@ class Report:
             "summary": _finite(self.summary),
             "beside": {name: _finite(figures) for name, figures in self.beside.items()},
             "published": self.protocol.published,
+            "n_read": len(self.per_image),
+            "broken": list(self.broken),
             "n_images": self.n_images,
             "left_out": self.left_out,
             "degenerate": self.degenerate,
@@ -215,6 +248,12 @@ def _rectangle(crop: Crop) -> str:
     rows, columns = (f"{edges[0]:g} to {edges[1]:g}" for edges in (crop.rows, crop.columns))
     whole = f"{crop.window[0]}x{crop.window[1]} px at the bottom and centre" if crop.window else "the image"
     return f"{crop.name}: rows {rows}, columns {columns} {'px' if crop.size else f'of {whole}'} ({crop.source})"
+
+
+def _first(sentences: Sequence[str]) -> str:
+    """Join the first sentences of a list, and say how many follow."""
+    more = f" And {len(sentences) - _SHOWN} more." if len(sentences) > _SHOWN else ""
+    return "; ".join(sentences[:_SHOWN]) + more
 
 
 def _figure(value: float | None) -> str:

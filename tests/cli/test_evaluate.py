@@ -1,10 +1,12 @@
 import json
+import tarfile
 
 import numpy as np
 import pytest
 import torch
 
 from depthkit.cli.evaluate import evaluate, evaluation_samples
+from depthkit.cli.main import main
 from depthkit.data import ShardWriter
 from depthkit.errors import CheckpointError, RecipeError, ShardError
 from depthkit.evaluation import PROTOCOLS
@@ -94,3 +96,43 @@ def test_a_latent_diffusion_model_samples_as_it_is_told(shards, checkpoint, tmp_
     assert found["summary"] == pytest.approx(again.summary, rel=1e-3)
     with pytest.raises(RecipeError, match=r"expected a latent diffusion model for --sampling; .* holds a DepthNet"):
         evaluate(checkpoint, [str(shards)], sampling=sampling)
+
+
+@pytest.fixture
+def broken_shards(tmp_path):
+    """Five samples, of which the image of one is cut short."""
+    root, rng = tmp_path / "broken", np.random.default_rng(0)
+    with ShardWriter(root, split="test", dataset="boxes", samples_per_shard=5) as writer:
+        for i in range(5):
+            depth = rng.uniform(1, 9, (32, 64)).astype(np.float32)
+            image = rng.integers(0, 256, (32, 64, 3), dtype=np.uint8)
+            writer.write(Sample(f"s{i}", image, depth, depth > (99 if i == 1 else 1.5), Ambiguity.METRIC, Representation.DEPTH))
+    (shard,) = root.glob("test-*.tar")
+    with tarfile.open(shard) as tar:
+        (member,) = [m for m in tar.getmembers() if m.name.startswith("s3.image")]
+    content = bytearray(shard.read_bytes())
+    content[member.offset_data : member.offset_data + member.size] = bytes(member.size)
+    shard.write_bytes(content)
+    return root
+
+
+def test_a_test_with_a_broken_sample_is_reported_and_fails(broken_shards, checkpoint, tmp_path, capsys):
+    with pytest.warns(UserWarning, match="skipped a broken sample"), pytest.raises(ShardError) as found:
+        evaluate(checkpoint, [str(broken_shards)], "midas_nyu", out=tmp_path)
+    assert "1 of 5 could not be read, so the numbers are not those of the test" in str(found.value)
+    assert "s3" in str(found.value)
+    printed = capsys.readouterr().out
+    assert "images: 4 read, 1 broken; 3 scored, 1 left out, 0 without a scale" in printed
+    assert "left out: s1: no labelled pixel" in printed
+    content = json.loads((tmp_path / "broken.test.midas_nyu.json").read_text())
+    assert (content["n_read"], content["n_images"], content["left_out"], len(content["broken"])) == (4, 3, 1, 1)
+    assert [row["why"] for row in content["per_image"]] == [None, "no labelled pixel", None, None]
+
+
+def test_the_exit_code_of_a_test_in_part_is_not_zero(broken_shards, checkpoint, capsys):
+    with pytest.warns(UserWarning, match="skipped"), pytest.raises(SystemExit) as found:
+        main(["evaluate", str(checkpoint), f'["{broken_shards}"]', "midas_nyu"])
+    assert found.value.code == 2
+    streams = capsys.readouterr()
+    assert "abs_rel" in streams.out or "delta1_error" in streams.out
+    assert streams.err.startswith("ShardError: expected all samples of the test 'midas_nyu'")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from depthkit.data.stream.collate import collate, to_float
-from depthkit.errors import LabelError, PredictionError, RecipeError, ShapeError
+from depthkit.errors import LabelError, PredictionError, RecipeError, ShapeError, ShardError
 from depthkit.evaluation import PROTOCOLS, ProtocolMetrics, Report, RowBaseline, best_row_baseline, evaluate
 from depthkit.types import Ambiguity, Batch, Representation, Sample
 from tests.contracts.ranks import on_ranks
@@ -308,3 +308,37 @@ def test_processes_with_unequal_shares_agree_with_one_process(world, samples):
     alone = {name: value.item() for name, value in metrics.compute().items()}
     assert all(numbers == pytest.approx(alone, rel=1e-12) for numbers in found)
     assert found[0] == found[-1]
+
+
+def test_labels_in_millimetres_leave_every_image_out_with_the_reason_and_a_hint(samples):
+    millimetres = [s.replace(label=1000 * s.label) for s in samples[:2]]
+    report = evaluate(Brightness(), millimetres, AFFINE, progress=False)
+    assert (report.n_images, report.left_out) == (0, 2)
+    why = report.per_image[0]["why"]
+    assert "0 of" in why
+    assert "labelled pixels can be scored, 10 are needed (the label is 100" in why
+    assert "the test takes 0 to 80 m in the crop 'none'" in why
+    assert "hint: no image was scored. Labels in millimetres" in report.table()
+    with pytest.raises(LabelError, match=r"expected at least one image to score under 'synthetic_affine'; .*depth_scale"):
+        report.check_complete()
+
+
+def test_a_complete_report_is_not_refused_for_images_that_the_protocol_leaves_out(samples):
+    report = evaluate(Brightness(), samples, AFFINE, progress=False)
+    report.check_complete()
+    assert [row["why"] for row in report.per_image if row["left_out"]] == ["no labelled pixel"]
+    assert "broken" not in report.facts
+    assert "hint" not in report.facts
+
+
+def test_samples_that_a_loader_could_not_read_are_named_once(samples):
+    batch = stacked(samples[:1], [0])
+    batches = [replace(batch, broken=("b: cut short.",)), replace(batch, keys=("again",), broken=("b: cut short.", "c: too."))]
+    report = evaluate(Brightness(), batches, PROTOCOLS["synthetic_median"], representation=DEPTH, ambiguity=Ambiguity.SCALE,
+                      progress=False)  # fmt: skip
+    assert report.broken == ("b: cut short.", "c: too.")
+    assert "broken: b: cut short.; c: too." in report.table()
+    with pytest.raises(ShardError, match="2 of 4 could not be read"):
+        report.check_complete()
+    with pytest.raises(ShardError, match="all 2 are broken"):
+        evaluate(Brightness(), [replace(b, real=torch.zeros_like(b.real)) for b in batches], AFFINE, progress=False)

@@ -1,106 +1,109 @@
-"""Sums stay float64 on every device, and a metric refuses what is no alignment when it is made."""
+"""Sums stay float64 on every device, maps are scored on devices without float64, and a metric refuses what is no alignment."""
 
 from contextlib import nullcontext
-from dataclasses import replace
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.testing import assert_close
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from depthkit import precision
-from depthkit.alignment import Alignment, ScaleMethod
+from depthkit.alignment import Alignment, ScaleMethod, ScaleShiftMethod
 from depthkit.errors import RecipeError
-from depthkit.evaluation import PROTOCOLS, OutputResize
+from depthkit.evaluation import PROTOCOLS
 from depthkit.evaluation.scores import ProtocolMetrics
 from depthkit.metrics import AbsRel
 from depthkit.metrics.trajectory import TrajectoryError
-from depthkit.types import Representation
+from depthkit.precision import float64_device
+from depthkit.types import Ambiguity, LabelKind, Representation
+from tests.contracts.metric import depth_maps
 from tests.metrics.test_contract import ALL_METRICS
 
-DEVICE = "meta"
 METRICS = [AbsRel, TrajectoryError, lambda: ProtocolMetrics(next(iter(PROTOCOLS.values())))]
+CPU, MPS = torch.device("cpu"), torch.device("mps")
 
 
-class Refuse(TorchDispatchMode):
-    """Raise where a float64 tensor is made on the pretended device, as Apple's does."""
+class OnMps(torch.Tensor):
+    """A tensor as on Apple's device: it has no float64, and meets no tensor of another device."""
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for x in tree_leaves(out):
-            if isinstance(x, torch.Tensor) and x.device.type == DEVICE and x.dtype == torch.float64:
-                raise TypeError(f"Cannot convert a MPS Tensor to float64 dtype: {func}")
-        return out
+    device = MPS
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunctionSubclass():
+            if func is torch.Tensor.to and CPU in args:
+                return args[0].as_subclass(torch.Tensor)
+            if func is torch.Tensor.to and isinstance(args[-1], OnMps):
+                return args[0].to(args[-1].dtype).as_subclass(OnMps)
+            given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and x.ndim]
+            if not all(isinstance(x, OnMps) for x in given):
+                raise RuntimeError(f"Expected all tensors to be on the same device: {func}")
+            out = func(*args, **kwargs)
+        if any(isinstance(x, torch.Tensor) and x.dtype == torch.float64 for x in tree_leaves(out)):
+            raise TypeError(f"Cannot convert a MPS Tensor to float64 dtype: {func}")
+        return tree_map_only(torch.Tensor, lambda x: x.as_subclass(OnMps), out)
 
 
 @pytest.fixture
-def pretended(monkeypatch):
-    """A device without float64, on fake tensors that hold no values."""
-    monkeypatch.setattr(precision, "WITHOUT_FLOAT64", {DEVICE})
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which the pretended device has not
-    with FakeTensorMode(), Refuse():
-        yield
+def on_mps(monkeypatch):
+    """Move inputs to the pretended device, where autocast is off anyway."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    return lambda inputs: tuple(x.as_subclass(OnMps) for x in inputs)
 
 
-def test_apples_device_has_no_float64():
-    assert precision.float64_device(torch.device("mps")).type == "cpu"
-    assert precision.float64_device(torch.device("cuda:1")) == torch.device("cuda:1")
+def test_apples_device_has_no_float64(on_mps):
+    assert float64_device(MPS) == CPU
+    assert float64_device(torch.device("cuda:1")) == torch.device("cuda:1")
+    (x,) = on_mps([torch.ones(2)])
+    with pytest.raises(TypeError, match="float64"):
+        x.double()
+    with pytest.raises(RuntimeError, match="same device"):
+        x + torch.ones(2)
 
 
 @pytest.mark.parametrize("make", METRICS)
-def test_states_stay_float64_where_the_device_has_none(make, pretended):
-    metric = make().to(DEVICE)
+def test_states_stay_float64_where_the_device_has_none(make):
+    metric = make()
+    metric._apply(lambda x: x.as_subclass(OnMps))
     states = [getattr(metric, name) for name in metric._defaults]
     assert {state.dtype for state in states} == {torch.float64, torch.int64}
-    assert {state.device.type for state in states} == {"cpu"}
-    metric.reset()
-    assert metric.device.type == "cpu"
+    assert all(type(state) is torch.Tensor and state.device == CPU for state in states)
+    assert metric.device == CPU
 
 
-def test_the_pretended_device_refuses_float64(pretended):
-    with pytest.raises(TypeError, match="float64"):
-        torch.ones(2, device=DEVICE).double()
-
-
-@pytest.mark.filterwarnings("ignore:Accessing the data pointer")
-@pytest.mark.parametrize("case", [case for case in ALL_METRICS if not case.waits], ids=lambda case: case.name)
-def test_every_metric_scores_maps_on_a_device_without_float64(case, request):
-    shapes = [(x.shape, x.dtype) for x in case.inputs()]
-    request.getfixturevalue("pretended")
-    inputs = tuple(torch.zeros(shape, dtype=dtype, device=DEVICE) for shape, dtype in shapes)
-    assert case.function(*inputs).dtype == torch.float64
+@pytest.mark.parametrize("case", ALL_METRICS, ids=lambda case: case.name)
+def test_every_metric_scores_maps_of_a_device_without_float64(case, on_mps):
+    inputs = case.inputs()
+    there = on_mps(inputs)
+    assert_close(case.function(*there), case.function(*inputs), rtol=0, atol=0)
     for reduction in ("image", "pixel"):
-        metric = case.metric(reduction=reduction).to(DEVICE)
-        metric.update(*inputs)
-        assert metric.compute().device.type == "cpu"
+        here, metric = case.metric(reduction=reduction), case.metric(reduction=reduction)
+        here.update(*inputs)
+        metric.update(*there)
+        assert_close(metric.compute(), here.compute(), rtol=0, atol=0)
 
 
-@pytest.mark.filterwarnings("ignore:Accessing the data pointer")
 @pytest.mark.parametrize("space", list(Representation))
-def test_every_alignment_fits_maps_on_a_device_without_float64(space, pretended):
-    """The exact L1 line is the exception: it looks at values."""
-    fits = [("scale", each) for each in ScaleMethod] + [("scale_shift", each) for each in ("least_squares", "median")]
-    pred, target = (torch.zeros(2, 1, 4, 5, device=DEVICE) for _ in range(2))
-    valid = torch.zeros(2, 1, 4, 5, dtype=torch.bool, device=DEVICE)
-    for degrees, method in fits:
-        metric = AbsRel(alignment=Alignment(degrees, method, space=space), caps=(0.1, 10.0)).to(DEVICE)
-        metric.update(pred, target, valid)
-        assert metric.finished(pred, target, valid).device.type == DEVICE
+@pytest.mark.parametrize(
+    ("degrees", "method"), [*(("scale", m) for m in ScaleMethod), *(("scale_shift", m) for m in ScaleShiftMethod)]
+)
+def test_every_alignment_fits_maps_of_a_device_without_float64(degrees, method, space, on_mps):
+    inputs = depth_maps()
+    metric = AbsRel(alignment=Alignment(degrees, method, space=space), caps=(0.1, 10.0))
+    found = metric.finished(*on_mps(inputs))
+    assert found.device == MPS
+    assert_close(found.as_subclass(torch.Tensor), metric.finished(*inputs), rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.filterwarnings("ignore:Accessing the data pointer")
 @pytest.mark.parametrize("name", ["synthetic_affine", "synthetic_median", "synthetic_metric"])
-def test_a_protocol_compares_maps_on_a_device_without_float64(name, pretended, monkeypatch):
-    for check in ("check_finite", "_express"):  # they look at values
-        monkeypatch.setattr(f"depthkit.evaluation.protocol.{check}", lambda x, *_: x)
-    protocol, shape = replace(PROTOCOLS[name], output=OutputResize()), (2, 1, 8, 9)
-    pred, target = (torch.zeros(shape, device=DEVICE) for _ in range(2))
-    valid = torch.zeros(shape, dtype=torch.bool, device=DEVICE)
-    pairs = torch.zeros(2, 0, 5, dtype=torch.int64, device=DEVICE)
-    found = protocol._compare(pred, Representation.DEPTH, target, valid, pairs, None, None)
-    assert {x.device.type for x in found} == {"cpu"}
-    assert protocol.sums(found)["abs_rel"][0].dtype == torch.float64
+def test_a_protocol_scores_maps_of_a_device_without_float64(name, on_mps):
+    pred, target, valid = depth_maps()
+    kind = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
+    space = Representation.DEPTH if name == "synthetic_metric" else Representation.DISPARITY
+    here = PROTOCOLS[name].score(pred, space, target, valid, kind=kind)
+    moved = on_mps((pred, target, valid))
+    there = PROTOCOLS[name].score(moved[0], space, *moved[1:], kind=kind)
+    assert all(torch.equal(there[metric], here[metric]) for metric in here)
 
 
 @pytest.mark.parametrize("make", METRICS)
