@@ -100,13 +100,14 @@ def test_a_latent_diffusion_model_samples_as_it_is_told(shards, checkpoint, tmp_
 
 @pytest.fixture
 def broken_shards(tmp_path):
-    """Five samples, of which the image of one is cut short."""
+    """Five samples, of which the image of one is broken and another has few labels."""
     root, rng = tmp_path / "broken", np.random.default_rng(0)
     with ShardWriter(root, split="test", dataset="boxes", samples_per_shard=5) as writer:
         for i in range(5):
             depth = rng.uniform(1, 9, (32, 64)).astype(np.float32)
             image = rng.integers(0, 256, (32, 64, 3), dtype=np.uint8)
-            writer.write(Sample(f"s{i}", image, depth, depth > (99 if i == 1 else 1.5), Ambiguity.METRIC, Representation.DEPTH))
+            valid, few = depth > 1.5, np.arange(32 * 64).reshape(32, 64) < 5
+            writer.write(Sample(f"s{i}", image, depth, valid if i != 1 else few, Ambiguity.METRIC, Representation.DEPTH))
     (shard,) = root.glob("test-*.tar")
     with tarfile.open(shard) as tar:
         (member,) = [m for m in tar.getmembers() if m.name.startswith("s3.image")]
@@ -123,15 +124,15 @@ def test_a_test_with_a_broken_sample_is_reported_and_fails(broken_shards, checkp
     assert "s3" in str(found.value)
     printed = capsys.readouterr().out
     assert "images: 4 read, 1 broken; 3 scored, 1 left out, 0 without a scale" in printed
-    assert "left out: s1: no labelled pixel" in printed
+    assert "left out: s1: 5 of 5 labelled pixels can be scored, 10 are needed" in printed
     content = json.loads((tmp_path / "broken.test.midas_nyu.json").read_text())
     assert (content["n_read"], content["n_images"], content["left_out"], len(content["broken"])) == (4, 3, 1, 1)
-    assert [row["why"] for row in content["per_image"]] == [None, "no labelled pixel", None, None]
+    assert [row["why"] is None for row in content["per_image"]] == [True, False, True, True]
 
 
 def test_the_exit_code_of_a_test_in_part_is_not_zero(broken_shards, checkpoint, capsys):
     with pytest.warns(UserWarning, match="skipped"), pytest.raises(SystemExit) as found:
-        main(["evaluate", str(checkpoint), f'["{broken_shards}"]', "midas_nyu"])
+        main(["evaluate", str(checkpoint), f'["{broken_shards}"]', "--protocol=midas_nyu"])
     assert found.value.code == 2
     streams = capsys.readouterr()
     assert "abs_rel" in streams.out or "delta1_error" in streams.out
