@@ -58,7 +58,7 @@ class RowBaseline:
         rows: int = 64,
         label_range: tuple[float, float] = (0.0, torch.inf),
     ) -> Self:
-        """The profile that fits the labels' disparities best, each image scaled and shifted as suits it.
+        """Fit the profile to the labels' disparities, each image scaled and shifted as suits it.
 
         Args:
             samples: densely labelled samples or batches, metric or up to scale.
@@ -88,7 +88,7 @@ def best_row_baseline(
     rows: int = 64,
     progress: bool = False,
 ) -> Report:
-    """The row baseline hardest to beat: the lowest ``metric`` on ``test`` of all that this module can make.
+    """Find the row baseline hardest to beat: the lowest ``metric`` on ``test`` of all that this module can make.
 
     Candidates are both statistics, each fitted on ``train`` and, with a knowledge no model has, on the labels of ``test``
     itself. Being chosen on the test set favours the baseline, never the model compared with it.
@@ -138,7 +138,7 @@ def _bands(samples: Iterable[Sample | Batch], rows: int, near: float, far: float
 
 
 def _fit(d: np.ndarray, n: np.ndarray, statistic: Statistic) -> Tensor:
-    """The profile of disparities ``d`` known from ``n`` pixels, ``(images, rows)`` each."""
+    """Fit the profile of disparities ``d`` known from ``n`` pixels, ``(images, rows)`` each."""
     centre = (d * n).sum(1, keepdims=True) / n.sum(1, keepdims=True).clip(1)
     spread = np.sqrt((n * (d - centre) ** 2).sum(1, keepdims=True) / n.sum(1, keepdims=True).clip(1))
     varied = spread[:, 0] > 1e-6 * np.abs(centre[:, 0])

@@ -80,7 +80,7 @@ class Crop:
         return edges[0], edges[1], edges[2], edges[3]
 
     def mask(self, height: int, width: int, *, device: torch.device | str = "cpu") -> Tensor:
-        """True inside the rectangle, bool ``(H, W)``."""
+        """Mark the inside of the rectangle, bool ``(H, W)``."""
         top, bottom, left, right = self.box(height, width)
         inside = torch.zeros(height, width, dtype=torch.bool, device=device)
         inside[top:bottom, left:right] = True

@@ -117,7 +117,7 @@ def evaluate(
 
 
 def median_of_ranks(scales: list[float], protocol: Protocol) -> float:
-    """The scale of a set whose images are spread over the processes: the median of those of all images.
+    """Take the median of the scales of all images of a set, which may be spread over processes.
 
     Raises:
         RecipeError: there is none.

@@ -170,12 +170,12 @@ class Protocol:
         return self.input.size(bottom - top, right - left, multiple)
 
     def resize_input(self, image: Tensor, multiple: int = 1) -> Tensor:
-        """What is shown of images ``(B, 3, H, W)`` in [0, 1], at the size fed to a network with this ``size_multiple``."""
+        """Crop images ``(B, 3, H, W)`` in [0, 1] to what is shown, at the size for a network with this ``size_multiple``."""
         top, bottom, left, right = self.shown.box(image.shape[-2], image.shape[-1])
         return self.input(image[..., top:bottom, left:right], multiple)
 
     def check_prediction(self, representation: Representation, ambiguity: Ambiguity | None) -> None:
-        """A model that leaves this much undetermined can be scored.
+        """Check that a model that leaves this much undetermined can be scored.
 
         What is known up to shift and scale is depth or disparity, also where a model predicts its logarithm.
 
@@ -257,13 +257,13 @@ class Protocol:
         return self._compare(pred, representation, target, valid, batch.pairs, scale, resize_space)
 
     def sums(self, comparison: Comparison) -> dict[str, tuple[Tensor, Tensor]]:
-        """The additive sums and the count of each metric, as ``depthkit.metrics.Formula.sums``."""
+        """Compute the additive sums and the count of each metric, as ``depthkit.metrics.Formula.sums``."""
         if not self.ordinal:
             return {name: f.sums(comparison.pred, comparison.target, comparison.valid) for name, f in self.metrics.items()}
         return {name: formula.sums(comparison.pred, comparison.pairs) for name, formula in self.metrics.items()}
 
     def check_label(self, kind: LabelKind, key: str = "the label") -> None:
-        """A label is of an accepted kind.
+        """Check that a label is of an accepted kind.
 
         Raises:
             LabelError: it is not.
@@ -276,7 +276,7 @@ class Protocol:
             )
 
     def check_scale(self, scale: float | None) -> None:
-        """The scale of the set is known exactly if the protocol needs it.
+        """Check that the scale of the set is given exactly if the protocol needs it.
 
         Raises:
             RecipeError: it is not.
@@ -333,7 +333,7 @@ class Protocol:
     def _place(
         self, x: Tensor, height: int, width: int, space: Representation, resize_space: Representation | None
     ) -> tuple[Tensor, Tensor]:
-        """The prediction at the label's size, its border repeated over what was not shown, and what was, bool ``(H, W)``."""
+        """Resize the prediction to the label, its border repeated over what was not shown; mark what was, bool ``(H, W)``."""
         top, bottom, left, right = self.shown.box(height, width)
         x = self.output(x, (bottom - top, right - left), space, resize_space)
         if (bottom - top, right - left) != (height, width):

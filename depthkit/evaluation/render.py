@@ -18,7 +18,7 @@ GREY = 128
 
 
 def shown(depth_map: Tensor | np.ndarray, representation: Representation) -> np.ndarray:
-    """What ``colourise`` colours: disparity for depth and disparity, its logarithm for logarithms, float32 ``(H, W)``."""
+    """Convert to what is coloured: disparity for depth and disparity, its logarithm for logarithms, float32 ``(H, W)``."""
     x = torch.as_tensor(depth_map).detach().cpu().float()
     x = x.flatten(0, -3) if x.ndim > 2 else x[None]
     if x.ndim != 3 or len(x) != 1:
@@ -137,7 +137,7 @@ def _at_height(picture: np.ndarray, height: int) -> np.ndarray:
 
 
 def png(picture: np.ndarray) -> bytes:
-    """A picture, uint8 ``(H, W, 3)``, as the bytes of a PNG file."""
+    """Encode a picture, uint8 ``(H, W, 3)``, as the bytes of a PNG file."""
     from PIL import Image  # a drawing dependency, not one of every evaluation
 
     file = BytesIO()

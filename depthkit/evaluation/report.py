@@ -123,7 +123,7 @@ class Report:
             raise LabelError(f"expected at least one image to score under {name!r}; {self.facts['hint']}")
 
     def compared_with(self, *others: "Report") -> "Report":
-        """The same report with other models' numbers beside it.
+        """Copy the report with other models' numbers beside it.
 
         Raises:
             RecipeError: they were computed under another protocol.
@@ -137,7 +137,7 @@ class Report:
         return replace(self, beside={**self.beside, **{other.model: other.summary for other in others}})
 
     def table(self) -> str:
-        """The numbers as text, under the protocol's name and facts.
+        """Write the numbers as text, under the protocol's name and facts.
 
         Columns are the metrics, rows the models; the arrow points to better.
         """
@@ -214,7 +214,7 @@ def table_of(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def describe(protocol: Protocol) -> dict[str, str]:
-    """A protocol in words, the facts without which its numbers cannot be compared."""
+    """Put a protocol in words, the facts without which its numbers cannot be compared."""
     fit = protocol.alignment
     low, high = protocol.label_range
     per = {"image": "per image", "set": "of the set, the median of those per image"}[protocol.scale_of]

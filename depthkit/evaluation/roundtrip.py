@@ -35,7 +35,7 @@ class RoundTrip(NamedTuple):
     left_out: int
 
     def table(self, name: str = "VAE alone") -> str:
-        """One row in Markdown."""
+        """Write the numbers as one row of text."""
         return table_of({name: {"abs_rel": self.abs_rel, "delta1": self.delta1, "y": self.y_error, "clipped": self.clipped}})
 
 

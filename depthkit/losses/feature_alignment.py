@@ -66,5 +66,5 @@ class FeatureAlignmentLoss(nn.Module):
         self.margin, self.divisor = margin, check_choice("divisor", divisor, Divisor)
 
     def forward(self, features: Tensor, frozen: Tensor) -> Tensor:
-        """The loss per image, ``(B,)``."""
+        """Compute the loss per image, ``(B,)``."""
         return feature_alignment_loss(features, frozen, margin=self.margin, divisor=self.divisor)

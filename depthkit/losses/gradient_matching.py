@@ -96,5 +96,5 @@ class GradientMatchingLoss(nn.Module):
         return frozenset({Ambiguity.METRIC, Ambiguity.SCALE, Ambiguity.SHIFT_SCALE})
 
     def forward(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """The loss per image, ``(B,)``."""
+        """Compute the loss per image, ``(B,)``."""
         return gradient_matching_loss(pred, target, valid, scales=self.scales, align=self.align, divisor=self.divisor)

@@ -101,7 +101,7 @@ class PairwiseL1SILoss(nn.Module):
     accepts = frozenset({Ambiguity.METRIC, Ambiguity.SCALE})
 
     def forward(self, log_pred: Tensor, log_target: Tensor, valid: Tensor) -> Tensor:
-        """The loss per image, ``(B,)``."""
+        """Compute the loss per image, ``(B,)``."""
         return pairwise_l1_si_loss(log_pred, log_target, valid)
 
 
@@ -112,7 +112,7 @@ class PairwiseL1SSILoss(nn.Module):
     accepts = frozenset({Ambiguity.METRIC, Ambiguity.SCALE, Ambiguity.SHIFT_SCALE})
 
     def forward(self, disparity: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """The loss per image, ``(B,)``."""
+        """Compute the loss per image, ``(B,)``."""
         return pairwise_l1_ssi_loss(disparity, target, valid)
 
 
@@ -123,5 +123,5 @@ class PairwiseL2SILoss(nn.Module):
     accepts = frozenset({Ambiguity.METRIC, Ambiguity.SCALE})
 
     def forward(self, log_pred: Tensor, log_target: Tensor, valid: Tensor) -> Tensor:
-        """The loss per image, ``(B,)``."""
+        """Compute the loss per image, ``(B,)``."""
         return pairwise_l2_si_loss(log_pred, log_target, valid)

@@ -76,5 +76,5 @@ class PointwiseLoss(nn.Module):
         return frozenset({Ambiguity.METRIC, Ambiguity.SCALE} if self.scale_invariant else {Ambiguity.METRIC})
 
     def forward(self, log_pred: Tensor, log_target: Tensor, valid: Tensor) -> Tensor:
-        """The loss per image, ``(B,)``."""
+        """Compute the loss per image, ``(B,)``."""
         return pointwise_loss(log_pred, log_target, valid, norm=self.norm, scale_invariant=self.scale_invariant)

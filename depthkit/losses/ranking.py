@@ -64,5 +64,5 @@ class RankingLoss(nn.Module):
     accepts = frozenset({Ambiguity.ORDINAL})
 
     def forward(self, disparity: Tensor, pairs: Tensor, order: Tensor) -> Tensor:
-        """The loss per image, ``(B,)``."""
+        """Compute the loss per image, ``(B,)``."""
         return ranking_loss(disparity, pairs, order)

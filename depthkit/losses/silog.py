@@ -59,5 +59,5 @@ class SILogLoss(nn.Module):
         self.variance_focus, self.root, self.factor = variance_focus, root, factor
 
     def forward(self, depth: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """The loss per image, ``(B,)``."""
+        """Compute the loss per image, ``(B,)``."""
         return silog_loss(depth, target, valid, variance_focus=self.variance_focus, root=self.root, factor=self.factor)

@@ -57,5 +57,5 @@ class EdgeAwareSmoothnessLoss(nn.Module):
     """``edge_aware_smoothness_loss``; disparity ``(B, 1, H, W)`` and image ``(B, 3, H, W)`` to ``(B,)``."""
 
     def forward(self, disparity: Tensor, image: Tensor) -> Tensor:
-        """The loss per image, ``(B,)``."""
+        """Compute the loss per image, ``(B,)``."""
         return edge_aware_smoothness_loss(disparity, image)

@@ -99,7 +99,7 @@ class SSILoss(nn.Module):
         self.require_positive_scale = require_positive_scale
 
     def forward(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """The loss per image, ``(B,)``."""
+        """Compute the loss per image, ``(B,)``."""
         return ssi_loss(
             pred,
             target,

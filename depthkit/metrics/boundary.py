@@ -46,7 +46,7 @@ class BoundaryF1Formula(Formula):
         return 3 * _THRESHOLDS * (4 if self.variant == BoundaryVariant.DEPTH_PRO else 1)
 
     def sums(self, pred: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Number of neighbour pairs that are edges in both maps, in the prediction, in the label."""
+        """Count the neighbour pairs that are edges in both maps, in the prediction, in the label."""
         pred, target = map_pair(pred, target, valid)
         pred = pred.where(pred > 0, torch.nan)
         directions = []
@@ -63,7 +63,7 @@ class BoundaryF1Formula(Formula):
         return counts.flatten(1) + unknown[:, None], masked_count(valid)
 
     def finish(self, sums: Tensor, count: Tensor) -> Tensor:
-        """The weighted F1."""
+        """Compute the weighted F1."""
         hits, predicted, labelled = sums.unflatten(-1, (-1, 3, _THRESHOLDS)).unbind(-2)
         precision = (hits / predicted.clamp_min(1)).mean(-2)
         recall = (hits / labelled.clamp_min(1)).mean(-2)
@@ -98,7 +98,7 @@ def _level(ratio: Tensor, valid: Tensor) -> Tensor:
 
 
 def _at_least(level: Tensor) -> Tensor:
-    """Number of pixels that exceed each threshold, float64 ``(B, 10)``."""
+    """Count the pixels that exceed each threshold, float64 ``(B, 10)``."""
     return torch.stack([(level > k).flatten(1).sum(1) for k in range(_THRESHOLDS)], -1).double()
 
 

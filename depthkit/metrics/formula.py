@@ -26,19 +26,19 @@ class Formula:
     n_sums: ClassVar[int] = 1
 
     def sums(self, *inputs: Any) -> tuple[Tensor, Tensor]:
-        """The additive sums of each image, float64 ``(B, n_sums)``, and how many pixels (pairs) they hold, int64 ``(B,)``."""
+        """Add up each image: sums, float64 ``(B, n_sums)``, and how many pixels (pairs) they hold, int64 ``(B,)``."""
         raise NotImplementedError
 
     def finish(self, sums: Tensor, count: Tensor) -> Tensor:
-        """The number made of sums ``(..., n_sums)`` over ``count`` ``(...)`` pixels, ``(...)``; any value at count 0."""
+        """Compute the number from sums ``(..., n_sums)`` over ``count`` ``(...)`` pixels, ``(...)``; any value at count 0."""
         raise NotImplementedError
 
     def value(self, sums: Tensor, count: Tensor) -> Tensor:
-        """As ``finish``, and NaN where nothing was counted."""
+        """Do as ``finish``, with NaN where nothing was counted."""
         return self.finish(sums, count).where(count > 0, torch.nan)
 
     def __call__(self, *inputs: Any) -> Tensor:
-        """The number of each image, float64 ``(B,)``; NaN for an image in which nothing is valid."""
+        """Compute the number of each image, float64 ``(B,)``; NaN for an image in which nothing is valid."""
         return self.value(*self.sums(*where_float64_exists(*inputs)))
 
 
@@ -49,20 +49,20 @@ class PixelMean(Formula):
     signed: ClassVar[bool] = False
 
     def _terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        """The ``n_sums`` maps to average, elementwise in depth [m]."""
+        """Compute the ``n_sums`` maps to average, elementwise in depth [m]."""
         raise NotImplementedError
 
     def _of_means(self, means: Tensor, count: Tensor) -> Tensor:
-        """The number made of the means ``(..., n_sums)``."""
+        """Compute the number from the means ``(..., n_sums)``."""
         return means[..., 0]
 
     def sums(self, pred: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums of the terms over valid pixels."""
+        """Sum the terms over valid pixels."""
         pred, target = map_pair(pred, target, valid, signed=self.signed)
         return torch.stack([masked_sum(term, valid) for term in self._terms(pred, target)], -1), masked_count(valid)
 
     def finish(self, sums: Tensor, count: Tensor) -> Tensor:
-        """The number made of the means."""
+        """Compute the number from the means."""
         return self._of_means(sums / count[..., None], count)
 
 
@@ -71,7 +71,7 @@ class RootPixelMean(PixelMean):
     """The root of a mean over valid pixels, taken last."""
 
     def _of_means(self, means: Tensor, count: Tensor) -> Tensor:
-        """The root of the first mean."""
+        """Take the root of the first mean."""
         return means[..., 0].sqrt()
 
 

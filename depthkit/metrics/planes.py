@@ -79,7 +79,7 @@ class _PlaneFormula(Formula):
             raise RecipeError(f"expected min_share in [0, 1], the share of the image a plane must cover; got {self.min_share}.")
 
     def finish(self, sums: Tensor, count: Tensor) -> Tensor:
-        """The mean."""
+        """Compute the mean."""
         return sums[..., 0] / count
 
 

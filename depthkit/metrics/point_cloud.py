@@ -29,7 +29,7 @@ class PointCloudFScoreFormula(Formula):
             raise RecipeError(f"PointCloudFScore: expected a threshold above 0; got {self.threshold}.")
 
     def sums(self, pred: Tensor, target: Tensor, valid: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
-        """Number of predicted and of labelled points with a neighbour in the other cloud, and of points in each."""
+        """Count the predicted and the labelled points with a neighbour in the other cloud, and of points in each."""
         pred, target = map_pair(pred, target, valid)
         near = self.threshold * (masked_median(target, valid) if self.relative else target.new_ones(len(target)))
         unknown = (valid & (pred + target).isnan()).flatten(1).any(1)

@@ -51,7 +51,7 @@ class OdometryProtocol:
     published: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def metric(self) -> TrajectoryError:
-        """What scores one sequence: ``update(predicted, true)`` with motions ``next_from_current``, ``(N, 4, 4)``."""
+        """Make the metric of one sequence: ``update(predicted, true)`` with motions ``next_from_current``, ``(N, 4, 4)``."""
         return TrajectoryError(frames=self.frames, chaining=self.chaining)
 
 
@@ -88,7 +88,7 @@ ODOMETRY_PROTOCOLS: Mapping[str, OdometryProtocol] = MappingProxyType(
 
 
 def find_odometry_protocol(name: str) -> OdometryProtocol:
-    """The protocol of that name.
+    """Find the protocol of that name.
 
     Raises:
         RecipeError: there is none.
@@ -117,7 +117,7 @@ class OdometryReport:
     motions: Mapping[str, Tensor] = field(repr=False)
 
     def table(self) -> str:
-        """The numbers as text under what they mean, the published ones below."""
+        """Write the numbers as text under what they mean, the published ones below."""
         names = ("trajectory_error", "trajectory_error_std")
         published = {f"{name} (published)": dict(zip(names, row, strict=True)) for name, row in self.protocol.published.items()}
         lengths = [len(motions) for motions in self.motions.values()]

@@ -50,7 +50,7 @@ TEST_DATA: Mapping[str, str] = MappingProxyType(
 
 
 def command_for(protocol: str) -> str | None:
-    """The command that writes what a protocol is to be scored on; None if there is no converter for it.
+    """Name the command that writes what a protocol is scored on; None if there is no converter for it.
 
     >>> command_for("gp2_uts_nyu")
     'depthkit shards write nyuv2 ROOT OUT --split test --depth raw'

@@ -94,7 +94,7 @@ def _relative() -> Iterator[Protocol]:
 
 
 def _v2() -> Iterator[Protocol]:
-    """The validation of the released trainer of metric models (Depth Anything V2): no fit, no crop, one cap per dataset."""
+    """Make the validation of the released metric trainer (Depth Anything V2): no fit, no crop, one cap per dataset."""
     metrics = {
         **{f"delta{k}": DeltaAccuracy(1.25**k).formula for k in (1, 2, 3)},
         "abs_rel": AbsRel().formula,

@@ -64,7 +64,7 @@ def _published(figures: _Figures, column: int, metric: str) -> dict[str, dict[st
 
 
 def _dense(tests: str, figures: _Figures, table: str, **settings: Any) -> Iterator[Protocol]:
-    """The four dense tests under one alignment."""
+    """Make the four dense tests under one alignment."""
     shared: dict[str, Any] = {
         "accepts": kinds(Ambiguity.METRIC, Ambiguity.SCALE),
         "metrics": _METRICS,

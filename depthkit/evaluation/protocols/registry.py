@@ -34,7 +34,7 @@ _USUAL: Mapping[str, Formula] = MappingProxyType(
 
 
 def _on_scenes(name: str, rule: str, **settings: Any) -> tuple[Protocol, Protocol]:
-    """Tests of our own: on images of the size that a network was trained at, and on any image for small networks."""
+    """Make tests of our own: on images of the size that a network was trained at, and on any image for small networks."""
     scored = f"{rule}, sky and all beyond 80 m not scored"
     common: dict[str, Any] = {"metrics": _USUAL, "label_range": (0.0, 80.0), **settings}
     small = InputResize((192 * 256) ** 0.5, rule="area", antialias=True)
@@ -91,7 +91,7 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of that name, or one of your own by its path, such as ``mylab.protocols.INDOOR``.
+    """Find the protocol of that name, or one of your own by its path, such as ``mylab.protocols.INDOOR``.
 
     Raises:
         RecipeError: there is none.
