@@ -35,6 +35,12 @@ def test_places_are_apportioned_as_the_definition_says(weights, places):
     np.testing.assert_array_equal(apportion(places, np.array(weights)), by_definition(places, np.array(weights)))
 
 
+@pytest.mark.parametrize("weights", [[1.0] * 8, [1.0] * 14, [5.0] + [1.0] * 9, [1.0, 100.0]])
+def test_places_of_equal_weights_are_apportioned_as_the_definition_says(weights):
+    for places in range(40):
+        np.testing.assert_array_equal(apportion(places, np.array(weights)), by_definition(places, np.array(weights)))
+
+
 @pytest.mark.parametrize("mixing", MIXINGS, ids=lambda mixing: type(mixing).__name__)
 def test_one_more_place_is_one_more_sample_of_one_dataset(mixing):
     mixture = Mixture(mixing, SIZES, (True, False, True))
