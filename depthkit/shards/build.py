@@ -32,7 +32,7 @@ class Part:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """A part written k/n.
+        """Parse a part written k/n.
 
         Raises:
             RecipeError: it is none.

@@ -30,7 +30,7 @@ def encode_sample(
     originals: Mapping[str, bytes] | None = None,
     unaltered: bool = False,
 ) -> dict[str, bytes]:
-    """The members of a sample by name, ready for a tar.
+    """Encode a sample to members by name, ready for a tar.
 
     Args:
         sample: what to store.
@@ -115,7 +115,7 @@ def _encode_camera(sample: Sample) -> dict[str, Any]:
 
 
 def decode_sample(key: str, members: Mapping[str, bytes], *, where: str) -> Sample:
-    """The sample that the members are.
+    """Decode members to a sample.
 
     Members whose name starts with ``__`` are not looked at, and a view that was not read is simply not there.
 
@@ -221,7 +221,7 @@ def _decode_camera(meta: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def check_key(key: str) -> None:
-    """A key names a sample inside a tar.
+    """Check that a key can name a sample inside a tar.
 
     Raises:
         ShardError: it has a dot (where the member's name would start), a blank, a backslash or a leading slash, or is too long.
@@ -234,7 +234,7 @@ def check_key(key: str) -> None:
 
 
 def _check_label(ambiguity: Ambiguity, dense: object, pairs: object, where: str, error: type[DepthKitError]) -> None:
-    """A dense or ordinal label is there exactly if the ambiguity says so."""
+    """Check that there is a dense or ordinal label exactly if the ambiguity asks for it."""
     needs = {Ambiguity.ORDINAL: (False, True), Ambiguity.UNLABELLED: (False, False)}.get(ambiguity, (True, pairs is not None))
     if needs != (dense is not None, pairs is not None):
         got = [name for name, part in (("a dense label", dense), ("ordinal pairs", pairs)) if part is not None]

@@ -174,7 +174,7 @@ def encode_image(
 
 
 def encode_pixels(pixels: np.ndarray, extension: str, options: list[int] | None = None) -> bytes:
-    """The bytes of a picture file of OpenCV's channel order."""
+    """Encode a picture in OpenCV's channel order to the bytes of a file."""
     done, data = cv2.imencode(extension, pixels, options or [])
     assert done, f"OpenCV cannot encode {pixels.dtype} {pixels.shape} as {extension}"
     return data.tobytes()

@@ -62,7 +62,7 @@ class DenseLabel(NamedTuple):
 
 
 def infinity(kind: LabelKind) -> float | None:
-    """The value of a point at infinity; None for a disparity of unknown offset, where it is like any other."""
+    """Return the value of a point at infinity; None for disparity of unknown offset, which has no such value."""
     if kind.ambiguity == Ambiguity.SHIFT_SCALE:
         return None
     return {Representation.DISPARITY: 0.0, Representation.LOG_DISPARITY: -math.inf}.get(kind.representation, math.inf)
@@ -139,7 +139,7 @@ def _grid(values: np.ndarray, *, logarithmic: bool, millimetres: bool) -> tuple[
 
 
 def decode_label(name: str, data: bytes, facts: Mapping[str, Any], kind: LabelKind, what: str) -> DenseLabel:
-    """The inverse of ``encode_label``.
+    """Decode a label that ``encode_label`` encoded.
 
     Raises:
         ShardError: the bytes are no such label, or meta.json lacks or garbles its facts.
@@ -166,7 +166,7 @@ def decode_label(name: str, data: bytes, facts: Mapping[str, Any], kind: LabelKi
 
 @lru_cache(maxsize=64)
 def _table(encoding: str, offset: float, step: float, code: int | None, far: float | None) -> np.ndarray:
-    """The value of every code, float32 ``(65536,)``."""
+    """Compute the value of every code, float32 ``(65536,)``."""
     if encoding not in ("linear", "log") or not (step > 0 and math.isfinite(offset) and math.isfinite(step)):
         raise ValueError(encoding)
     grid = offset + step * np.arange(65536, dtype=np.float64)

@@ -36,7 +36,7 @@ class Encoder:
     originals: Path | None = None
 
     def __call__(self, sample: Sample, *, unaltered: bool = False) -> Encoded:
-        """The sample's members.
+        """Encode the sample to members.
 
         Args:
             sample: what to encode.
