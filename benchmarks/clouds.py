@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=192, help="of each picture [px] (default %(default)s)")
     options = parsed(parser, out=temporary_folder() / "clouds.png", height=48)
     if options.checkpoint:
-        predictor = DepthPredictor.from_checkpoint(options.checkpoint)
+        predictor = DepthPredictor.from_pretrained(options.checkpoint)
     else:
         predictor = DepthPredictor(lrn_mobilenetv2(pretrained=False), ambiguity=Ambiguity.SCALE)
     photos = options.photos or [SyntheticScenes(1, size=(120, 160), kind="room")[0].image]

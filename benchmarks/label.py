@@ -62,7 +62,7 @@ class Sloped(torch.nn.Module):
 def teacher_of(name: str, side: int) -> Teacher:
     """A checkpoint's network, or a named architecture with random weights: speed does not depend on them."""
     if Path(name).is_file():
-        return load_teacher(name, side=side)
+        return load_teacher(name, input_rule=lambda _: InputResize(side, "area", antialias=True))
     model = getattr(models, name)(pretrained=False).eval()
     affine = model.representation == Representation.DISPARITY
     kind = LabelKind(Ambiguity.SHIFT_SCALE if affine else Ambiguity.SCALE, model.representation)

@@ -274,13 +274,14 @@ def resized_map(
     return rule(pred, size, own, resize_space_of(model))
 
 
-def input_rule_of(model: Any, trained_size: tuple[int, int] | None = None) -> InputResize:
+def input_rule_of(model: Any) -> InputResize:
     """Find the default rule for the size at which a network sees images.
 
-    The first that is known of: its ``input_rule``; the number of pixels of its training images; its ``processing_size`` [px]
+    The first that is known of: its ``input_rule``; the number of pixels of its ``trained_size``; its ``processing_size`` [px]
     along the longer side; 384 x 384 pixels. All but ``input_rule`` keep the aspect of images.
     """
     rule, side = getattr(model, "input_rule", None), getattr(model, "processing_size", None)
+    trained_size = getattr(model, "trained_size", None)
     if rule is not None:
         return cast(InputResize, rule)
     if trained_size is not None:

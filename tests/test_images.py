@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image, ImageFile, features
 
-from depthkit.data.datamodule import ImageFiles
 from depthkit.errors import RecipeError, ShapeError, ShardError
 from depthkit.images import MAX_PIXELS, as_image, find_images, image_files, is_prediction, read_image
 from depthkit.inference import Prediction
+from depthkit.inference.files import ImageReader
 from depthkit.inference.labelling import open_pool
 from depthkit.inference.outputs import COLOUR, OutputNames
+from depthkit.resize import InputResize
 from depthkit.shards.images import decode_image, encode_image
 from depthkit.types import Ambiguity, Representation
 
@@ -125,10 +126,11 @@ def test_one_unreadable_photo_does_not_hold_up_the_others(tmp_path):
     (tmp_path / "giant.png").write_bytes(header_of(50_000, 50_000))
     saved(PICTURE, tmp_path / "good.png")
     (tmp_path / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
-    batches = [ImageFiles([str(tmp_path)])[i] for i in range(3)]
-    assert [bool(b.real.all()) for b in batches] == [False, True, False]
-    assert "at most" in batches[0].broken[0]
-    assert "Save it as JPEG, or install pillow-heif" in batches[2].broken[0]
+    groups = list(ImageReader(find_images(tmp_path), InputResize(), 1, 1))
+    assert [image.name for group in groups for image in group.images] == [str(tmp_path / "good.png")]
+    broken = {name: why for group in groups for name, why in group.broken.items()}
+    assert "at most" in broken[str(tmp_path / "giant.png")]
+    assert "Save it as JPEG, or install pillow-heif" in broken[str(tmp_path / "phone.HEIC")]
 
 
 def test_bytes_are_named_by_their_file(tmp_path):
@@ -152,7 +154,7 @@ def test_only_images_are_found(tmp_path):
         (tmp_path / name).touch()
     assert [str(f.relative_to(tmp_path)) for f in find_images(tmp_path)] == ["a.avif", "b.JPG", "folder.png/c.gif"]
     assert open_pool(tmp_path).count == 3
-    assert len(ImageFiles([str(tmp_path), str(tmp_path / "b.JPG")])) == 3
+    assert len(image_files([str(tmp_path), str(tmp_path / "b.JPG")])) == 3
 
 
 def test_files_of_a_pool_are_those_that_the_reader_reads(tmp_path):

@@ -95,9 +95,10 @@ def test_a_map_is_resized_by_the_rule_given_else_the_networks_own():
 def test_a_network_sees_images_by_its_own_rule_else_at_its_trained_size():
     model = Half()
     assert input_rule_of(model).size(100, 100, 32) == (384, 384)
-    assert input_rule_of(model, (64, 64)).size(100, 100, 32) == (64, 64)
+    model.trained_size = (64, 64)
+    assert input_rule_of(model).size(100, 100, 32) == (64, 64)
     model.input_rule = InputResize((24, 40), "stretch", 8)
-    assert input_rule_of(model, (64, 64)).size(100, 100, 8) == (24, 40)
+    assert input_rule_of(model).size(100, 100, 8) == (24, 40)
 
 
 def test_what_is_no_map_is_refused():

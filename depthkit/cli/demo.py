@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
-from depthkit.cli.evaluate import evaluation_samples
+from depthkit.cli.scoring.evaluate import evaluation_samples
 from depthkit.cli.shards_write import write
 from depthkit.cli.training import last_checkpoint, run
 from depthkit.errors import RecipeError
@@ -53,7 +53,7 @@ def demo(
     if checkpoint := last_checkpoint(out):
         arguments.append(f"--ckpt_path={checkpoint}")
     run([*arguments, *(fit or [])])
-    predictor = DepthPredictor.from_checkpoint(last_checkpoint(out) or out / "last.ckpt")
+    predictor = DepthPredictor.from_pretrained(last_checkpoint(out) or out / "last.ckpt")
     errors: dict[str, list[float]] = {"network": [], "baseline": []}
     for kind in KINDS:
         train, test = (evaluation_samples(out / "shards" / kind, split) for split in ("train", "test"))

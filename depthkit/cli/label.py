@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from depthkit import __version__
 from depthkit.checks import check_choice
+from depthkit.cli.options import OWN_RULES, Resizing
 from depthkit.errors import RecipeError
 from depthkit.inference.labelling import LabelFolder, Piece, Pool, PoolReader, open_pool, stored_kind
 from depthkit.inference.labelling.module import PseudoLabelModule
@@ -37,7 +38,7 @@ def label(
     *,
     output: Representation | str | None = None,
     split: str | None = None,
-    side: int | None = None,
+    resize: Resizing = OWN_RULES,
     sky: str | None = None,
     precision: Precision | str = Precision.FLOAT32,
     batch_size: int = 8,
@@ -55,12 +56,12 @@ def label(
     """Label a pool of images with a teacher, as shards to train on. The same command continues after an interruption.
 
     Args:
-        teacher: a checkpoint of `depthkit fit`, or `transformers:` and the folder or hub id of a depth model.
+        teacher: a checkpoint, a folder, a name that `depthkit models` lists, or `transformers:` and a folder or hub id.
         pool: folder or URL of shards, whose images are kept byte for byte, or a folder of images.
         out: folder of the labelled shards, with the manifest of how they were made beside them.
         output: disparity (of a relative teacher) or depth (of a metric one); needed if transformers does not state it.
         split: split of the pool's shards, if there are several; for a folder of images the name of the split to write.
-        side: side [px] of a square with as many pixels as the teacher's input; default the size of its training.
+        resize: what to change of how the teacher sees images, such as `--resize.rule area --resize.side 384`.
         sky: folder or hub id of a segmentation model of transformers with a class sky; sky is labelled as infinitely far.
         precision: of the networks, 32, bf16 or 16; maps are always stored in 16 bits.
         batch_size: number of images of one size that run together.
@@ -84,7 +85,8 @@ def label(
         raise RecipeError("expected depth_format png_log16 or png_linear16 for pseudo-labels; got npy.")
     images = open_pool(pool, split=split, images_per_shard=images_per_shard)
     pieces = _part(part, images)
-    network = load_teacher(teacher, output=output, side=side, allow=allow or ())
+    rules: dict[str, Any] = {"input_rule": resize.input_rule, "output_rule": resize.output_rule}
+    network = load_teacher(teacher, output=output, allow=allow or (), **rules)
     segmentation = None if sky is None else load_sky(sky)
     facts: dict[str, Any] = {
         "depthkit": __version__,

@@ -10,22 +10,26 @@ from typing import Any
 
 from depthkit.errors import DepthKitError, RecipeError
 
-TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = ("shards", "evaluate", "odometry", "label", "roundtrip", "export", "models", "demo")
+TRAINING = ("fit", "validate", "test")
+_SCORING = ("evaluate", "benchmark", "compare", "odometry", "roundtrip")
+COMMANDS = ("shards", "predict", *_SCORING, "label", "export", "models", "demo")
 HELP = """usage: depthkit COMMAND ...
 
 train and evaluate (a recipe's keys are constructor arguments; `depthkit fit --help`):
-  fit | validate | test | predict   --config RECIPE.yaml [--key value ...]
+  fit | validate | test             --config RECIPE.yaml [--key value ...]
 
 data:
   shards write | verify | info      datasets and raw RGB-D to shards, and checks of shards; `shards write --list` names them
 
-use:
+use (MODEL: a checkpoint, a folder, or a name that `depthkit models` lists):
+  predict                           MODEL SOURCE...: depth maps, pictures or point clouds of images and folders, on all devices
   label                             pseudo-labels for a pool of images, on all devices, by any teacher
-  evaluate                          score a checkpoint on shards under a published protocol
+  evaluate                          MODEL SHARDS...: score a network on shards under a published protocol
+  benchmark                         MODEL... --table NAME --shards ROOT: a paper's whole table, ours beside the paper's
+  compare                           REPORT_A REPORT_B: two reports image by image, with an interval
   odometry                          score the camera's motions that a pose network predicts, and write its path
   roundtrip                         what the VAE of a latent diffusion model alone makes of true depth
-  export                            a checkpoint's network as a program (.pt2, .onnx), or its encoder as a file of timm
+  export                            MODEL OUT: a network as a program (.pt2, .onnx), or its encoder as a file of timm
   models                            published networks by name, their licences and rules
   demo                              render scenes, train, evaluate, draw: the quickstart recipe from end to end
 
@@ -65,10 +69,16 @@ def _command(arguments: list[str]) -> None:
         return
     from jsonargparse import auto_cli
 
+    from depthkit.cli.arguments import gathered
+
     if name == "models" and len(rest) == 1 and not rest[0].startswith("-"):
         rest = ["--name", *rest]
-    module = import_module(f"depthkit.cli.{name}")  # of one command only: `shards info` waits for no trainer
-    component: Any = {verb: getattr(module, verb) for verb in ("info", "verify")} if name == "shards" else getattr(module, name)
+    folder = "depthkit.cli.scoring" if name in _SCORING else "depthkit.cli"
+    module = import_module(f"{folder}.{name}")  # of one command only: `shards info` waits for no trainer
+    if name == "shards":
+        component: Any = {verb: getattr(module, verb) for verb in ("info", "verify")}
+    else:
+        component, rest = getattr(module, name), gathered(getattr(module, name), rest)
     auto_cli({name: component}, args=[name, *rest], prog="depthkit", as_positional=True)
 
 

@@ -1,4 +1,4 @@
-"""``depthkit fit | validate | test | predict``: LightningCLI whose recipes are OmegaConf files."""
+"""``depthkit fit | validate | test``: LightningCLI whose recipes are OmegaConf files."""
 
 import re
 import signal
@@ -14,7 +14,6 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from depthkit.callbacks import SaveOnTermination
-from depthkit.cli.predictions import PredictionWriter
 from depthkit.data import DepthDataModule
 from depthkit.errors import CheckpointError, RecipeError
 from depthkit.evaluation import table_of
@@ -41,9 +40,10 @@ class DepthCLI(LightningCLI):
             args=list(arguments),
         )
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the options of ``depthkit predict``: ``--predictions.out`` and others."""
-        parser.add_lightning_class_args(PredictionWriter, "predictions")
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Name Lightning's commands but ``predict``, which is one of its own here, for any network."""
+        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "predict"}
 
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint before anything is built.
@@ -62,8 +62,6 @@ class DepthCLI(LightningCLI):
                     "trainer.default_root_dir as in the run to go on with; `auto` instead of `last` begins where there is none."
                 )
             config["ckpt_path"] = checkpoint = None if newest is None else str(newest)
-        elif self.subcommand == "predict" and checkpoint is None:
-            raise CheckpointError("expected a checkpoint to predict with; got none. Give --ckpt_path.")
         if checkpoint not in (None, *_KEYWORDS) and "://" not in checkpoint and not Path(checkpoint).is_file():
             raise CheckpointError(
                 f"expected a checkpoint at {checkpoint or '(an empty path)'}; there is none. "
@@ -88,16 +86,6 @@ class DepthCLI(LightningCLI):
     def test(self, **options: Any) -> None:
         """Score the test sets; print a line per set."""
         self._score("test", self.trainer.test, options)
-
-    def after_predict(self) -> None:
-        """Check that every image has a prediction.
-
-        Raises:
-            ShapeError: images have none; the message names them.
-        """
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, PredictionWriter):
-                callback.check()
 
     def _score(self, part: str, run: Callable[..., Any], options: dict[str, Any]) -> None:
         run(**options | {"verbose": False})  # the trainer's own table has a column per set and cuts off names
@@ -159,7 +147,7 @@ def sentence(message: str) -> str:
 
 
 def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> DepthCLI:
-    """Run one of the four commands with its arguments, ``["fit", "--config", ...]``, and with callbacks beside the recipe's."""
+    """Run one of the three commands with its arguments, ``["fit", "--config", ...]``, and callbacks beside the recipe's."""
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the command line is ours to pass on
     try:
         return DepthCLI(arguments, callbacks)

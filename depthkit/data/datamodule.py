@@ -1,26 +1,22 @@
 """Shards into Lightning: training batches mixed from several datasets, evaluation one dataset at a time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
-from depthkit.data.stream.collate import collate, to_float
+from depthkit.data.stream.collate import to_float
 from depthkit.data.stream.loader import Loader
 from depthkit.data.stream.mixing import EqualParts, Mixing, Mixture
 from depthkit.data.stream.plan import Plan, check_samples
 from depthkit.data.stream.rows import evaluation_rows, training_rows
 from depthkit.data.stream.stream import Dataset, Stream
 from depthkit.data.transforms import Compose, HorizontalFlip, RandomResizedCrop, Transform
-from depthkit.errors import DepthKitError, RecipeError
-from depthkit.images import image_files, read_image
+from depthkit.errors import RecipeError
 from depthkit.shards import ShardIndex
-from depthkit.types import Ambiguity, Batch, LabelKind, Sample
+from depthkit.types import Ambiguity, Batch, LabelKind
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class ShardSource:
 
 
 class DepthDataModule(LightningDataModule):
-    """Streams shards for training, validation, test, and image files for prediction.
+    """Streams shards for training, validation and test.
 
     Args:
         sources: datasets to train on; their order is that of ``Batch.dataset``.
@@ -55,7 +51,6 @@ class DepthDataModule(LightningDataModule):
             and mirrored half of the time.
         val_sources: datasets to validate on, one loader each, images in their own size.
         test_sources: datasets to test on, one loader each, images in their own size.
-        predict_sources: image files, or folders of them.
         val_batch_size: images per evaluation batch; more than 1 needs images of one size.
         seed: of sample order and augmentation.
         shuffle_window: consecutive samples per dataset and worker that are shuffled together, held in memory undecoded.
@@ -80,7 +75,6 @@ class DepthDataModule(LightningDataModule):
         transform: Transform | None = None,
         val_sources: Sequence[ShardSource] = (),
         test_sources: Sequence[ShardSource] = (),
-        predict_sources: Sequence[str] = (),
         val_batch_size: int = 1,
         seed: int = 0,
         shuffle_window: int = 256,
@@ -103,7 +97,6 @@ class DepthDataModule(LightningDataModule):
         if not 0 <= max_broken_fraction <= 1:
             raise RecipeError(f"expected data.max_broken_fraction between 0 and 1; got {max_broken_fraction}.")
         self.sources, self.val_sources, self.test_sources = tuple(sources), tuple(val_sources), tuple(test_sources)
-        self.predict_sources = tuple(str(source) for source in predict_sources)
         self.mixing = mixing or EqualParts()
         self.batch_size, self.val_batch_size, self.num_workers = batch_size, val_batch_size, num_workers
         self.size = _size(size)
@@ -178,11 +171,6 @@ class DepthDataModule(LightningDataModule):
             raise RecipeError("no test data: data.test_sources is empty. Give at least one ShardSource (root, split).")
         return [self._evaluation_loader(source) for source in self.test_sources]
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """Load image files one by one, in their own size; the key of a row is its path."""
-        files = ImageFiles(self.predict_sources)
-        return DataLoader(files, batch_size=None, num_workers=self.num_workers, multiprocessing_context=self._context)
-
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make images float32 on the device that trains, where they came in 8 bits."""
         return to_float(batch) if isinstance(batch, Batch) and batch.image.dtype == torch.uint8 else batch
@@ -231,34 +219,6 @@ class DepthDataModule(LightningDataModule):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
         return 0, 1
-
-
-class ImageFiles(TorchDataset[Batch]):
-    """Read images to predict, each a batch of one; an unreadable one is a row that is not ``real``, named in ``broken``.
-
-    Args:
-        sources: files, and folders that are searched for images.
-
-    Raises:
-        RecipeError: there is none.
-    """
-
-    def __init__(self, sources: Sequence[str]) -> None:
-        self.sources = tuple(sources)
-        self.files = image_files(sources, error=RecipeError)
-        if not self.files:
-            raise RecipeError("expected images to predict; data.predict_sources is empty. Give image files or folders of them.")
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Batch:
-        key = str(self.files[index])
-        try:
-            return to_float(collate([Sample(key=key, image=read_image(key))], [0]))
-        except DepthKitError as error:  # a row that is not real stands for it, so that ranks stay in step
-            batch = to_float(collate([Sample(key=key, image=np.zeros((32, 32, 3), np.uint8))], [0]))
-            return replace(batch, real=torch.zeros_like(batch.real), broken=(str(error),))
 
 
 def _size(size: Sequence[int]) -> tuple[int, int]:

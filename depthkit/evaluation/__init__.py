@@ -5,6 +5,7 @@ in a ``validation_step``. To add a benchmark, add a file to ``evaluation.protoco
 """
 
 from depthkit.evaluation.baselines import RowBaseline, best_row_baseline
+from depthkit.evaluation.compare import PairedReport, compare_reports
 from depthkit.evaluation.crops import (
     BORDER_NYU,
     CENTRE_MAKE3D,
@@ -29,6 +30,7 @@ from depthkit.evaluation.odometry.trajectory import (
 )
 from depthkit.evaluation.protocol import Comparison, Protocol, kinds
 from depthkit.evaluation.protocols.registry import PROTOCOLS, find_protocol
+from depthkit.evaluation.protocols.tables import TABLES, find_table
 from depthkit.evaluation.render import batch_strip, colourise, picture_strip
 from depthkit.evaluation.report import Report, table_of
 from depthkit.evaluation.roundtrip import RoundTrip, vae_roundtrip
@@ -49,12 +51,14 @@ __all__ = [
     "KB_CROP",
     "ODOMETRY_PROTOCOLS",
     "PROTOCOLS",
+    "TABLES",
     "Comparison",
     "Crop",
     "InputResize",
     "OdometryProtocol",
     "OdometryReport",
     "OutputResize",
+    "PairedReport",
     "Protocol",
     "ProtocolMetrics",
     "Report",
@@ -63,10 +67,12 @@ __all__ = [
     "batch_strip",
     "best_row_baseline",
     "colourise",
+    "compare_reports",
     "evaluate",
     "evaluate_odometry",
     "find_odometry_protocol",
     "find_protocol",
+    "find_table",
     "kinds",
     "picture_strip",
     "table_of",

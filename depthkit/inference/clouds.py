@@ -7,6 +7,7 @@ import numpy as np
 
 from depthkit.checks import optional_import
 from depthkit.errors import GeometryError, PredictionError, ShapeError
+from depthkit.inference.outputs import replacing
 
 
 class CloudFormat(StrEnum):
@@ -47,8 +48,8 @@ def write_point_cloud(path: str | Path, points: np.ndarray, colours: np.ndarray 
         raise PredictionError(f"expected points with finite coordinates to write as {path}; got {found}.")
     axes = _GLTF_FROM_CAMERA if kind == CloudFormat.GLB else 1
     cloud = optional_import("trimesh", "clouds").PointCloud(points * axes, colours)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cloud.export(file_type=kind[1:]))
+    with replacing(path) as part:
+        part.write_bytes(cloud.export(file_type=kind[1:]))
     return path
 
 

@@ -33,9 +33,10 @@ def export_program(model: DepthNet, path: str | Path, *, size: tuple[int, int], 
         PredictionError: the program predicts another map than the network.
     """
     path = Path(path)
-    if path.suffix not in (".pt2", ".onnx"):
+    kind = path.suffix.lower()
+    if kind not in (".pt2", ".onnx"):
         raise RecipeError(f"expected a path that ends in .pt2 or .onnx; got {path.name}. Choose one of them.")
-    if path.suffix == ".onnx" and (missing := [name for name in _NEEDED if find_spec(name) is None]):
+    if kind == ".onnx" and (missing := [name for name in _NEEDED if find_spec(name) is None]):
         raise RecipeError(
             f"expected the packages that write and check .onnx; {', '.join(missing)} missing. "
             "Install them: pip install 'depthkit[onnx]'."
@@ -48,7 +49,7 @@ def export_program(model: DepthNet, path: str | Path, *, size: tuple[int, int], 
     with torch.no_grad():
         expected = model(image)
         program = torch.export.export(model, (image,))
-        if path.suffix == ".pt2":
+        if kind == ".pt2":
             torch.export.save(program, path, extra_files={"depthkit.json": json.dumps(facts)})
             found = torch.export.load(path).module()(image)
         else:

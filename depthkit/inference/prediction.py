@@ -11,11 +11,14 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from depthkit.errors import GeometryError, LabelError, PredictionError, ShapeError
-from depthkit.evaluation.render import colourise
+from depthkit.checks import check_choice
+from depthkit.errors import GeometryError, LabelError, PredictionError, RecipeError, ShapeError
+from depthkit.evaluation.render import colourise, shown
 from depthkit.geometry import depth_to_points
 from depthkit.images import PREDICTION_KEY
 from depthkit.inference.clouds import across_edges, write_point_cloud
+from depthkit.inference.exr import exr_bytes
+from depthkit.inference.outputs import replacing
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Representation
 
@@ -27,6 +30,19 @@ class MapFormat(StrEnum):
 
     PNG = ".png"
     NPY = ".npy"
+
+
+class Unit(StrEnum):
+    """Units of the codes of a 16-bit PNG: a step of the map's own range, a millimetre, or 1/256 m as in KITTI's benchmark."""
+
+    RELATIVE = "relative"
+    MM = "mm"
+    KITTI = "256"
+
+
+SUFFIXES = (".png", ".npy", ".exr", ".jpg", ".jpeg", ".webp")
+"""Suffixes of the files that ``Prediction.save`` writes."""
+_PER_METRE = {Unit.MM: 1000, Unit.KITTI: 256}
 
 
 @dataclass(frozen=True)
@@ -58,48 +74,90 @@ class Prediction:
         """Colour the map, near is warm, uint8 RGB ``(H, W, 3)``; options as of ``depthkit.evaluation.colourise``."""
         return colourise(self.map, representation=self.representation, **options)
 
-    def save(self, path: str | Path) -> Path:
-        """Write the map in the format of the suffix.
+    def save(self, path: str | Path, *, unit: Unit | str = Unit.RELATIVE, span: tuple[float, float] | None = None) -> Path:
+        """Write the map under a temporary name, which then becomes its own; the suffix says how.
 
         ``.png``: 16 bits, linear from the smallest to the largest value of this map; the file also holds the step, the
         representation and the ambiguity, and ``load_prediction`` is exact to half a step.
         ``.npy``: the float32 values, and the facts in a ``.depthkit.json`` beside it; ``load_prediction`` is exact.
+        ``.exr``: the float32 values as the channel Z, and the facts in its header.
         ``.jpg``, ``.webp``: the coloured picture, to look at (``save_colour`` writes it as PNG).
 
+        Args:
+            path: of the file; its folder is made.
+            unit: of a PNG's codes. Millimetres and 1/256 m need a metric prediction; 0 then says that there is no depth, or
+                one that 16 bits cannot hold, beyond 65.5 or 256 m.
+            span: smallest and largest value of the codes of a relative PNG, and of the colours, so that all files of a folder
+                have one scale; values outside become its ends.
+
         Raises:
-            PredictionError: the map is not finite.
+            PredictionError: the map is not finite, or the file cannot be written.
             ShapeError: an unknown suffix.
+            RecipeError: an unknown unit, or one of another format.
+            LabelError: metres are wanted of a prediction that has none.
         """
-        path = Path(path)
+        path, unit = Path(path), check_choice("unit", unit, Unit)
         if not np.isfinite(self.map).all():
             raise PredictionError(f"expected a finite map to save as {path}; got NaN or infinity.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"representation": str(self.representation), "ambiguity": str(self.ambiguity), "name": self.name}
+        facts: dict[str, Any] = {
+            "representation": str(self.representation), "ambiguity": str(self.ambiguity), "name": self.name,
+        }  # fmt: skip
         suffix = path.suffix.lower()
-        if suffix == ".png":
-            low, high = float(self.map.min()), float(self.map.max())
-            step = (high - low) / _LEVELS
-            codes = np.zeros(self.map.shape) if step == 0 else (self.map.astype(np.float64) - low) / step
-            text = PngImagePlugin.PngInfo()
-            text.add_text(PREDICTION_KEY, json.dumps({**facts, "value": "low + step * code", "low": low, "step": step}))
-            Image.fromarray(codes.round().astype(np.uint16)).save(path, pnginfo=text)
-        elif suffix == ".npy":
-            np.save(path, self.map.astype(np.float32), allow_pickle=False)
-            _facts_file(path).write_text(json.dumps(facts), encoding="utf-8")
-        elif suffix in (".jpg", ".jpeg", ".webp"):
-            Image.fromarray(self.colour()).save(path)
-        else:
-            raise ShapeError(f"expected a suffix of .png, .npy, .jpg or .webp to save as; got {path}.")
+        if suffix not in SUFFIXES:
+            raise ShapeError(f"expected a suffix of {', '.join(SUFFIXES)} to save as; got {path}.")
+        if unit != Unit.RELATIVE and suffix != ".png":
+            raise RecipeError(f"expected a .png for the unit {unit}; got {path.name}. Others hold the values themselves.")
+        with replacing(path) as part:
+            if suffix == ".png":
+                codes, stored = self._codes(span) if unit == Unit.RELATIVE else self._codes_in(unit)
+                text = PngImagePlugin.PngInfo()
+                text.add_text(PREDICTION_KEY, json.dumps({**facts, **stored}))
+                Image.fromarray(codes).save(part, format="png", pnginfo=text)
+            elif suffix == ".npy":
+                with replacing(facts_beside(path)) as beside:
+                    beside.write_text(json.dumps(facts), encoding="utf-8")
+                with part.open("wb") as file:
+                    np.save(file, self.map.astype(np.float32), allow_pickle=False)
+            elif suffix == ".exr":
+                part.write_bytes(exr_bytes(self.map, {PREDICTION_KEY: json.dumps(facts)}))
+            else:
+                Image.fromarray(self._coloured(span)).save(part, format="webp" if suffix == ".webp" else "jpeg")
         return path
 
-    def save_colour(self, path: str | Path) -> Path:
-        """Write the coloured picture as PNG, marked as a picture of a prediction."""
+    def _codes(self, span: tuple[float, float] | None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Codes linear in the values, uint16 ``(H, W)``, and what they mean."""
+        low, high = (float(self.map.min()), float(self.map.max())) if span is None else span
+        step = (high - low) / _LEVELS
+        codes = np.zeros(self.map.shape) if step == 0 else (self.map.astype(np.float64) - low) / step
+        return codes.round().clip(0, _LEVELS).astype(np.uint16), {"value": "low + step * code", "low": low, "step": step}
+
+    def _codes_in(self, unit: Unit) -> tuple[np.ndarray, dict[str, Any]]:
+        """Codes of metres, uint16 ``(H, W)``, and what they mean."""
+        if self.ambiguity != Ambiguity.METRIC:
+            raise LabelError(
+                f"expected a metric prediction for the unit {unit}; this one is {self.ambiguity} {self.representation}. "
+                f"Choose unit {Unit.RELATIVE}, or a network that predicts metres."
+            )
+        codes = (self.depth().astype(np.float64) * _PER_METRE[unit]).round()
+        codes[~(codes <= _LEVELS)] = 0  # also where there is no depth
+        value = f"metres * {_PER_METRE[unit]}; 0: none"
+        facts = {"value": value, "representation": "depth", "low": 0.0, "step": 1 / _PER_METRE[unit], "none": 0}
+        return codes.astype(np.uint16), facts
+
+    def save_colour(self, path: str | Path, *, span: tuple[float, float] | None = None) -> Path:
+        """Write the coloured picture as PNG, marked as a picture of a prediction; ``span`` as of ``save``."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         text = PngImagePlugin.PngInfo()
         text.add_text(PREDICTION_KEY, json.dumps({"picture": str(self.representation)}))
-        Image.fromarray(self.colour()).save(path, format="png", pnginfo=text)
+        with replacing(path) as part:
+            Image.fromarray(self._coloured(span)).save(part, format="png", pnginfo=text)
         return path
+
+    def _coloured(self, span: tuple[float, float] | None) -> np.ndarray:
+        if span is None:
+            return self.colour()
+        low, high = sorted(shown(np.array([span]), self.representation)[0].tolist())
+        return self.colour(low=low, high=high)
 
     def depth(self, *, scale: float = 1.0, shift: float | None = None) -> np.ndarray:
         """Convert to depth, float32 ``(H, W)``: in metres if the prediction is metric, else up to a factor; NaN without depth.
@@ -130,6 +188,7 @@ class Prediction:
         scale: float = 1.0,
         shift: float | None = None,
         max_edge: float | None = None,
+        span: tuple[float, float] | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Convert to points in the camera's frame: x right, y down, z forward.
 
@@ -137,8 +196,9 @@ class Prediction:
             intrinsics: ``(3, 3)`` [px] of the image; default those of the prediction.
             scale: as in ``depth``.
             shift: as in ``depth``.
-            max_edge: drop pixels whose depth differs from a neighbour by more than this factor, since they lie between two
-                surfaces. About 1.1; None drops none. Floors near the horizon thin out, too.
+            max_edge: drop the points of pixels that are more than this many times as far as a neighbour, or as near: they hang
+                in the air between two surfaces. About 1.1; None drops none. Floors near the horizon thin out, too.
+            span: drop the points of pixels whose predicted value is outside.
 
         Returns:
             Points, float32 ``(N, 3)`` [m, or up to a factor], and their colours, uint8 ``(N, 3)``, None without an image.
@@ -158,6 +218,8 @@ class Prediction:
         valid = np.isfinite(depth)
         if max_edge is not None:
             valid &= ~across_edges(depth, max_edge)
+        if span is not None:
+            valid &= (self.map >= span[0]) & (self.map <= span[1])
         z = torch.from_numpy(np.where(valid, depth, 1))[None, None]
         camera = torch.as_tensor(np.asarray(camera), dtype=torch.float32)[None]
         points = depth_to_points(z, camera, torch.from_numpy(valid)[None, None])[0]
@@ -171,12 +233,14 @@ class Prediction:
         scale: float = 1.0,
         shift: float | None = None,
         max_edge: float | None = None,
+        span: tuple[float, float] | None = None,
     ) -> Path:
         """Write the scene as a coloured point cloud, ``.ply`` (camera axes) or ``.glb`` (y up, z backward).
 
         Arguments and errors are those of ``to_point_cloud`` and ``depthkit.inference.write_point_cloud``.
         """
-        return write_point_cloud(path, *self.to_point_cloud(intrinsics, scale=scale, shift=shift, max_edge=max_edge))
+        points = self.to_point_cloud(intrinsics, scale=scale, shift=shift, max_edge=max_edge, span=span)
+        return write_point_cloud(path, *points)
 
 
 def load_prediction(path: str | Path) -> Prediction:
@@ -188,12 +252,14 @@ def load_prediction(path: str | Path) -> Prediction:
     path = Path(path)
     try:
         if path.suffix.lower() == ".npy":
-            facts = json.loads(_facts_file(path).read_text(encoding="utf-8"))
+            facts = json.loads(facts_beside(path).read_text(encoding="utf-8"))
             values = np.load(path, allow_pickle=False)
         else:
             with Image.open(path) as file:
                 facts = json.loads(getattr(file, "text", {})[PREDICTION_KEY])
-                values = (facts["low"] + facts["step"] * np.asarray(file, np.float64)).astype(np.float32)
+                codes = np.asarray(file, np.float64)
+                values = (facts["low"] + facts["step"] * codes).astype(np.float32)
+                values[codes == facts.get("none", -1)] = np.nan
         return Prediction(values, Representation(facts["representation"]), Ambiguity(facts["ambiguity"]), name=facts["name"])
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise ShapeError(
@@ -202,5 +268,6 @@ def load_prediction(path: str | Path) -> Prediction:
         ) from error
 
 
-def _facts_file(path: Path) -> Path:
+def facts_beside(path: Path) -> Path:
+    """Name the file that says what a ``.npy`` holds."""
     return path.with_suffix(f".{PREDICTION_KEY}.json")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from depthkit.errors import DepthKitError
 from depthkit.images import as_image, find_images, read_image
 from depthkit.inference.outputs import COLOUR, OutputNames
 from depthkit.inference.prediction import MapFormat, Prediction
-from depthkit.models import FlipAverage, LatentDiffusionDepth, read_checkpoint
+from depthkit.models import FlipAverage, LatentDiffusionDepth, from_pretrained
 from depthkit.precision import Precision
 from depthkit.resize import (
     InputResize,
+    NativeMap,
     OutputResize,
     check_finite,
     input_rule_of,
@@ -41,7 +42,9 @@ class Written(NamedTuple):
     broken: dict[Path, str]
 
 
-class _Loaded(NamedTuple):
+class Loaded(NamedTuple):
+    """An image to predict: its name, RGB ``(1, 3, H, W)``, uint8 or floating point, and (height, width) at the network."""
+
     name: str
     image: Tensor
     size: tuple[int, int]
@@ -96,36 +99,33 @@ class DepthPredictor:
         self.precision = check_choice("precision", precision, Precision)
 
     @classmethod
-    def from_checkpoint(
+    def from_pretrained(
         cls,
-        path: str | Path,
+        model: str | Path,
         *,
         allow: Sequence[str] = (),
-        input_rule: InputResize | None = None,
-        output_rule: OutputResize | None = None,
-        device: torch.device | str | None = None,
-        precision: Precision | str = Precision.FLOAT32,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
         flip: bool = False,
+        **options: Any,
     ) -> Self:
-        """Build the predictor of a checkpoint of ``depthkit fit``, or of a folder with a latent diffusion model.
+        """Return the predictor of the network that a MODEL names.
 
         Args:
-            path: the ``.ckpt`` file, or the folder, see ``depthkit.models.latent_diffusion``.
-            allow: further names that may be imported to build the network, see ``read_checkpoint``.
-            input_rule: default the network's own, else the number of pixels of the training images, in the image's own aspect;
-                for a folder its processing size.
-            output_rule: default the network's own, else bilinear.
-            device: of the network; default the CPU.
-            precision: of the network.
+            model: a checkpoint, a folder, or the name of a published network, see ``depthkit.models.from_pretrained``.
+            allow: further names that may be imported to build a checkpoint's network, see ``read_checkpoint``.
+            revision: branch, tag or commit on the hub.
+            cache_dir: where downloads are kept.
             flip: also predict the mirror image and average, see ``depthkit.models.FlipAverage``.
+            options: ``input_rule``, ``output_rule``, ``device`` and ``precision`` of the predictor. By default the rules are
+                those of the network's authors; of a checkpoint, as many pixels as the training images had, in the image's own
+                aspect; the device is the CPU.
 
         Raises:
-            CheckpointError: the file is missing, unreadable, or does not fit the network it describes.
+            CheckpointError: there is no such network, or it cannot be had or read.
         """
-        model, ambiguity, size = read_checkpoint(path, allow=allow)
-        rules = {"input_rule": input_rule or input_rule_of(model, size), "output_rule": output_rule or output_rule_of(model)}
-        model = FlipAverage(model) if flip else model
-        return cls(model, ambiguity=ambiguity, device=device, precision=precision, **rules)  # type: ignore[arg-type]
+        network: Any = from_pretrained(model, allow=allow, revision=revision, cache_dir=cache_dir)
+        return cls(FlipAverage(network) if flip else network, ambiguity=network.ambiguity, **options)
 
     def __call__(
         self, source: Source | Sequence[Source], *, batch_size: int = 1, progress: bool = True
@@ -167,21 +167,18 @@ class DepthPredictor:
             batch_size: as in ``__call__``.
             on_error: called with each source that cannot be read, which is then skipped; None raises.
         """
-        waiting: list[_Loaded] = []
-        for source in sources:
-            try:
-                loaded = self._load(source)
-            except DepthKitError as error:
-                if on_error is None:
-                    raise
-                on_error(source, error)
-                continue
-            if waiting and (len(waiting) == batch_size or waiting[0].size != loaded.size):
-                yield from self._predict(waiting)
-                waiting = []
-            waiting.append(loaded)
-        if waiting:
-            yield from self._predict(waiting)
+
+        def loaded() -> Iterator[Loaded]:
+            for source in sources:
+                try:
+                    yield self._load(source)
+                except DepthKitError as error:
+                    if on_error is None:
+                        raise
+                    on_error(source, error)
+
+        for batch in grouped(loaded(), batch_size):
+            yield from self.predictions(batch, self.maps(batch))
 
     def write(
         self,
@@ -229,21 +226,47 @@ class DepthPredictor:
                 written.append(prediction.save_colour(names(prediction.name, COLOUR)))
         return Written(written, broken)
 
-    def _load(self, source: Source) -> _Loaded:
+    def _load(self, source: Source) -> Loaded:
         name = str(source) if isinstance(source, str | Path) else "image"
         image = as_image(read_image(source) if isinstance(source, str | Path) else source)
-        return _Loaded(name, image, self.input_rule.size(image.shape[-2], image.shape[-1], multiple_of(self.model)))
+        return Loaded(name, image, self.input_rule.size(image.shape[-2], image.shape[-1], multiple_of(self.model)))
 
     @torch.inference_mode()
-    def _predict(self, batch: Sequence[_Loaded]) -> Iterator[Prediction]:
-        images = torch.cat([self.input_rule(x.image.to(self.device), multiple_of(self.model)) for x in batch])
+    def maps(self, batch: Sequence[Loaded]) -> NativeMap:
+        """Predict images of one network size, at that size."""
+        images = torch.cat([self.input_rule(_float(x.image.to(self.device)), multiple_of(self.model)) for x in batch])
         dtype = _AUTOCAST.get(self.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            maps, spreads = network_map(self.model, images)
+            return network_map(self.model, images)
+
+    @torch.inference_mode()
+    def predictions(self, batch: Sequence[Loaded], found: NativeMap) -> Iterator[Prediction]:
+        """Bring what ``maps`` found for a batch to the sizes of its images.
+
+        Raises:
+            PredictionError: the network returned NaN or infinity.
+        """
         for row, loaded in enumerate(batch):
             own, size = self.representation, (loaded.image.shape[-2], loaded.image.shape[-1])
-            full = resized_map(maps[row : row + 1], size, self.model, self.output_rule, representation=own)
+            full = resized_map(found.map[row : row + 1], size, self.model, self.output_rule, representation=own)
             check_finite(full, loaded.name)
-            picture = (loaded.image[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-            spread = None if spreads is None else OutputResize()(spreads[row : row + 1], size)[0, 0].cpu().numpy()
+            image = loaded.image[0]
+            picture = (image if image.dtype == torch.uint8 else (image * 255).round().byte()).permute(1, 2, 0).cpu().numpy()
+            spread = None if found.spread is None else OutputResize()(found.spread[row : row + 1], size)[0, 0].cpu().numpy()
             yield Prediction(full[0, 0].cpu().numpy(), own, self.ambiguity, picture, name=loaded.name, uncertainty=spread)
+
+
+def grouped(images: Iterable[Loaded], batch_size: int) -> Iterator[list[Loaded]]:
+    """Cut images into batches of neighbours that have one size at the network."""
+    waiting: list[Loaded] = []
+    for image in images:
+        if waiting and (len(waiting) == batch_size or waiting[0].size != image.size):
+            yield waiting
+            waiting = []
+        waiting.append(image)
+    if waiting:
+        yield waiting
+
+
+def _float(image: Tensor) -> Tensor:
+    return image.float() / 255 if image.dtype == torch.uint8 else image

@@ -1,7 +1,7 @@
 """Teachers: networks that label images, ours or of ``transformers``, with the facts of their labels."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from depthkit.errors import CheckpointError, LabelError
-from depthkit.models import read_checkpoint
-from depthkit.models.weights.transformers_hub import Output, TransformersDepth, load_depth
-from depthkit.resize import InputResize, input_rule_of, multiple_of, output_rule_of, resize_space_of
-from depthkit.types import Ambiguity, LabelKind, Representation
-
-_PREFIX = "transformers:"
+from depthkit.models import from_pretrained
+from depthkit.models.weights.transformers_hub import Output
+from depthkit.resize import InputResize, OutputResize, input_rule_of, multiple_of, output_rule_of, resize_space_of
+from depthkit.types import LabelKind
 
 
 @dataclass(frozen=True)
@@ -60,47 +57,28 @@ def load_teacher(
     source: str | Path,
     *,
     output: Output | str | None = None,
-    side: int | None = None,
+    input_rule: Callable[[InputResize], InputResize] = lambda own: own,
+    output_rule: Callable[[OutputResize], OutputResize] = lambda own: own,
     allow: Sequence[str] = (),
 ) -> Teacher:
-    """Load the teacher of a checkpoint, see ``read_checkpoint``, or of ``transformers:<folder or hub id>``.
+    """Load the teacher that a MODEL names, see ``depthkit.models.from_pretrained``.
 
     Args:
-        source: checkpoint, folder of diffusers, or ``transformers:`` and a folder or hub id.
-        output: disparity or depth; needed for models of ``transformers`` that do not state it; must agree with a checkpoint.
-        side: side [px] of a square with as many pixels as its input; default the size of its training.
+        source: which.
+        output: what it returns, disparity or depth; needed for models of ``transformers`` that do not say it themselves, and
+            compared with what others say.
+        input_rule: what to make of its own rule.
+        output_rule: what to make of its own rule.
         allow: beginnings of further names that may be imported to build a checkpoint's network.
 
     Raises:
         CheckpointError: there is no such teacher, or it cannot be loaded.
         LabelError: ``output`` is missing or contradicts the teacher.
     """
-    text = str(source)
-    area = None if side is None else InputResize(side, "area", antialias=True)
-    if text.startswith(_PREFIX):
-        model = load_depth(text.removeprefix(_PREFIX), output=output)
-        return Teacher(text, model, model.kind, area or _resize(model))
-    if not (Path(text).is_file() or (Path(text) / "unet").is_dir()):
-        raise CheckpointError(
-            f"expected a teacher: a checkpoint of `depthkit fit`, a folder of diffusers, or {_PREFIX} before a folder or hub "
-            f"id; there is no file {text}, nor {text}/unet. Check the path."
-        )
-    network, ambiguity, size = read_checkpoint(text, allow=allow)
-    kind = LabelKind(Ambiguity(ambiguity), Representation(network.representation))  # type: ignore[arg-type]
-    own = "depth" if kind.representation in (Representation.DEPTH, Representation.LOG_DEPTH) else "disparity"
-    if output is not None and output != own:
-        raise LabelError(f"expected --output {own}, as the checkpoint {text} predicts {kind}; got {output}. Leave it out.")
-    return Teacher(Path(text).name, network, kind, area or input_rule_of(network, size))
-
-
-def _resize(model: TransformersDepth) -> InputResize:
-    """Build the resize rule of the model's processor."""
-    multiple, (height, width) = model.size_multiple, model.size
-    if not model.keep_aspect:
-        return InputResize((height, width), "stretch", multiple=multiple)
-    if height != width:  # the scale nearer to 1 of two different ones; by area it is the same up to rounding
-        return InputResize((height * width) ** 0.5, "area", multiple=multiple)
-    return InputResize(height, "minimal", multiple=multiple)
+    network: Any = from_pretrained(source, output=output, allow=allow)
+    network.output_rule = output_rule(output_rule_of(network))
+    name = Path(source).name if Path(source).is_file() else str(source)
+    return Teacher(name, network, LabelKind(network.ambiguity, network.representation), input_rule(input_rule_of(network)))
 
 
 def weights_sha256(model: nn.Module) -> str:

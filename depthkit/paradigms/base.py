@@ -24,7 +24,6 @@ from depthkit.paradigms.terms.combination import Combination, SumOfTerms
 from depthkit.paradigms.terms.labels import check_label_kinds
 from depthkit.paradigms.terms.rng import step_rng
 from depthkit.paradigms.terms.term import Term
-from depthkit.resize import input_rule_of, native_map
 from depthkit.types import Batch, LabelKind
 
 
@@ -37,8 +36,9 @@ class DepthModule(ScoresProtocols, StartsFromCheckpoints, ABC):
         encoder_lr: learning rate of ``model.encoder``; None uses the optimizer's, 0 leaves the encoder's weights as they are.
         schedule: learning-rate schedule over the whole run, stepped every optimizer step.
         protocols: evaluation protocol of all validation and test sets, or of each by its name; see ``find_protocol``.
-        weights: checkpoint of an earlier run with the same networks, whose weights training starts from. To continue an
-            interrupted run, give the trainer its checkpoint instead.
+        weights: MODEL whose networks training starts from, a checkpoint of an earlier run or a published name; they must be the
+            same, see ``depthkit.models.from_pretrained``. To go on with an interrupted run, give the trainer its checkpoint
+            instead.
         channels_last: keep the network's weights in the channels-last layout, faster on most hardware for convolutions.
         combine: how the terms of a batch become one step; default their weighted sum.
 
@@ -122,10 +122,6 @@ class DepthModule(ScoresProtocols, StartsFromCheckpoints, ABC):
         """Predict from RGB in [0, 1], ``(B, 3, H, W)``, a map in ``model.representation``, ``(B, 1, H, W)``."""
         prediction: Tensor = self.model(image)
         return prediction
-
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Predict at the size of the source, ``(B, 1, H, W)``, as ``DepthPredictor`` predicts with the run's checkpoint."""
-        return native_map(self.model, batch.image, input_rule_of(self.model, self.input_size)).map
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Split the trainable weights into the encoder's, at ``encoder_lr``, and all others."""

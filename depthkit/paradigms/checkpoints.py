@@ -11,14 +11,15 @@ from torch import Tensor
 from depthkit.checks import first_line
 from depthkit.errors import CheckpointError
 from depthkit.models.weights.checkpoint import fresh_networks
-from depthkit.models.weights.facts import read_run, write_facts
+from depthkit.models.weights.facts import write_facts
 from depthkit.models.weights.files import misfit, named_as
+from depthkit.models.weights.registry import run_of
 
 
 class StartsFromCheckpoints(LightningModule):
     """Start training from the weights of an earlier run, and write checkpoints that say how to rebuild their networks.
 
-    The module has ``model``, ``ambiguity``, ``input_size``, ``weights`` (None, or the checkpoint that training starts from) and
+    The module has ``model``, ``ambiguity``, ``input_size``, ``weights`` (None, or the MODEL that training starts from) and
     perhaps ``pose_net``.
     """
 
@@ -33,12 +34,16 @@ class StartsFromCheckpoints(LightningModule):
         """Load ``weights``, unless a checkpoint has been loaded.
 
         Raises:
-            CheckpointError: ``weights`` is not a checkpoint, or is one of other networks.
+            CheckpointError: ``weights`` cannot be had or read, or is of other networks.
         """
         if self.weights is not None and not self.resumed:
-            earlier = read_run(self.weights)
+            earlier = run_of(self.weights)
             self.check_run(earlier)
-            self.load_state_dict(self.state_of(earlier))
+            state = self.state_of(earlier)
+            if not Path(self.weights).is_file():  # a network alone: what is trained beside it starts as it is
+                parts = {name.partition(".")[0] for name in state}
+                state = {name: x for name, x in self.state_dict().items() if name.partition(".")[0] not in parts} | state
+            self.load_state_dict(state)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check the run that the checkpoint comes from, and keep its weights instead of ``weights``."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from depthkit.checks import check_choice
 from depthkit.errors import LabelError, RecipeError
 from depthkit.losses import FeatureAlignmentLoss, SSILoss
-from depthkit.models import DepthNet, read_checkpoint
+from depthkit.models import DepthNet, from_pretrained
 from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.terms.cutmix import CutMix
 from depthkit.paradigms.terms.labels import DENSE, check_affine, has_label, labels, readable
@@ -66,9 +66,9 @@ class SemiSupervisedModule(DepthModule):
 
     Args:
         model: the student; outputs disparity and publishes ``encode``.
-        teacher: a network that states its ``representation``, for example of
-            ``models.weights.transformers_hub.load_depth``, or the checkpoint of one; None with stored pseudo-labels, or to
-            train a teacher on labels alone.
+        teacher: a network that states its ``representation``, such as one of transformers from
+            ``models.weights.transformers_hub.load_depth``, or a MODEL; None with stored pseudo-labels or for
+            labels alone (training the teacher).
         pseudo_labelled: names of datasets whose labels are pseudo-labels.
         loss: per image, in disparity; default eqs 1-3, ``SSILoss(align="median", halved=False)``.
         feature_loss: compares the coarsest maps of the encoder and the frozen encoder; default ``FeatureAlignmentLoss()``.
@@ -120,7 +120,7 @@ class SemiSupervisedModule(DepthModule):
         self.cutmix = cutmix or CutMix()
         self.labelled_weight, self.unlabelled_weight, self.feature_weight = weights
         if isinstance(teacher, str | Path):
-            teacher = read_checkpoint(teacher).model
+            teacher = from_pretrained(teacher)
         if teacher is not None and getattr(teacher, "representation", None) not in REPRESENTATIONS:
             raise RecipeError(
                 f"expected a teacher that states its representation; {type(teacher).__name__} does not. Give it an attribute "

@@ -99,7 +99,7 @@ def samples(root):
 
 def test_labels_are_the_predictors_maps_up_to_scale_and_shift_within_the_step(checkpoint, pool, labelled):
     verify(labelled).check()
-    predictor = DepthPredictor.from_checkpoint(checkpoint)
+    predictor = DepthPredictor.from_pretrained(checkpoint)
     pairs = list(zip(samples(pool), samples(labelled), strict=True))
     assert len(pairs) == sum(COUNTS)
     for (before, sample), (after, found) in pairs:

@@ -61,10 +61,6 @@ def test_what_a_constructor_refuses_is_one_sentence(option: str, culprit: str, c
     assert culprit in complaint(["fit", "--config", str(QUICKSTART), small, option], capsys)
 
 
-def test_predict_wants_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--ckpt_path" in complaint(["predict", "--config", str(QUICKSTART)], capsys)
-
-
 def test_there_is_no_last_checkpoint_before_a_first_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--config", str(QUICKSTART), f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=last"]
     assert f"expected a last.ckpt of a run under {tmp_path}; there is none" in complaint(["fit", *options], capsys)
@@ -90,7 +86,7 @@ def test_a_checkpoint_that_is_not_there_is_named(capsys: pytest.CaptureFixture[s
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "notes.ckpt").write_text("energy, and the rest of it")
-    assert "notes.ckpt" in complaint(["evaluate", str(tmp_path / "notes.ckpt"), "[shards]"], capsys)
+    assert "notes.ckpt" in complaint(["evaluate", str(tmp_path / "notes.ckpt"), "shards"], capsys)
 
 
 @pytest.mark.parametrize("command", ["fitt", "shard"])

@@ -100,26 +100,6 @@ def test_a_source_is_transformed_before_the_rest_and_validation_by_its_own_trans
     assert data.val_names == ("a", "b")
 
 
-def test_prediction_reads_files_and_folders_as_they_are(tmp_path):
-    import cv2
-
-    image = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
-    (tmp_path / "folder").mkdir()
-    cv2.imwrite(str(tmp_path / "folder" / "b.png"), image[..., ::-1])
-    cv2.imwrite(str(tmp_path / "a.png"), image[:5, :, ::-1])
-    (tmp_path / "folder" / "notes.txt").write_text("not an image")
-    data = DepthDataModule(predict_sources=[str(tmp_path / "a.png"), str(tmp_path / "folder")])
-    first, second = data.predict_dataloader()
-    assert first.image.shape == (1, 3, 5, 11)
-    torch.testing.assert_close(second.image[0], torch.from_numpy(image).permute(2, 0, 1) / 255)
-    assert second.keys == (str(tmp_path / "folder" / "b.png"),)
-    (tmp_path / "a.png").write_bytes(b"broken")
-    broken, whole = data.predict_dataloader()
-    assert not broken.real.any()
-    assert whole.real.all()
-    assert "a.png; it cannot be decoded" in broken.broken[0]
-
-
 def test_wrong_settings_name_the_setting_and_the_remedy(sources, tmp_path):
     with pytest.raises(RecipeError, match=r"data.batch_size of at least 1; got 0"):
         DepthDataModule(sources, batch_size=0)
@@ -135,8 +115,6 @@ def test_wrong_settings_name_the_setting_and_the_remedy(sources, tmp_path):
         DepthDataModule([ShardSource(str(tmp_path))]).train_dataloader()
     with pytest.raises(ShapeError, match=r"samples of \(8, 8\).* from the transform of 'a'; got \(9, 9\)"):
         next(iter(DepthDataModule(sources, transform=Resize((9, 9)), size=(8, 8), batch_size=2).train_dataloader()))
-    with pytest.raises(RecipeError, match="expected images to predict"):
-        DepthDataModule().predict_dataloader()
 
 
 def test_sources_of_one_name_are_refused(tmp_path):

@@ -154,7 +154,7 @@ def test_a_saved_folder_is_a_checkpoint(model, tmp_path):
     model.processing_size = 32
     model.save_pretrained(tmp_path)
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
-    found = DepthPredictor.from_checkpoint(tmp_path)
+    found = DepthPredictor.from_pretrained(tmp_path)
     np.testing.assert_allclose(found(image).map, DepthPredictor(model, ambiguity=model.ambiguity)(image).map, rtol=1e-4)
     assert read_checkpoint(tmp_path).ambiguity == Ambiguity.METRIC
 

@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from depthkit.data.datamodule import ImageFiles
+from depthkit.data.stream.collate import collate, to_float
 from depthkit.evaluation import PROTOCOLS
+from depthkit.images import find_images, read_image
 from depthkit.inference import DepthPredictor
+from depthkit.inference.files import ImageReader
 from depthkit.inference.labelling import PoolReader, open_pool, stored_kind
 from depthkit.inference.labelling.module import PseudoLabelModule
 from depthkit.inference.teacher import Teacher
@@ -19,7 +21,7 @@ from depthkit.models import AffineDepth, LinearDepth, LogDepth, latent_diffusion
 from depthkit.paradigms import DepthModule
 from depthkit.representation import convert
 from depthkit.resize import InputResize, OutputResize, input_rule_of, native_map
-from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, LabelKind, Representation
+from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, LabelKind, Representation, Sample
 
 SIZES = [(37, 53), (64, 48)]
 SEEN = InputResize(32, "area", antialias=True)
@@ -119,15 +121,16 @@ def test_label_predict_predictor_and_validation_agree(name, tmp_path):
     model = NETWORKS[name]().eval()
     own = model.representation
     ambiguity = getattr(model, "ambiguity", Ambiguity.METRIC)
-    predictor, files = DepthPredictor(model, ambiguity=ambiguity), ImageFiles([str(tmp_path)])
+    predictor, files = DepthPredictor(model, ambiguity=ambiguity), find_images(tmp_path)
+    groups = list(ImageReader(files, predictor.input_rule, getattr(model, "size_multiple", 1), 1))
     labels = of_label(model, ambiguity, tmp_path) if ambiguity == Ambiguity.METRIC else None
-    for number, (size, file) in enumerate(zip(SIZES, files.files, strict=True)):
-        expected, batch = predictor(file).map, files[number]
+    for number, (size, file) in enumerate(zip(SIZES, files, strict=True)):
+        expected, batch = predictor(file).map, to_float(collate([Sample(str(file), read_image(file))], [0]))
         assert expected.shape == size
+        images = groups[number].images
+        np.testing.assert_array_equal(next(predictor.predictions(images, predictor.maps(images))).map, expected)
         with torch.inference_mode():
-            step = Module.predict_step(SimpleNamespace(model=model, input_size=None), batch, 0)
-            assert torch.equal(native_map(model, batch.image).map, step)
-        np.testing.assert_allclose(step[0, 0].numpy(), expected, rtol=1e-5)
+            np.testing.assert_allclose(native_map(model, batch.image).map[0, 0].numpy(), expected, rtol=1e-5)
         if model.__class__ is not Steps or model.output_rule is None:  # a protocol states its own rule
             np.testing.assert_allclose(of_validation(model, batch)[0, 0].numpy(), expected, rtol=1e-5)
         if labels is not None:

@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 
+from depthkit.cli.options import Resizing
 from depthkit.errors import CheckpointError, LabelError
 from depthkit.inference.teacher import load_teacher, weights_sha256
 from depthkit.models import latent_diffusion_tiny, midas_timm
@@ -27,12 +28,12 @@ def test_a_checkpoint_says_itself_what_it_predicts_and_at_what_size(checkpoint, 
     assert teacher.resize.size(480, 720, teacher.multiple) == (64, 96)
     assert teacher.facts()["weights_sha256"] == weights_sha256(model)
     assert json.loads(json.dumps(teacher.facts())) == teacher.facts()
-    assert load_teacher(checkpoint, side=96).resize.size(300, 300) == (96, 96)
+    assert load_teacher(checkpoint, input_rule=Resizing(side=96).input_rule).resize.size(300, 300) == (96, 96)
 
 
 def test_an_output_that_contradicts_the_checkpoint_is_an_error(checkpoint):
     assert load_teacher(checkpoint, output="disparity").kind.representation == Representation.DISPARITY
-    with pytest.raises(LabelError, match=r"expected --output disparity, as the checkpoint .* predicts shift_scale disparity"):
+    with pytest.raises(LabelError, match=r"expected --output disparity, as .*a.ckpt predicts shift_scale disparity"):
         load_teacher(checkpoint, output="depth")
 
 
@@ -58,9 +59,10 @@ def test_a_folder_of_diffusers_teaches_at_its_own_size(tmp_path):
 
 def test_a_teacher_that_is_none_is_one_sentence(tmp_path):
     (tmp_path / "notes.txt").write_text("no weights")
-    for missing in (tmp_path / "gone.ckpt", tmp_path):
-        with pytest.raises(CheckpointError, match="there is no file"):
-            load_teacher(missing)
+    with pytest.raises(CheckpointError, match=r"expected a MODEL: .* there is no '.*gone.ckpt'"):
+        load_teacher(tmp_path / "gone.ckpt")
+    with pytest.raises(CheckpointError, match=r"expected config.json of a network in"):
+        load_teacher(tmp_path)
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_teacher(tmp_path / "notes.txt")
     with pytest.raises(CheckpointError, match=r"a folder with config\.json"):

@@ -266,7 +266,7 @@ def test_a_predictor_knows_that_only_the_scale_is_open(scenes: Path, tmp_path: P
     run = trainer(tmp_path)
     run.fit(m, datamodule=data)
     run.save_checkpoint(tmp_path / "gp2.ckpt")
-    predictor = DepthPredictor.from_checkpoint(tmp_path / "gp2.ckpt")
+    predictor = DepthPredictor.from_pretrained(tmp_path / "gp2.ckpt")
     prediction = predictor((batch(ROWS, size=(40, 60)).image[0].permute(1, 2, 0) * 255).byte().numpy())
     assert prediction.ambiguity == Ambiguity.SCALE
     assert (prediction.depth() > 0).all()

@@ -1,7 +1,9 @@
 """Which shards a published protocol is meant for, and the command that writes them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 _EIGEN = "kitti_eigen --split test --split_file LIST"
 _IMPROVED = "kitti_improved --split test --split_file LIST"
@@ -59,3 +61,37 @@ def command_for(protocol: str) -> str | None:
         return None
     dataset, _, options = TEST_DATA[protocol].partition(" ")
     return f"depthkit shards write {dataset} ROOT OUT {options}"
+
+
+class Place(NamedTuple):
+    """Where the shards of a test are looked for.
+
+    Attributes:
+        folder: of the shards, whether it is there or not.
+        split: of them.
+        command: that writes them; RAW stands for the dataset's folder, LIST for the authors' list of frames.
+    """
+
+    folder: Path
+    split: str
+    command: str
+
+
+def place_of(protocol: str, root: str | Path, images: int | None = None) -> Place | None:
+    """Find the folder below ``root`` that holds what a protocol is scored on: the dataset's name, with what sets it apart.
+
+    Where several lists of one dataset are in use, a folder that bears their number of images goes first.
+
+    >>> place_of("gp2_uts_nyu", "shards", 654).command
+    'depthkit shards write nyuv2 RAW shards/nyuv2_raw --split test --options.depth raw'
+    """
+    if protocol not in TEST_DATA:
+        return None
+    dataset, _, options = TEST_DATA[protocol].partition(" ")
+    words = options.split()
+    split = words[words.index("--split") + 1]
+    name = "_".join([dataset, *(words[i + 1] for i, word in enumerate(words) if word.startswith("--options."))])
+    listed = "LIST" in words and images is not None
+    names = [f"{name}_{images}", name] if listed else [name]
+    folder = next((Path(root) / x for x in names if (Path(root) / x / "index.json").is_file()), Path(root) / names[0])
+    return Place(folder, split, f"depthkit shards write {dataset} RAW {folder} {options}")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from depthkit.errors import LabelError
+from depthkit.resize import input_rule_of, output_rule_of
 from depthkit.types import REPRESENTATIONS, Representation
 
 
@@ -26,9 +27,11 @@ class FlipAverage(nn.Module):
 
     Attributes:
         representation: of the maps.
-        ambiguity: what the network leaves undetermined; None if it does not state it.
-        size_multiple: image sides must be multiples of it [px].
-        resize_space: representation in which to resize the maps.
+        ambiguity: what the network leaves undetermined; None if it does not say.
+        size_multiple: image sides must be multiples of it.
+        resize_space: in which to resize the maps.
+        input_rule: the network's, see ``depthkit.resize.input_rule_of``.
+        output_rule: the network's.
 
     Example:
         >>> class Brightness(nn.Module):
@@ -53,6 +56,7 @@ class FlipAverage(nn.Module):
         self.ambiguity: Any = getattr(model, "ambiguity", None)
         self.size_multiple = int(getattr(model, "size_multiple", 1))
         self.resize_space = Representation(getattr(model, "resize_space", found))
+        self.input_rule, self.output_rule = input_rule_of(model), output_rule_of(model)
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict the averaged map, ``(B, 1, h, w)``."""

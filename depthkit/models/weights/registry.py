@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -10,83 +11,130 @@ from zipfile import BadZipFile, ZipFile
 from torch import nn
 
 from depthkit.checks import first_line
-from depthkit.errors import CheckpointError
+from depthkit.errors import CheckpointError, LabelError
 from depthkit.models.build import build
 from depthkit.models.diffusion.build import latent_diffusion
+from depthkit.models.exported import SUFFIXES, ExportedNetwork
 from depthkit.models.net import DepthNet
 from depthkit.models.pose.networks import pose_resnet18
-from depthkit.models.weights.checkpoint import read_checkpoint
+from depthkit.models.weights.checkpoint import read_checkpoint, read_pose_net
 from depthkit.models.weights.convert import load_published
 from depthkit.models.weights.download import fetch
+from depthkit.models.weights.facts import read_run, write_facts
 from depthkit.models.weights.files import check_fit, find_weights, read_file, read_weights
 from depthkit.models.weights.folder import CONFIG, read_folder
 from depthkit.models.weights.published import PUBLISHED, PublishedNetwork
 from depthkit.models.weights.transformers_hub import Output, load_depth
-from depthkit.types import Ambiguity
+from depthkit.types import Ambiguity, Representation
 
 _SAID: set[str] = set()  # licences that this process has named
 _DEPTH_FILES, _POSE_FILES = ("encoder", "depth"), ("pose_encoder", "pose")
 
 
-def from_pretrained(model: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None) -> DepthNet:
-    """Load the network that MODEL names, in evaluation mode, on the CPU.
+def from_pretrained(
+    model: str | Path,
+    *,
+    allow: Sequence[str] = (),
+    output: Output | str | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> DepthNet:
+    """Return the network that MODEL names, in evaluation mode, on the CPU.
 
     In a recipe ``base: {class_path: depthkit.models.from_pretrained, init_args: {model: depth_anything_v2_large}}``.
 
     Args:
-        model: a ``.ckpt`` of a run or a file of ``save_network``; a folder of ``save_pretrained``, of diffusers or of
-            transformers; a name of ``PUBLISHED``; ``hf:ORG/NAME`` or ``hf:ORG/NAME@REVISION``, a folder of ``save_pretrained``
-            on the hub; or ``transformers:ORG/NAME``, whose network is called as ours are but is not a ``DepthNet``.
+        model: a ``.ckpt`` of a run or a file of ``save_network``; a program of ``depthkit export``; a folder of
+            ``save_pretrained``, of diffusers or of transformers; a name of ``PUBLISHED``, or ``NAME=FILE`` where its file is at
+            hand already; ``hf:ORG/NAME``, one of ours on the hub, or ``hf:ORG/NAME@REVISION``; or ``transformers:ORG/NAME``, a
+            folder or hub id, whose network is called as ours are but is no ``DepthNet``.
+        allow: beginnings of further names that may be imported to build a checkpoint's network, see ``read_checkpoint``.
+        output: what a model of transformers returns, where it does not say it itself; compared with what others say.
         revision: branch, tag or commit on the hub.
         cache_dir: folder of downloads; default those of huggingface_hub and ``torch.hub``. ``HF_HUB_OFFLINE`` is obeyed.
 
     Returns:
-        The network with ``representation`` and ``ambiguity``; a published one also with its authors' ``input_rule`` and
-        ``output_rule``, which predictors follow.
+        The network with ``representation`` and ``ambiguity``; of a checkpoint, with its ``trained_size`` if that is known; and
+        of a published one, with its authors' ``input_rule`` and ``output_rule``, which predictors follow.
 
     Raises:
-        CheckpointError: there is no such network, or it cannot be downloaded or read.
+        CheckpointError: there is no such network, or it cannot be had or read.
+        LabelError: ``output`` contradicts the network, or is needed.
     """
     text = str(model)
+    name, _, file = text.partition("=")
     hub: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}
     network: Any
-    if text in PUBLISHED:
-        network = _published(PUBLISHED[text], hub)
+    if name in PUBLISHED:
+        network = _published(PUBLISHED[name], hub, file)
     elif text.startswith("hf:"):
-        name, _, at = text.removeprefix("hf:").partition("@")
-        network = _of_folder(_snapshot(name, hub | ({"revision": at} if at else {})))
+        repo, _, at = text.removeprefix("hf:").partition("@")
+        network = _of_folder(_snapshot(repo, hub | ({"revision": at} if at else {})), output)
     elif text.startswith("transformers:"):
-        network = load_depth(text.removeprefix("transformers:"), output=None, **hub)
+        network = load_depth(text.removeprefix("transformers:"), output=output, **hub)
     elif (path := Path(text).expanduser()).is_dir():
-        network = _of_folder(path)
-    elif path.is_file() or path.suffix or "/" in text:
-        found = read_checkpoint(path)
+        network = _of_folder(path, output)
+    elif path.is_file() and path.suffix.lower() in SUFFIXES:
+        network = ExportedNetwork(path)
+    elif path.is_file():
+        found = read_checkpoint(path, allow=allow)
         network = _told(found.model, found.ambiguity)
+        network.trained_size = found.size
     else:
-        near = difflib.get_close_matches(text, PUBLISHED, 3, 0.4)
+        near = ", ".join(difflib.get_close_matches(path.name, PUBLISHED, 3, 0.4))
         raise CheckpointError(
-            f"expected a checkpoint, a folder, hf:ORG/NAME, transformers:ORG/NAME or the name of a published network; got "
-            f"{text!r}. {f'Near it: {chr(44).join(near)}. ' if near else ''}`depthkit models` lists the names."
+            f"expected a MODEL: a checkpoint, a folder, hf:ORG/NAME, transformers:ORG/NAME or the name of a published network; "
+            f"there is no {text!r}. {f'Near it: {near}. ' if near else ''}`depthkit models` lists the names."
+        )
+    predicts = _output_of(network)
+    if output is not None and output != predicts:
+        raise LabelError(
+            f"expected --output {predicts}, as {text} predicts {network.ambiguity} {network.representation}; got {output}. "
+            "Leave it out."
         )
     return cast(DepthNet, network.eval())
 
 
-def pose_from_pretrained(name: str, *, cache_dir: str | Path | None = None) -> nn.Module:
-    """Load the pose network beside a published depth network of Monodepth2, in evaluation mode.
+def pose_from_pretrained(model: str | Path, *, allow: Sequence[str] = (), cache_dir: str | Path | None = None) -> nn.Module:
+    """Return the pose network that was trained beside a depth network, in evaluation mode.
 
     Args:
-        name: of ``PUBLISHED``, for example ``monodepth2_mono_640x192``.
+        model: a name of ``PUBLISHED``, for example ``monodepth2_mono_640x192``, also with ``=FILE``; or a run's checkpoint.
+        allow: see ``from_pretrained``.
         cache_dir: see ``from_pretrained``.
 
     Raises:
         CheckpointError: the network has no pose network, or it cannot be downloaded.
     """
+    name, _, file = str(model).partition("=")
     entry = PUBLISHED.get(name)
-    if entry is None or entry.source != "monodepth2" or "mono" not in name.split("_"):
-        raise CheckpointError(f"expected a network of Monodepth2 trained on video; got {name!r}. `depthkit models` lists them.")
+    if entry is None and Path(model).is_file():
+        return read_pose_net(model, allow=allow)
+    if entry is None or not _has_pose(name):
+        raise CheckpointError(
+            f"expected a network of Monodepth2 trained on video, or a checkpoint of one; got {str(model)!r}. "
+            "`depthkit models` lists them."
+        )
     network = pose_resnet18(pretrained=False, unit=5.4 if "stereo" in name else 1.0)  # beside depth in metres
-    load_published(network, _unzipped(fetch(entry.place, entry.checksum, cache_dir), _POSE_FILES), source="monodepth2")
+    path = find_weights(file) if file else fetch(entry.place, entry.checksum, cache_dir)
+    load_published(network, _unzipped(path, _POSE_FILES), source="monodepth2")
     return network.eval()
+
+
+def run_of(model: str | Path) -> dict[str, Any]:
+    """Return the content of the run's checkpoint that MODEL names, or what one would hold of its network and pose network.
+
+    Raises:
+        CheckpointError: there is no such network, or it cannot be had or read.
+    """
+    if Path(model).is_file():
+        return read_run(model)
+    network: Any = from_pretrained(model)
+    content: dict[str, Any] = {"state_dict": {f"model.{key}": x for key, x in network.state_dict().items()}}
+    write_facts(content, network, network.ambiguity, getattr(network, "trained_size", None))
+    if _has_pose(str(model).partition("=")[0]):
+        content["state_dict"] |= {f"pose_net.{key}": x for key, x in pose_from_pretrained(model).state_dict().items()}
+    return content
 
 
 def published(model: DepthNet, weights: str | Path, *, source: str) -> DepthNet:
@@ -118,8 +166,8 @@ def published(model: DepthNet, weights: str | Path, *, source: str) -> DepthNet:
     return model
 
 
-def _published(entry: PublishedNetwork, hub: dict[str, Any]) -> Any:
-    """Build a published network with its weights and its authors' rules."""
+def _published(entry: PublishedNetwork, hub: dict[str, Any], file: str = "") -> Any:
+    """Build a published network with its weights, downloaded unless their file is given, and its authors' rules."""
     if entry.restricted and entry.name not in _SAID:
         _SAID.add(entry.name)
         sys.stderr.write(f"{entry.terms}\n")
@@ -127,18 +175,19 @@ def _published(entry: PublishedNetwork, hub: dict[str, Any]) -> Any:
     network: Any
     if kind == "transformers":
         output = Output.DEPTH if entry.ambiguity == Ambiguity.METRIC else Output.DISPARITY
-        network = load_depth(place, output=output, **hub)
+        network = load_depth(file or place, output=output, **hub)
     elif kind == "diffusers":
-        network = latent_diffusion(pretrained=_snapshot(place, hub, _DIFFUSERS))
+        network = latent_diffusion(pretrained=Path(file) if file else _snapshot(place, hub, _DIFFUSERS))
     else:
         network = build({"architecture": entry.builder, **entry.arguments})
-        state: Any
-        if kind == "hub":
-            repo, _, file = place.rpartition("/")
-            state = read_weights(_hub_file(repo, file, hub))
+        if file:
+            path = find_weights(file)
+        elif kind == "hub":
+            repo, _, name = place.rpartition("/")
+            path = _hub_file(repo, name, hub)
         else:
             path = fetch(entry.place, entry.checksum, hub["cache_dir"])
-            state = _unzipped(path, _DEPTH_FILES) if path.suffix == ".zip" else read_weights(path)
+        state: Any = _unzipped(path, _DEPTH_FILES) if path.suffix == ".zip" else read_weights(path)
         load_published(network, state, source=entry.source)
     if entry.input_rule is not None:
         network.input_rule = entry.input_rule
@@ -147,17 +196,29 @@ def _published(entry: PublishedNetwork, hub: dict[str, Any]) -> Any:
     return _told(network, entry.ambiguity)
 
 
-def _of_folder(folder: Path) -> Any:
+def _of_folder(folder: Path, output: Output | str | None = None) -> Any:
     """Build the network in a folder of ``save_pretrained``, diffusers or transformers."""
-    if (folder / "unet").is_dir() or not (folder / CONFIG).is_file():
+    if (folder / "unet").is_dir():
         return latent_diffusion(pretrained=folder)
     if (folder / "preprocessor_config.json").is_file():
-        return load_depth(str(folder), output=None)
+        return load_depth(str(folder), output=output)
     facts, state = read_folder(folder)
     network = build(facts["model"])
     check_fit(state, network.state_dict(), f"the network that {folder / CONFIG} describes")
     network.load_state_dict(state)
+    network.trained_size = tuple(facts.get("size") or ()) or None
     return _told(network, Ambiguity(facts["ambiguity"]))
+
+
+def _has_pose(name: str) -> bool:
+    """Whether a pose network was published beside a depth network: those of Monodepth2 that were trained on video."""
+    return name in PUBLISHED and PUBLISHED[name].source == "monodepth2" and "mono" in name.split("_")
+
+
+def _output_of(network: Any) -> Output:
+    """What ``output`` is called that a network has."""
+    inverse = network.representation in (Representation.DISPARITY, Representation.LOG_DISPARITY)
+    return Output.DISPARITY if inverse else Output.DEPTH
 
 
 def _told(network: Any, ambiguity: Ambiguity) -> Any:

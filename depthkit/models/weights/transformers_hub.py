@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from depthkit.checks import first_line, optional_import
 from depthkit.errors import CheckpointError, LabelError
+from depthkit.resize import InputResize
 from depthkit.types import Ambiguity, LabelKind, Representation
 
 
@@ -71,6 +72,9 @@ class TransformersDepth(_Transformers):
         output: what the model returns under the name ``predicted_depth``: a relative model disparity up to scale and shift, a
             metric one depth [m]. It must agree with the model's configuration.
 
+    Attributes:
+        input_rule: what the model's processor does to the size of an image.
+
     Raises:
         LabelError: ``output`` is None, or contradicts the model's configuration.
     """
@@ -91,6 +95,15 @@ class TransformersDepth(_Transformers):
             )
         self.kind = _KINDS[Output(output)]
         self.representation, self.ambiguity = self.kind.representation, self.kind.ambiguity
+        self.input_rule = self._rule()
+
+    def _rule(self) -> InputResize:
+        (height, width), multiple = self.size, self.size_multiple
+        if not self.keep_aspect:
+            return InputResize((height, width), "stretch", multiple=multiple)
+        if height != width:  # the scale nearer to 1 of two different ones; by area it is the same up to rounding
+            return InputResize((height * width) ** 0.5, "area", multiple=multiple)
+        return InputResize(height, "minimal", multiple=multiple)
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict the map ``(B, 1, h, w)`` of RGB in [0, 1], ``(B, 3, h, w)``."""

@@ -31,7 +31,7 @@ def write(tmp_path, model):
 
 
 def test_a_checkpoint_predicts_as_the_network_it_was_made_of(write, model):
-    predictor = DepthPredictor.from_checkpoint(write())
+    predictor = DepthPredictor.from_pretrained(write())
     image = torch.rand(3, 64, 96)
     with torch.inference_mode():
         torch.testing.assert_close(torch.from_numpy(predictor(image).map), model(image[None])[0, 0])
@@ -41,11 +41,11 @@ def test_a_checkpoint_predicts_as_the_network_it_was_made_of(write, model):
 
 
 def test_flip_averages_with_the_mirrored_map_of_the_mirrored_image(write, model):
-    predictor = DepthPredictor.from_checkpoint(write(), flip=True)
+    predictor = DepthPredictor.from_pretrained(write(), flip=True)
     image = torch.rand(3, 64, 96)
     with torch.inference_mode():
         torch.testing.assert_close(torch.from_numpy(predictor(image).map), FlipAverage(model)(image[None])[0, 0])
-    plain = DepthPredictor.from_checkpoint(write())
+    plain = DepthPredictor.from_pretrained(write())
     assert abs(plain(image).map - predictor(image).map).max() > 0
     assert (predictor.representation, predictor.ambiguity) == (plain.representation, plain.ambiguity)
 

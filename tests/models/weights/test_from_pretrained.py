@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import depthkit.models
-from depthkit.errors import CheckpointError
+from depthkit.errors import CheckpointError, LabelError
 from depthkit.inference import DepthPredictor
 from depthkit.models import (
     PUBLISHED,
@@ -366,3 +366,39 @@ def test_a_backbone_with_channels_last_gives_channels_first():
     with torch.inference_mode():
         maps = encoder(torch.rand(1, 3, 224, 224))
     assert [x.shape[1] for x in maps] == list(encoder.channels)
+
+
+def test_a_file_that_is_at_hand_is_not_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    torch.save(_midas_small().state_dict(), tmp_path / "mine.pt")
+    found = from_pretrained(f"midas_v21_small={tmp_path / 'mine.pt'}", cache_dir=tmp_path / "empty")
+    assert found.input_rule.size(480, 640) == (192, 256)
+    (tmp_path / "mono.zip").write_bytes(zipped(monodepth2_files()))
+    assert from_pretrained(f"{MONO}={tmp_path / 'mono.zip'}").ambiguity == Ambiguity.SCALE
+    assert pose_from_pretrained(f"{MONO}={tmp_path / 'mono.zip'}").frames == 2
+    with pytest.raises(CheckpointError, match="expected a weight file at"):
+        from_pretrained(f"{MONO}={tmp_path / 'gone.zip'}")
+
+
+def test_training_starts_from_any_model(serve, tmp_path, monkeypatch):
+    serve(MONO, zipped(monodepth2_files()))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    started = registry.run_of(MONO)
+    depth, pose = from_pretrained(MONO), pose_from_pretrained(MONO)
+    parts = {"model": depth, "pose_net": pose}
+    assert started["depthkit"]["ambiguity"] == "scale"
+    assert started["state_dict"].keys() == {f"{part}.{key}" for part, x in parts.items() for key in x.state_dict()}
+    save_network(depth, tmp_path / "net.ckpt", ambiguity="scale")
+    assert registry.run_of(tmp_path / "net.ckpt")["state_dict"].keys() == {f"model.{key}" for key in depth.state_dict()}
+
+
+def test_a_checkpoint_brings_the_size_it_was_trained_at(tmp_path):
+    model = midas_timm("mobilenetv2_035", features=8, pretrained=False)
+    save_network(model, tmp_path / "a.ckpt", ambiguity="shift_scale", size=(64, 96))
+    model.save_pretrained(tmp_path / "folder", ambiguity="shift_scale", size=(64, 96))
+    for name in ("a.ckpt", "folder"):
+        found = from_pretrained(tmp_path / name)
+        assert found.trained_size == (64, 96)
+        assert DepthPredictor.from_pretrained(tmp_path / name).input_rule.size(480, 720, 32) == (64, 96)
+    with pytest.raises(LabelError, match="expected --output disparity"):
+        from_pretrained(tmp_path / "a.ckpt", output="depth")

@@ -50,7 +50,7 @@ def test_a_network_saved_is_a_checkpoint_to_every_reader(file, tmp_path):
     assert (found.ambiguity, found.size) == (Ambiguity.SHIFT_SCALE, (64, 96))
     assert_close(from_pretrained(tmp_path / "network.ckpt").state_dict(), theirs.state_dict(), rtol=0, atol=0)
     image = torch.rand(3, 64, 96)
-    predictor = DepthPredictor.from_checkpoint(tmp_path / "network.ckpt")
+    predictor = DepthPredictor.from_pretrained(tmp_path / "network.ckpt")
     with torch.inference_mode():
         assert_close(torch.from_numpy(predictor(image).map), theirs.eval()(image[None])[0, 0])
     assert str(load_teacher(tmp_path / "network.ckpt").kind) == "shift_scale disparity"

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from depthkit.cli.odometry import odometry
+from depthkit.cli.scoring.odometry import odometry
 from depthkit.errors import CheckpointError, RecipeError
 from depthkit.models import monodepth2_timm, pose_cnn
 from depthkit.paradigms import SelfSupervisedVideoModule
 
 
-def checkpoint(root: Path, pose_net) -> Path:
+def checkpoint(root: Path, pose_net) -> str:
     module = SelfSupervisedVideoModule(monodepth2_timm("test_resnet", pretrained=False), pose_net)
     content = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(content)
     torch.save(content, root / "last.ckpt")
-    return root / "last.ckpt"
+    return str(root / "last.ckpt")
 
 
 def test_a_checkpoint_is_scored_and_its_paths_are_written(drive, tmp_path, capsys):
@@ -30,7 +30,7 @@ def test_a_checkpoint_is_scored_and_its_paths_are_written(drive, tmp_path, capsy
 
 def test_mistakes_end_in_one_sentence(drive, tmp_path):
     with pytest.raises(RecipeError, match="unknown odometry protocol 'kitti'"):
-        odometry(tmp_path / "last.ckpt", [str(drive)], "kitti")
+        odometry(str(tmp_path / "last.ckpt"), [str(drive)], "kitti")
     with pytest.raises(CheckpointError, match="expected a checkpoint with a pose network"):
         odometry(checkpoint(tmp_path, None), [str(drive)])
     with pytest.raises(RecipeError, match="expected a pose_net that sees 2 frames; got a PoseCNN of 3"):

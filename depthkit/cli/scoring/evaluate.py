@@ -1,0 +1,111 @@
+"""``depthkit evaluate``: score a network on shards under a named protocol."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from depthkit.checks import check_device
+from depthkit.cli.options import OWN_RULES, Resizing, shown_name
+from depthkit.data import DepthDataModule, ShardSource
+from depthkit.data.stream.loader import Loader
+from depthkit.errors import RecipeError
+from depthkit.evaluation import evaluate as score
+from depthkit.evaluation import find_protocol
+from depthkit.inference.stored import StoredPredictions
+from depthkit.models import FlipAverage, LatentDiffusionDepth, Sampling, from_pretrained
+
+
+def evaluate(
+    model: str,
+    shards: list[str],
+    protocol: str = "synthetic_affine",
+    *,
+    split: str = "test",
+    out: Path | None = None,
+    pictures: int = 8,
+    num_workers: int = 0,
+    device: str = "cpu",
+    allow: list[str] | None = None,
+    flip: bool = False,
+    resize: Resizing = OWN_RULES,
+    sampling: Sampling | None = None,
+    predictions: Path | None = None,
+    representation: Literal["depth", "disparity", "log_depth", "log_disparity"] | None = None,
+    ambiguity: Literal["metric", "scale", "shift_scale"] | None = None,
+    scale: float | None = None,
+) -> None:
+    """Score a network on shards under a published protocol; print the table, and write it with pictures.
+
+    Samples that cannot be read are named, and the command then fails after it has written what it found.
+
+    Args:
+        model: a checkpoint, a folder, or a name that `depthkit models` lists.
+        shards: folders or URLs of shards, each scored by itself.
+        protocol: name of the protocol; a wrong one is answered with all there are.
+        split: of the shards.
+        out: folder for one JSON and one HTML file per dataset; none are written without it.
+        pictures: images to show in the HTML file, spread evenly over the dataset.
+        num_workers: processes that read and decode.
+        device: where the network runs, such as `cuda`.
+        allow: beginnings of further Python names that may be imported to build a checkpoint's network.
+        flip: also predict each mirrored image and average the two, as Monodepth2 (disparity) and ZoeDepth (depth) are scored.
+        resize: what to change of the protocol's sizes; its numbers are then not comparable with those published.
+        predictions: folder with KEY.npy or KEY.png for each sample; they are scored, and `model` is what the table calls them.
+        representation: of predictions that do not say it themselves.
+        ambiguity: of predictions that do not say it themselves.
+        scale: codes per unit of 16-bit PNG that do not say it themselves, such as 256.
+        sampling: of a latent diffusion model, instead of its own: `--sampling.steps 10 --sampling.members 5`.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    rules = resize.of_protocol(find_protocol(protocol))
+    name_of, suffix = (f"{shown_name(model)} + flip", ".flip") if flip else (shown_name(model), "")
+    if predictions is not None:
+        if flip or sampling is not None:
+            raise RecipeError(
+                "expected no --flip and no --sampling with --predictions, which are scored as they are. Leave them out."
+            )
+        stated: dict[str, Any] = {"representation": representation, "ambiguity": ambiguity, "scale": scale}
+        scored: Any = StoredPredictions(predictions, shown=rules.shown, **stated)
+    else:
+        network: Any = from_pretrained(model, allow=allow or ())
+        if getattr(network, "fixed_size", None) is not None:
+            rules = replace(rules, input=network.input_rule)
+        if sampling is not None:
+            if not isinstance(network, LatentDiffusionDepth):
+                holds = type(network).__name__
+                raise RecipeError(f"expected a latent diffusion model for --sampling; {model} holds a {holds}. Leave it out.")
+            network.sampling = sampling
+            name_of = f"{name_of}, {sampling.steps} steps, {sampling.members} members"
+            suffix = f"{suffix}.{sampling.steps}x{sampling.members}"
+        scored = (FlipAverage(network) if flip else network).to(check_device(device))
+    names = [root.rstrip("/").rpartition("/")[2] for root in shards]
+    reports = []
+    for root, name in zip(shards, names, strict=True):
+        samples: Any = evaluation_samples(root, split, num_workers=num_workers)
+        report = score(
+            scored,
+            samples if predictions is None else scored.of(samples),
+            rules,
+            ambiguity=scored.ambiguity,
+            name=name_of,
+            pictures=pictures if out else 0,
+        )
+        reports.append(report)
+        console.print(f"{root} ({split})\n{report.table()}\n", markup=False)
+        if out is not None:
+            unique = name if names.count(name) == 1 else root.strip("/").replace("/", "-").replace(":", "")
+            stem = f"{unique}.{split}.{protocol}{suffix}"
+            for file in (report.to_json(out / f"{stem}.json"), report.to_html(out / f"{stem}.html")):
+                console.print(f"wrote {file}", markup=False)
+    for report in reports:
+        report.check_complete()
+
+
+def evaluation_samples(root: Path | str, split: str = "test", *, num_workers: int = 0) -> Loader:
+    """Read every sample of a split exactly once, in order, as batches of one in their own size; can be iterated repeatedly.
+
+    Broken samples are skipped with a warning and named in the report; more than a few raise a ``ShardError``.
+    """
+    return DepthDataModule(test_sources=[ShardSource(str(root), split)], num_workers=num_workers).test_dataloader()[0]

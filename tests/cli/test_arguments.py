@@ -1,0 +1,75 @@
+"""What people type is what the parser reads."""
+
+from pathlib import Path
+
+import pytest
+
+from depthkit.cli.arguments import gathered
+from depthkit.cli.options import OWN_RULES, Resizing, own_size, shown_name
+from depthkit.evaluation import PROTOCOLS
+from depthkit.models import FlipAverage, midas_timm
+from depthkit.resize import InputResize, OutputResize
+
+
+def command(
+    model: str,
+    sources: list[str],
+    *,
+    range: tuple[float, float] | None = None,
+    flip: bool = False,
+    resize: Resizing = OWN_RULES,
+    name: str = "",
+) -> None:
+    """A command."""
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("m a", 'm ["a"]'),
+        ("m a b c", 'm ["a", "b", "c"]'),
+        ("m [a,b]", "m [a,b]"),
+        ("--name x m a b", 'm ["a", "b"] --name x'),
+        ("m a --range 0 1.5 b", 'm ["a", "b"] --range [0, 1.5]'),
+        ("m a --range -1 1", 'm ["a"] --range [-1, 1]'),
+        ("m a --range [0,1]", 'm ["a"] --range [0,1]'),
+        ("m a --flip", 'm ["a"] --flip true'),
+        ("m --flip a", 'm ["a"] --flip true'),
+        ("m a --flip false", 'm ["a"] --flip false'),
+        ("m a --flip --name=x", 'm ["a"] --flip true --name=x'),
+        ("m a --resize.side 384", 'm ["a"] --resize.side 384'),
+        ("m a --resize.side 192 640", 'm ["a"] --resize.side [192, 640]'),
+        ("m", "m"),
+        ("--help", "--help"),
+    ],
+)
+def test_values_in_a_row_are_a_list(typed: str, read: str) -> None:
+    assert " ".join(gathered(command, typed.split())) == read
+
+
+def test_a_changed_protocol_has_no_published_figures() -> None:
+    protocol = PROTOCOLS["midas_kitti"]
+    assert OWN_RULES.of_protocol(protocol) is protocol
+    changed = Resizing(side=518.0, multiple=14, align_corners=True).of_protocol(protocol)
+    assert (changed.input.side, changed.input.multiple, changed.input.rule) == (518.0, 14, "lower_bound")
+    assert (changed.output.align_corners, changed.published) == (True, {})
+    assert "not comparable" in changed.source
+
+
+def test_rules_of_a_network_are_changed_in_part_and_follow_it_when_mirrored() -> None:
+    network = midas_timm("mobilenetv2_035", features=8, pretrained=False)
+    network.input_rule, network.output_rule = InputResize(384, "upper_bound"), OutputResize(mode="bicubic")
+    Resizing(side=256.0, interpolation="bilinear").of_network(network)
+    assert network.input_rule == InputResize(256.0, "upper_bound", 32, "bilinear")
+    assert FlipAverage(network).input_rule == network.input_rule
+    assert FlipAverage(network).output_rule.mode == "bicubic"
+    assert own_size(network) is None
+    network.trained_size = (64, 96)
+    assert own_size(network) == (64, 96)
+
+
+def test_tables_call_a_model_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").touch()
+    assert shown_name(str(tmp_path / "last.ckpt")) == "last"
+    assert shown_name(str(tmp_path)) == tmp_path.name
+    assert shown_name("midas_v21=x/y.pt") == "midas_v21"
