@@ -35,7 +35,7 @@ from depthkit.inference.labelling.module import PseudoLabelModule
 from depthkit.shards import Part, write_shards
 from depthkit.types import Ambiguity, LabelKind, Representation
 
-HOW: dict[str, Any] = {"split": "train", "dataset": "pool", "samples_per_shard": 100}
+HOW: dict[str, Any] = {"split": "train", "dataset": "pool", "samples_per_shard": 12}
 
 
 def photographs(root: Path, count: int, height: int, width: int) -> None:
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=518, help="what the teacher sees is as many pixels as this square")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
-    options = parsed(parser, images=16, size=[60, 80], side=56, repeat=1)
+    options = parsed(parser, images=192, size=[60, 80], side=56, repeat=1)
     warnings.filterwarnings("ignore")
     cv2.setNumThreads(1)
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
