@@ -14,11 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from depthkit.checks import first_line
-from depthkit.cli.sky import SkyFinder
 from depthkit.cli.tables import print_table
 from depthkit.convert.catalogue import CATALOGUE, find
 from depthkit.convert.records.dataset import Dataset
-from depthkit.convert.records.sky import WithSky
+from depthkit.convert.records.sky import Sky, WithSky
 from depthkit.errors import RecipeError
 from depthkit.shards import DepthFormat, Part, ShardIndex, WriteReport, write_shards
 from depthkit.shards.images import ImageFormat
@@ -109,7 +108,7 @@ def write(
         raise RecipeError("expected a dataset whose sky is to be found; rendered scenes know theirs. Leave --sky out.")
     if part and overwrite:
         raise RecipeError("expected part or overwrite; got both. Remove what is to be replaced, for parts do not wait for it.")
-    finder = None if sky is None else SkyFinder(sky).ready()
+    finder = None if sky is None else _finder(sky)
     asks = "sky" in known.options  # its labels are made with the sky in mind
     given = known.complete(options | ({"sky": finder} if asks else {}))
     published = bool(known.published)  # has splits of its own
@@ -186,6 +185,13 @@ def _parser(dataset: str, known: Dataset) -> ArgumentParser:
     members = {name: option.default for name, option in known.options.items() if isinstance(option.default, Enum)}
     parser.set_defaults({name: member.value for name, member in members.items()})
     return parser
+
+
+def _finder(model: str) -> Sky:
+    """Load the model that finds the sky; the networks' packages are imported for it alone."""
+    from depthkit.cli.sky import SkyFinder
+
+    return SkyFinder(model).ready()
 
 
 def _per_shard(source: Iterable[Sample]) -> int:

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tarfile import BLOCKSIZE, RECORDSIZE
-
-from webdataset import TarWriter
+from typing import IO
 
 from depthkit.errors import ShardError
 
@@ -20,6 +19,25 @@ AGAIN = "repeat the command, in Python with resume=True"
 """How to go on after an interruption."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def is_remote(url: str) -> bool:
+    """Return whether webdataset opens this address, and not the file system."""
+    return "://" in url or url.startswith("pipe:")
+
+
+def open_url(url: str) -> IO[bytes]:
+    """Open a local path, or anything that webdataset opens, for reading.
+
+    Raises:
+        OSError: it does not open.
+    """
+    if not is_remote(url):
+        return Path(url).open("rb")
+    from webdataset.gopen import gopen  # brings torch
+
+    stream: IO[bytes] = gopen(url)
+    return stream
 
 
 @contextmanager
@@ -142,6 +160,8 @@ class PartialTar:
         self._partial = path.with_name(path.name + PARTIAL)
         self._hash, self._discarding = hashlib.sha256(), False
         self._file = self._partial.open("wb")
+        from webdataset import TarWriter  # brings torch, for which readers of an index need not wait
+
         self._tar = TarWriter(self, user="", group="", mode=0o644, encoder=False, mtime=0, compress=False)
 
     def write(self, data: bytes) -> int:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from webdataset.gopen import gopen
-
 from depthkit.errors import ShardError
+from depthkit.shards.files import open_url
 from depthkit.types import Ambiguity, LabelKind, Representation, Views
 
 SCHEMA = 1
@@ -124,7 +123,7 @@ class ShardIndex:
         """
         address = f"{_root(root)}/{INDEX}"
         try:
-            with closing(gopen(address) if "://" in address else Path(address).open("rb")) as stream:
+            with closing(open_url(address)) as stream:
                 content = stream.read(_LIMIT + 1)
         except FileNotFoundError as error:
             raise ShardError(

@@ -4,12 +4,10 @@ import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import IO, NamedTuple
-
-from webdataset.gopen import gopen
-from webdataset.tariterators import base_plus_ext
+from typing import NamedTuple
 
 from depthkit.errors import ShardError
+from depthkit.shards.files import is_remote, open_url
 
 MEMBER_LIMIT = 256 * 2**20
 """Bytes above which a member is not read: no image or label of ours is that large, a hostile or garbled header may be."""
@@ -34,7 +32,7 @@ class Raw(NamedTuple):
 def read_shard(
     url: str, first: int, stop: int, *, total: int, wanted: Callable[[str], bool] = lambda member: True
 ) -> Iterator[Raw]:
-    """Samples ``first`` to ``stop`` (exclusive) of a shard, in order.
+    """Yield samples ``first`` to ``stop`` (exclusive) of a shard, in order.
 
     What comes before ``first``, and members that are not wanted, are passed over by their headers: in a local file that
     costs a seek each.
@@ -49,10 +47,12 @@ def read_shard(
     Raises:
         ShardError: the shard is missing, is no tar, or holds other than ``total`` samples.
     """
+    from webdataset.tariterators import base_plus_ext  # brings torch
+
     number, current, problem = -1, "", None
     members: dict[str, bytes] = {}
     try:
-        with closing(_open(url)) as stream, tarfile.open(fileobj=stream, mode="r|" if _is_remote(url) else "r:") as tar:
+        with closing(open_url(url)) as stream, tarfile.open(fileobj=stream, mode="r|" if is_remote(url) else "r:") as tar:
             for member in tar:
                 key, name = base_plus_ext(member.name)
                 tar.members = []  # type: ignore[attr-defined]  # tarfile would remember every header it has seen
@@ -93,16 +93,8 @@ def _other_count(url: str, total: int, got: str) -> ShardError:
     return ShardError(f"expected {total} samples in {url}, as the index says; got {got}. Run `depthkit shards verify`.")
 
 
-def _open(url: str) -> IO[bytes]:
-    return gopen(url) if _is_remote(url) else Path(url).open("rb")
-
-
-def _is_remote(url: str) -> bool:
-    return "://" in url or url.startswith("pipe:")
-
-
 def read_named(root: Path, name: str) -> bytes:
-    """A file by its name, or a member of a tar named ``TAR#FIRST+BYTES/MEMBER``, which lies there without a search.
+    """Read a file by its name, or a member of a tar named ``TAR#FIRST+BYTES/MEMBER``, which is found without a search.
 
     Args:
         root: to which the name is relative.

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.progress import track
-from webdataset.gopen import gopen
 
 from depthkit.errors import DepthKitError, ShardError
 from depthkit.shards.codec import decode_sample
-from depthkit.shards.files import AGAIN, PARTIAL
+from depthkit.shards.files import AGAIN, PARTIAL, open_url
 from depthkit.shards.index import SHARD, ShardIndex, ShardInfo, SplitInfo, shared_views, views_in
 from depthkit.shards.reading import Raw, read_shard
 from depthkit.shards.workers import worker_pool
@@ -146,7 +145,7 @@ def _check_sample(raw: Raw, shard: ShardInfo, split: SplitInfo) -> list[Problem]
 def _hash(url: str) -> tuple[int, str]:
     """Size [bytes] and SHA-256 of a file or URL."""
     size, digest = 0, hashlib.sha256()
-    with closing(gopen(url) if "://" in url else Path(url).open("rb")) as stream:
+    with closing(open_url(url)) as stream:
         while chunk := stream.read(_CHUNK):
             size += len(chunk)
             digest.update(chunk)
