@@ -116,7 +116,7 @@ class ShardIndex:
 
     @classmethod
     def load(cls, root: str | Path) -> Self:
-        """The index in a folder, or at a URL of any kind that webdataset opens.
+        """Load the index of a folder, or of a URL that webdataset opens.
 
         Raises:
             ShardError: there is none, or it is not one of this version.
@@ -156,7 +156,7 @@ class ShardIndex:
             ) from error
 
     def to_json(self) -> str:
-        """The content of ``index.json``."""
+        """Return the content of ``index.json``."""
         content = self._content()
         for name, split in self.splits.items():  # what is told beside the data
             told = {"range": split.range, "left_out": split.left_out}
@@ -168,7 +168,7 @@ class ShardIndex:
         return {"schema": SCHEMA, "dataset": self.dataset, "licence": self.licence, "splits": splits}
 
     def split(self, name: str) -> SplitInfo:
-        """The facts of a split that was written to its end.
+        """Return the facts of a complete split.
 
         Raises:
             ShardError: there is no such split, or its writing was cut short.
@@ -185,15 +185,15 @@ class ShardIndex:
         return self.splits[name]
 
     def shards(self, split: str) -> tuple[ShardInfo, ...]:
-        """The shards of a split, in order."""
+        """List the shards of a split, in order."""
         return self.split(split).shards
 
     def samples(self, split: str) -> int:
-        """The number of samples of a split."""
+        """Count the samples of a split."""
         return self.split(split).samples
 
     def kind(self, split: str) -> LabelKind:
-        """The kind of a split's labels."""
+        """Return the kind of a split's labels."""
         return self.split(split).kind
 
     def url(self, shard: ShardInfo) -> str:
@@ -207,7 +207,7 @@ class ShardIndex:
 
 
 def views_in(frames: Iterable[str]) -> Views:
-    """The kind of views that a sample with further views of these names has."""
+    """Find the kind of views of a sample with further views of these names."""
     names = set(frames)
     return _views(video=bool(names - {"stereo"}), stereo="stereo" in names)
 
@@ -219,7 +219,7 @@ def _views(*, video: bool, stereo: bool) -> Views:
 
 
 def shared_views(a: Views, b: Views) -> Views:
-    """The views that both have."""
+    """Return the views that both have."""
     video, stereo = (Views.VIDEO, Views.VIDEO_STEREO), (Views.STEREO, Views.VIDEO_STEREO)
     return _views(video=a in video and b in video, stereo=a in stereo and b in stereo)
 
