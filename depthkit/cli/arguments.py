@@ -53,7 +53,7 @@ def gathered(function: Callable[..., Any], arguments: Sequence[str]) -> list[str
 
 
 def _hint(hints: Mapping[str, Any], name: str) -> Any:
-    """What an option takes; ``a.b`` is the attribute ``b`` of what ``a`` takes."""
+    """Find the type of an option; ``a.b`` is the attribute ``b`` of the type of ``a``."""
     first, _, rest = name.partition(".")
     if not rest:
         return hints.get(first)

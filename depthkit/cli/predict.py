@@ -130,7 +130,7 @@ class PredictModule(LightningModule):
         self.batch_size, self.num_workers = batch_size, num_workers
 
     def predict_dataloader(self) -> DataLoader[Group]:
-        """The files that fall to this rank."""
+        """List the files of this rank."""
         files = self.writer.names.files[self.trainer.global_rank :: self.trainer.world_size]
         reader = ImageReader(files, self.predictor.input_rule, multiple_of(self.network), self.batch_size)
         return DataLoader(reader, batch_size=None, num_workers=min(self.num_workers, len(files)))

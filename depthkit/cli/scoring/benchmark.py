@@ -40,7 +40,7 @@ class _Row:
     why: list[str] = field(default_factory=list)
 
     def values(self, columns: Sequence[Column]) -> list[float | None]:
-        """The number of each column; None where there is none."""
+        """Return the number of each column; None without one."""
         pairs = zip(self.reports, columns, strict=True)
         found = [None if report is None else report.summary[column.metric] for report, column in pairs]
         return [None if value is None or value != value else value for value in found]
@@ -162,7 +162,7 @@ def _cells(table: Table, values: Sequence[float | None]) -> dict[str, float | No
 
 
 def _warnings(table: Table, rows: Sequence[_Row]) -> list[str]:
-    """What makes a number another one than the paper's."""
+    """Say why a number differs from the paper's."""
     found = []
     for ours in rows:
         for column, report, why in zip(table.columns, ours.reports, ours.why, strict=True):

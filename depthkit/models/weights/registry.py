@@ -216,7 +216,7 @@ def _has_pose(name: str) -> bool:
 
 
 def _output_of(network: Any) -> Output:
-    """What ``output`` is called that a network has."""
+    """Name the ``output`` of a network."""
     inverse = network.representation in (Representation.DISPARITY, Representation.LOG_DISPARITY)
     return Output.DISPARITY if inverse else Output.DEPTH
 
