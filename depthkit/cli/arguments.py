@@ -70,7 +70,7 @@ def _is_number(text: str) -> bool:
 
 
 def _length(hint: Any) -> int:
-    """How many values a tuple of fixed length has; 0 of anything else."""
+    """Count the values that a tuple of fixed length has; 0 of anything else."""
     for kind in _kinds(hint):
         if get_origin(kind) is tuple and Ellipsis not in get_args(kind):
             return len(get_args(kind))

@@ -211,7 +211,7 @@ def _of_folder(folder: Path, output: Output | str | None = None) -> Any:
 
 
 def _has_pose(name: str) -> bool:
-    """Whether a pose network was published beside a depth network: those of Monodepth2 that were trained on video."""
+    """Tell whether a pose network was published beside a depth network: those of Monodepth2 that were trained on video."""
     return name in PUBLISHED and PUBLISHED[name].source == "monodepth2" and "mono" in name.split("_")
 
 
