@@ -38,11 +38,13 @@ class Centred(NamedTuple):
     """Its mean absolute deviation from the centre, or its variance, ``(B,)``."""
     power: int
     """1 if ``spread`` is in the unit of the map, 2 if in its square."""
+    varies: Tensor  # no property: torch 2.6 cannot compile those of a named tuple
+    """Whether the spread is more than the rounding of values around the centre, bool ``(B,)``; NaN passes, to be seen."""
 
-    @property
-    def varies(self) -> Tensor:
-        """Whether the spread is more than the rounding of values around the centre, bool ``(B,)``; NaN passes, to be seen."""
-        return ~(self.spread <= (NEGLIGIBLE_SPREAD * self.centre.abs()) ** self.power)
+    @classmethod
+    def of(cls, x: Tensor, centre: Tensor, spread: Tensor, power: int) -> Self:
+        """Make a centred map, and say which images vary."""
+        return cls(x, centre, spread, power, ~(spread <= (NEGLIGIBLE_SPREAD * centre.abs()) ** power))
 
     def over_spread(self) -> Tensor:
         """Return ``x`` in units of its deviation; an image that does not vary keeps its own unit."""
@@ -54,14 +56,14 @@ def about_median(x: Tensor, pixels: Pixels) -> Centred:
     """Centre ``x``, finite where not valid, about its median; the spread is its mean absolute deviation (MiDaS eq. 5)."""
     centre = masked_median(x, pixels.valid)
     x = centred(x, centre) * pixels.weight
-    return Centred(x, centre, pixels.mean(x.abs()), 1)
+    return Centred.of(x, centre, pixels.mean(x.abs()), 1)
 
 
 def about_mean(x: Tensor, pixels: Pixels, *, correction: int = 0) -> Centred:
     """Centre ``x``, 0 where not valid, about its mean; the spread is its variance, with ``correction`` as in ``torch.var``."""
     centre = pixels.mean(x)
     x = centred(x, centre) * pixels.weight
-    return Centred(x, centre, zeroed_mean(x**2, pixels.number - correction), 2)
+    return Centred.of(x, centre, zeroed_mean(x**2, pixels.number - correction), 2)
 
 
 def slope(x: Centred, y: Centred, pixels: Pixels) -> Tensor:
