@@ -7,7 +7,7 @@ from scipy.optimize import linprog
 from torch import Tensor
 from torch.testing import assert_close
 
-from depthkit.alignment import apply_scale_shift, fit_scale, fit_scale_shift
+from depthkit.alignment import Align, align_pair, apply_scale_shift, fit_scale, fit_scale_shift
 from depthkit.errors import RecipeError, ShapeError
 
 SCALE_METHODS = ["median_ratio", "ratio_of_medians", "least_squares", "log_median", "log_l1"]
@@ -207,3 +207,16 @@ def test_maps_of_different_size_are_refused():
     pred, target, valid = maps()
     with pytest.raises(ShapeError, match="expected pred and target of one shape"):
         fit_scale_shift(pred[..., 1:], target, valid)
+
+
+def test_a_map_that_varies_by_a_hundred_thousandth_is_fitted():
+    pred, _, valid = maps(dtype=torch.double)
+    scale, _ = fit_scale_shift(1 + 1e-5 * pred, pred, valid)
+    assert_close(scale, torch.full((3,), 1e5).double(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("align", list(Align))
+def test_an_image_with_a_constant_label_leaves_the_mask(align):
+    pred, target, valid = maps()
+    target[1] = 2.0
+    assert align_pair(pred, target, valid, align=align)[2].flatten(1).any(1).tolist() == [True, False, True]
