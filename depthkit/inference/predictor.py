@@ -11,7 +11,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from depthkit.checks import check_choice, check_device
-from depthkit.errors import DepthKitError
+from depthkit.errors import CheckpointError, DepthKitError
 from depthkit.images import as_image, find_images, read_image
 from depthkit.inference.outputs import COLOUR, OutputNames
 from depthkit.inference.prediction import MapFormat, Prediction
@@ -126,6 +126,21 @@ class DepthPredictor:
         """
         network: Any = from_pretrained(model, allow=allow, revision=revision, cache_dir=cache_dir)
         return cls(FlipAverage(network) if flip else network, ambiguity=network.ambiguity, **options)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, **options: Any) -> Self:
+        """Return the predictor of a run's checkpoint, or of a file of ``save_network``; a name is none.
+
+        Args:
+            path: the file.
+            options: of ``from_pretrained``.
+
+        Raises:
+            CheckpointError: there is no such file, or it is no checkpoint.
+        """
+        if not Path(path).is_file():
+            raise CheckpointError(f"expected the file of a checkpoint; got {path}. For a published name use from_pretrained.")
+        return cls.from_pretrained(path, **options)
 
     def __call__(
         self, source: Source | Sequence[Source], *, batch_size: int = 1, progress: bool = True

@@ -4,9 +4,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from depthkit.errors import LabelError, PredictionError, RecipeError, ShapeError
+from depthkit.errors import CheckpointError, LabelError, PredictionError, RecipeError, ShapeError
 from depthkit.evaluation import PROTOCOLS, InputResize, evaluate
 from depthkit.inference import DepthPredictor, load_prediction
+from depthkit.models import midas_timm, save_network
 from depthkit.types import Ambiguity, Representation, Sample
 
 
@@ -181,3 +182,15 @@ def test_the_network_of_a_predictor_can_be_evaluated_and_itself_says_so():
 def test_a_grey_image_of_a_sample_is_refused_by_name():
     with pytest.raises(ShapeError, match=r"a: expected an RGB image \(H, W, 3\) with pixels; got one of shape \(8, 8\)"):
         evaluate(Blue(), [Sample("a", np.zeros((8, 8), np.uint8))], PROTOCOLS["synthetic_affine"], progress=False)
+
+
+def test_a_checkpoint_is_a_file_and_not_a_name(tmp_path):
+    model = midas_timm("mobilenetv2_035", pretrained=False, features=8)
+    save_network(model, tmp_path / "net.ckpt", ambiguity="shift_scale")
+    image = torch.rand(3, 40, 50)
+    found, same = (
+        make(tmp_path / "net.ckpt")(image) for make in (DepthPredictor.from_checkpoint, DepthPredictor.from_pretrained)
+    )
+    assert np.array_equal(found.map, same.map)
+    with pytest.raises(CheckpointError, match="expected the file of a checkpoint; got midas_v21. For a published name use"):
+        DepthPredictor.from_checkpoint("midas_v21")
