@@ -83,14 +83,15 @@ def place_of(protocol: str, root: str | Path, images: int | None = None) -> Plac
     Where several lists of one dataset are in use, a folder that bears their number of images goes first.
 
     >>> place_of("gp2_uts_nyu", "shards", 654).command
-    'depthkit shards write nyuv2 RAW shards/nyuv2_raw --split test --options.depth raw'
+    'depthkit shards write nyuv2 RAW shards/nyuv2_depth_raw --split test --depth raw'
     """
     if protocol not in TEST_DATA:
         return None
     dataset, _, options = TEST_DATA[protocol].partition(" ")
     words = options.split()
     split = words[words.index("--split") + 1]
-    name = "_".join([dataset, *(words[i + 1] for i, word in enumerate(words) if word.startswith("--options."))])
+    named = [(option[2:], value) for option, value in zip(words[::2], words[1::2], strict=True)]
+    name = "_".join([dataset, *(f"{option}_{value}" for option, value in named if option not in ("split", "split_file"))])
     listed = "LIST" in words and images is not None
     names = [f"{name}_{images}", name] if listed else [name]
     folder = next((Path(root) / x for x in names if (Path(root) / x / "index.json").is_file()), Path(root) / names[0])

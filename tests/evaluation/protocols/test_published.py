@@ -83,7 +83,7 @@ def test_every_protocol_of_a_paper_says_which_shards_it_is_for():
         name, *options = data.split()
         dataset, given = find(name), dict(zip(options[::2], options[1::2], strict=True))
         assert given["--split"] in dataset.published, protocol
-        told = {option.removeprefix("--").removeprefix("options.") for option in given} - {"split"}
+        told = {option.removeprefix("--") for option in given} - {"split"}
         needed = {option for option, parameter in dataset.options.items() if parameter.default is parameter.empty}
         assert needed <= told <= dataset.options.keys(), protocol
         kinds = PROTOCOLS[protocol].accepts
