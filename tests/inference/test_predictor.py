@@ -192,5 +192,5 @@ def test_a_checkpoint_is_a_file_and_not_a_name(tmp_path):
         make(tmp_path / "net.ckpt")(image) for make in (DepthPredictor.from_checkpoint, DepthPredictor.from_pretrained)
     )
     assert np.array_equal(found.map, same.map)
-    with pytest.raises(CheckpointError, match="expected the file of a checkpoint; got midas_v21. For a published name use"):
+    with pytest.raises(CheckpointError, match=r"expected the file of a checkpoint; got midas_v21\. For a published"):
         DepthPredictor.from_checkpoint("midas_v21")
