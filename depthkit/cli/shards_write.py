@@ -126,7 +126,8 @@ def write(
             "samples_per_shard": samples_per_shard or _per_shard(source),
         }
         place = "-" if known.rendered else str(Path(root).resolve())
-        manifest = {"converter": dataset, "source": place, **given, "sky": sky}
+        shaping = {option: getattr(value, "__qualname__", value) for option, value in given.items()}  # a function by its name
+        manifest = {"converter": dataset, "source": place, **shaping, "sky": sky}
         how: dict[str, Any] = {
             "split": target,
             "manifest": manifest,
