@@ -155,7 +155,7 @@ def _least_absolute_line(x: Centred, y: Tensor, valid: Tensor) -> tuple[Tensor, 
         second = apart.argmax(1, keepdim=True)
     (x1, x2), (y1, y2) = ([each.flatten(1).gather(1, i)[:, 0] for i in (first, second)] for each in (x.x, y))
     through = (y2 - y1) / (x2 - x1).where(x2 != x1, 1)
-    scale = found + (through - through.detach())
+    scale = (found + (through - through.detach())).where(x.varies, 0)  # a constant map has no slope, and gives no gradient
     return scale, masked_median(y - per_image(scale, y) * x.x, valid)
 
 

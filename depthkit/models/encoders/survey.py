@@ -62,6 +62,10 @@ def _open(name: str, options: Mapping[str, Any]) -> Survey:
             if not more:
                 raise
             continue
+        except RuntimeError as error:
+            raise RecipeError(
+                f"expected a backbone of timm that returns maps; {name} does not ({first_line(error)})."
+            ) from error
         info = backbone.feature_info
         strides = tuple(info.reduction())
         multiple = math.lcm(*strides)

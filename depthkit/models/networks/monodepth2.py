@@ -78,8 +78,7 @@ class Monodepth2Decoder(nn.Module):
 
     def pyramid(self, features: list[Tensor]) -> list[Tensor]:
         """Decode the encoder's maps, finest first, to one map per scale ``(B, scale_channels[s], H / 2^s, W / 2^s)``."""
-        *finer, x = features
-        maps = []
+        finer, x, maps = list(features[:-1]), features[-1], []
         for up, skipped in zip(self.up, self.skipped, strict=True):
             x = up(x, finer.pop() if skipped else None)
             maps.append(x)
@@ -99,7 +98,7 @@ class SigmoidHeads(nn.ModuleList):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Convert maps ``(B, channels[s], h, w)`` of any number of scales to ``(B, outputs, h, w)`` in [0, 1]."""
-        return [conv(x).sigmoid() for conv, x in zip(self, maps, strict=False)]
+        return [conv(x).sigmoid() for conv, x in zip(list(self)[: len(maps)], maps, strict=True)]
 
 
 class Monodepth2Head(nn.Module):

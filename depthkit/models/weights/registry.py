@@ -80,6 +80,8 @@ def from_pretrained(
         found = read_checkpoint(path, allow=allow)
         network = _told(found.model, found.ambiguity)
         network.trained_size = found.size
+    elif path.name != text or path.suffix in (".ckpt", ".pt", ".pth"):  # a path, no name
+        raise CheckpointError(f"expected a MODEL at {text}: a checkpoint, an exported program or a folder; there is no file.")
     else:
         near = ", ".join(difflib.get_close_matches(path.name, PUBLISHED, 3, 0.4))
         raise CheckpointError(

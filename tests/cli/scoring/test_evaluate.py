@@ -66,7 +66,7 @@ def test_reports_of_folders_of_one_name_do_not_overwrite_each_other(shards, chec
 def test_mistakes_end_in_one_sentence(shards, checkpoint, tmp_path):
     with pytest.raises(RecipeError, match="unknown protocol 'kitty'; expected one of"):
         evaluate(str(checkpoint), [str(shards)], "kitty")
-    with pytest.raises(CheckpointError, match=r"expected a MODEL: .* there is no"):
+    with pytest.raises(CheckpointError, match=r"expected a MODEL at .*: .* there is no file"):
         evaluate(str(tmp_path / "no.ckpt"), [shards])
     with pytest.raises(RecipeError, match=r"expected a device that this machine has; got tpu7 \(.*Choose cpu"):
         evaluate(str(checkpoint), [str(shards)], device="tpu7")

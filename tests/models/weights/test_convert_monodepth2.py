@@ -98,8 +98,8 @@ def test_pose_files_compute_the_published_motions(frames):
     load_published(separate, {"pose_encoder": encoder_file, "pose": pose_file}, source="monodepth2")
     load_published(shared, {"pose": shared_file}, source="monodepth2")
     for found, expected in (
-        (separate(images), _pose([_features(encoder, images.flatten(1, 2))[-1]], pose_file)),
-        (shared(maps), _pose(list(maps.unbind(1)), shared_file)),
+        (separate.motions(images), _pose([_features(encoder, images.flatten(1, 2))[-1]], pose_file)),
+        (shared.motions(maps), _pose(list(maps.unbind(1)), shared_file)),
     ):
         motions = expected.view(2, -1, 6)[:, : frames - 1]
         assert_close(found, (motions[..., :3], motions[..., 3:]), rtol=1e-4, atol=1e-6)
