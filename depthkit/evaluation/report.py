@@ -196,8 +196,8 @@ class Report:
         return picture_strip(list(self.pictures.values()), height=height)
 
 
-def table_of(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Numbers as text: a line per row, a column per metric of the first row.
+def table_of(rows: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Print numbers as text: a line per row, a column per metric of the first row; None stays blank.
 
     Example:
         >>> print(table_of({"a": {"abs_rel": 0.1}, "b": {"abs_rel": 0.25}}))

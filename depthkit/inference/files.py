@@ -186,7 +186,7 @@ class Writer:
         self.collect(_AHEAD * self.threads)
 
     def collect(self, waiting: int = 0) -> None:
-        """Wait until at most so many predictions are not written."""
+        """Wait until at most this many predictions remain to be written."""
         while len(self._pending) > waiting:
             name, job = self._pending.popleft()
             try:

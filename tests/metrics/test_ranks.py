@@ -28,8 +28,8 @@ def maps() -> tuple[torch.Tensor, ...]:
 def score(rank: int, world: int) -> dict[str, float]:
     result = {}
     for reduction in ("image", "pixel"):
-        collection = depth_metrics(Protocol(reduction), prefix=f"{reduction}/")  # type: ignore[arg-type]
-        collection.add_metrics({"boundary": BoundaryF1(reduction=reduction)})  # type: ignore[arg-type]
+        collection = depth_metrics(Protocol(reduction), prefix=f"{reduction}/")
+        collection.add_metrics({"boundary": BoundaryF1(reduction=reduction)})
         for image in range(rank, 5, world):  # 3 and 2 updates on two ranks
             collection.update(*(x[image : image + 1] for x in maps()))
         result |= {name: value.item() for name, value in collection.compute().items()}

@@ -12,54 +12,18 @@ from torch.testing import assert_close
 
 from depthkit.errors import LabelError, RecipeError, ShapeError
 from depthkit.losses import SILogLoss, SSILoss
-from depthkit.models import DepthNet, midas_timm
+from depthkit.models import midas_timm
 from depthkit.paradigms import AffineInvariantModule, CutMix, SemiSupervisedModule
 from depthkit.paradigms.terms.labels import labels
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 from tests.contracts.paradigm import FILM, METRIC_DEPTH, Memory, batch, sgd, trainer, weights_after
 from tests.contracts.ranks import on_ranks
+from tests.contracts.student import network
 
 NOTHING = LabelKind(Ambiguity.UNLABELLED, Representation.DEPTH)
 ROWS = [(0, METRIC_DEPTH), (1, NOTHING), (1, NOTHING), (0, METRIC_DEPTH), (1, NOTHING), (1, NOTHING)]
 KINDS = (METRIC_DEPTH, NOTHING)
 PLAIN: dict[str, Any] = {"augment": nn.Identity(), "cutmix": CutMix(0)}
-
-
-class Encoder(nn.Module):
-    channels, strides, mean, std = (6,), (1,), (0.5,) * 3, (0.25,) * 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 6, 3, padding=1)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return [nn.functional.gelu(self.conv(x))]
-
-
-class Decoder(nn.Module):
-    channels, stride = 6, 1
-
-    def __init__(self, channels: Any, strides: Any) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(6, 6, 3, padding=1)
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        return nn.functional.gelu(self.conv(maps[-1]))
-
-
-class Head(nn.Conv2d):
-    representation = Representation.DISPARITY
-
-    def __init__(self, channels: int, stride: int) -> None:
-        super().__init__(channels, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.softplus(super().forward(x))
-
-
-def network(seed: int = 0) -> DepthNet:
-    torch.manual_seed(seed)
-    return DepthNet(Encoder(), Decoder, Head)
 
 
 def module(**options: Any) -> SemiSupervisedModule:

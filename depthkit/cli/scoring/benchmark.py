@@ -150,7 +150,7 @@ def _printed(table: Table, rows: Sequence[_Row]) -> str:
             shown[f"  {ours.name} - paper"] = dict(zip((column.label for column in columns), gaps, strict=True))
     taken = {ours.paper for ours in rows}
     shown |= {f"{name} (paper)": _cells(table, x) for name, x in figures.items() if name not in taken}
-    return table_of(shown)  # type: ignore[arg-type]
+    return table_of(shown)
 
 
 def _cells(table: Table, values: Sequence[float | None]) -> dict[str, float | None]:

@@ -186,7 +186,10 @@ class Lane:
     def _first(self) -> Any:
         """Places, or samples of each dataset if places are whole batches, that the lanes before this one take."""
         plan = self.plan
-        of_rank = lambda fall: sum(self._taken(fall, w, _steps(plan, w)) for w in range(plan.workers))  # noqa: E731
+
+        def of_rank(fall: Fall) -> int | np.ndarray:
+            return sum(self._taken(fall, w, _steps(plan, w)) for w in range(plan.workers))
+
         own = sum(self._taken(plan.rows.of(self.rank), w, _steps(plan, w)) for w in range(self.worker))
         return plan.rows.before(self.rank, of_rank) + own
 

@@ -187,7 +187,10 @@ def test_another_number_of_ranks_goes_on_with_the_same_samples_in_every_step(sha
         restored = loader(shards, world=ranks, rank=rank, batch_size=smaller, workers=workers)
         restored.load_state_dict(stopped(shards, 2, world=world, batch_size=size))
         rest.append(list(restored))
-    pixels = lambda step: {k: i for b in step for k, i in zip(b.keys, b.image, strict=True)}  # noqa: E731
+
+    def pixels(step):
+        return {key: image for b in step for key, image in zip(b.keys, b.image, strict=True)}
+
     for old, new in zip(list(zip(*expected, strict=True))[2:], zip(*rest, strict=True), strict=True):
         assert keys(new) == keys(old)
         assert all(torch.equal(pixels(old)[key], image) for key, image in pixels(new).items())

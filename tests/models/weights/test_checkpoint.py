@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from depthkit.errors import CheckpointError, RecipeError
+from depthkit.errors import CheckpointError, LabelError, RecipeError
 from depthkit.inference import DepthPredictor
-from depthkit.models import FlipAverage, architecture, midas_timm, read_checkpoint, save_network
+from depthkit.models import FlipAverage, architecture, from_pretrained, midas_timm, read_checkpoint, save_network
 from depthkit.models.weights.files import named_as
 from depthkit.types import Ambiguity, Representation
 
@@ -189,3 +189,15 @@ def test_an_architecture_cannot_take_the_name_of_one_of_depthkit():
 
     with pytest.raises(RecipeError, match="expected another name than midas_small"):
         architecture(midas_small)
+
+
+def test_a_checkpoint_brings_the_size_it_was_trained_at(tmp_path):
+    model = midas_timm("mobilenetv2_035", features=8, pretrained=False)
+    save_network(model, tmp_path / "a.ckpt", ambiguity="shift_scale", size=(64, 96))
+    model.save_pretrained(tmp_path / "folder", ambiguity="shift_scale", size=(64, 96))
+    for name in ("a.ckpt", "folder"):
+        found = from_pretrained(tmp_path / name)
+        assert found.trained_size == (64, 96)
+        assert DepthPredictor.from_pretrained(tmp_path / name).input_rule.size(480, 720, 32) == (64, 96)
+    with pytest.raises(LabelError, match="expected --output disparity"):
+        from_pretrained(tmp_path / "a.ckpt", output="depth")

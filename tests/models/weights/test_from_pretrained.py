@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import depthkit.models
-from depthkit.errors import CheckpointError, LabelError
+from depthkit.errors import CheckpointError
 from depthkit.inference import DepthPredictor
 from depthkit.models import (
     PUBLISHED,
@@ -390,15 +390,3 @@ def test_training_starts_from_any_model(serve, tmp_path, monkeypatch):
     assert started["state_dict"].keys() == {f"{part}.{key}" for part, x in parts.items() for key in x.state_dict()}
     save_network(depth, tmp_path / "net.ckpt", ambiguity="scale")
     assert registry.run_of(tmp_path / "net.ckpt")["state_dict"].keys() == {f"model.{key}" for key in depth.state_dict()}
-
-
-def test_a_checkpoint_brings_the_size_it_was_trained_at(tmp_path):
-    model = midas_timm("mobilenetv2_035", features=8, pretrained=False)
-    save_network(model, tmp_path / "a.ckpt", ambiguity="shift_scale", size=(64, 96))
-    model.save_pretrained(tmp_path / "folder", ambiguity="shift_scale", size=(64, 96))
-    for name in ("a.ckpt", "folder"):
-        found = from_pretrained(tmp_path / name)
-        assert found.trained_size == (64, 96)
-        assert DepthPredictor.from_pretrained(tmp_path / name).input_rule.size(480, 720, 32) == (64, 96)
-    with pytest.raises(LabelError, match="expected --output disparity"):
-        from_pretrained(tmp_path / "a.ckpt", output="depth")

@@ -7,49 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from depthkit.models import DepthNet
 from depthkit.paradigms import CutMix, SemiSupervisedModule
 from depthkit.paradigms.terms.rng import step_rng
-from depthkit.types import Batch, Representation
+from depthkit.types import Batch
 from tests.contracts.objective import NOTHING, assert_same_step, disparity_of
 from tests.contracts.paradigm import FILM, METRIC_DEPTH, batch
+from tests.contracts.student import network
 
 ROWS = [(0, METRIC_DEPTH), (1, NOTHING), (2, FILM), (1, NOTHING), (3, FILM), (1, NOTHING), (2, FILM), (0, METRIC_DEPTH)]
 """Labelled, without a label, and of a set that brings its pseudo-label (the third)."""
 PSEUDO = (1, 2, 3, 5, 6)
 """Rows that are unlabelled in the paper's sense."""
-
-
-class Encoder(nn.Module):
-    channels, strides, mean, std = (6,), (1,), (0.5,) * 3, (0.25,) * 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 6, 3, padding=1)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return [nn.functional.gelu(self.conv(x))]
-
-
-class Decoder(nn.Module):
-    channels, stride = 6, 1
-
-    def __init__(self, channels: Any, strides: Any) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(6, 6, 3, padding=1)
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        return nn.functional.gelu(self.conv(maps[-1]))
-
-
-class Head(nn.Conv2d):
-    representation = Representation.DISPARITY
-
-    def __init__(self, channels: int, stride: int) -> None:
-        super().__init__(channels, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.softplus(super().forward(x))
 
 
 class Darkened(nn.Module):
@@ -69,16 +37,11 @@ class Rectangles(CutMix):
         return kept
 
 
-def network(seed: int) -> DepthNet:
-    torch.manual_seed(seed)
-    return DepthNet(Encoder(), Decoder, Head)
-
-
 def module(**options: Any) -> SemiSupervisedModule:
     settings = {"teacher": network(1), "augment": Darkened(), "cutmix": Rectangles(), "pseudo_labelled": ["stored"]}
     m = SemiSupervisedModule(network(0), **{**settings, **options})
     m.dataset_names = ("labelled", "photos", "stored", "films")
-    with torch.no_grad():  # the encoder has moved away from what it was, some places by more than the margin
+    with torch.no_grad():  # the encoder differs from its frozen copy, at some places by more than the margin
         m.model.encoder.conv.weight += 0.2 * torch.randn_like(m.model.encoder.conv.weight)
     return m
 
