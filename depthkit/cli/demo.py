@@ -6,10 +6,10 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
+from depthkit.cli.recipes import find_recipe
 from depthkit.cli.scoring.evaluate import evaluation_samples
 from depthkit.cli.shards_write import write
 from depthkit.cli.training import last_checkpoint, run
-from depthkit.errors import RecipeError
 from depthkit.evaluation import PROTOCOLS, Report, best_row_baseline, evaluate, picture_strip
 from depthkit.inference import DepthPredictor
 from depthkit.shards import ShardIndex
@@ -21,7 +21,7 @@ PROTOCOL = "synthetic_affine"
 
 
 def demo(
-    recipe: Path = Path("recipes/quickstart.yaml"),
+    recipe: str = "quickstart",
     out: Path = Path("runs/quickstart"),
     scenes: float = 1.0,
     size: tuple[int, int] = (96, 128),
@@ -33,7 +33,7 @@ def demo(
     What is finished is kept: run again after an interruption, it goes on with what is missing.
 
     Args:
-        recipe: a recipe that trains on the shards under ``<out>/shards/room`` and ``<out>/shards/street``.
+        recipe: file or name of a recipe that trains on the shards under ``<out>/shards/room`` and ``<out>/shards/street``.
         out: folder for shards, checkpoints, tables and pictures.
         scenes: share of the 1,500 training, 20 validation and 100 test scenes of either kind to render.
         size: (height, width) of the scenes [px].
@@ -41,8 +41,7 @@ def demo(
         fit: further arguments of `depthkit fit`, such as `[--trainer.max_steps=100]`.
     """
     console = Console(soft_wrap=True, highlight=False)
-    if not recipe.is_file():
-        raise RecipeError(f"no recipe at {recipe}. Run the demo in a checkout of depthkit, or pass --recipe.")
+    find_recipe(recipe)
     for kind in KINDS:
         for split, (seed, count) in SPLITS.items():
             _render(out / "shards" / kind, split, max(8, round(count * scenes)), seed, kind, size, workers)

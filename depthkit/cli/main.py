@@ -12,7 +12,7 @@ from depthkit.errors import DepthKitError, RecipeError
 
 TRAINING = ("fit", "validate", "test")
 _SCORING = ("evaluate", "benchmark", "compare", "odometry", "roundtrip")
-COMMANDS = ("shards", "predict", *_SCORING, "label", "export", "models", "demo")
+COMMANDS = ("shards", "predict", *_SCORING, "label", "export", "models", "recipes", "demo")
 HELP = """usage: depthkit COMMAND ...
 
 train and evaluate (a recipe's keys are constructor arguments; `depthkit fit --help`):
@@ -31,6 +31,7 @@ use (MODEL: a checkpoint, a folder, or a name that `depthkit models` lists):
   roundtrip                         what the VAE of a latent diffusion model alone makes of true depth
   export                            MODEL OUT: a network as a program (.pt2, .onnx), or its encoder as a file of timm
   models                            published networks by name, their licences and rules
+  recipes                           [NAME] the recipes that `--config` takes by name, and a copy of one to edit
   demo                              render scenes, train, evaluate, draw: the quickstart recipe from end to end
 
 `depthkit COMMAND --help` describes each.
@@ -71,7 +72,7 @@ def _command(arguments: list[str]) -> None:
 
     from depthkit.cli.arguments import gathered
 
-    if name == "models" and len(rest) == 1 and not rest[0].startswith("-"):
+    if name in ("models", "recipes") and rest and not rest[0].startswith("-"):
         rest = ["--name", *rest]
     folder = "depthkit.cli.scoring" if name in _SCORING else "depthkit.cli"
     module = import_module(f"{folder}.{name}")  # of one command only: `shards info` waits for no trainer

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from depthkit.callbacks import SaveOnTermination
+from depthkit.cli.recipes import find_recipe
 from depthkit.data import DepthDataModule
 from depthkit.errors import CheckpointError, RecipeError
 from depthkit.evaluation import table_of
@@ -146,11 +147,25 @@ def sentence(message: str) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
+def _with_files(arguments: Sequence[str]) -> list[str]:
+    """Put the files of recipes in place of their names after ``--config``."""
+    found, is_recipe = [], False
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if option in ("--config", "-c") and equals:
+            argument = f"{option}={find_recipe(value)}"
+        elif is_recipe:
+            argument = str(find_recipe(argument))
+        is_recipe = argument in ("--config", "-c")
+        found.append(argument)
+    return found
+
+
 def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> DepthCLI:
     """Run one of the three commands with its arguments, ``["fit", "--config", ...]``, and callbacks beside the recipe's."""
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the command line is ours to pass on
     try:
-        return DepthCLI(arguments, callbacks)
+        return DepthCLI(_with_files(arguments), callbacks)
     except SIGTERMException:  # an exit code of 0 would tell a scheduler that training is done
         sys.stderr.write("Stopped by SIGTERM; the same command with --ckpt_path last goes on.\n")
         sys.exit(128 + signal.SIGTERM)
