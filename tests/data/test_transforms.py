@@ -252,6 +252,25 @@ def test_corners_that_come_in_have_no_label(sample):
         RandomRotation(-1)
 
 
+def test_the_centre_crop_leaves_the_odd_row_and_column_below_and_on_the_right(sample: Sample) -> None:
+    same(CenterCrop((9, 13))(sample, np.random.default_rng(0)), crop(sample, 7, 11, 9, 13))  # 15 rows and 23 columns are left
+
+
+def test_an_image_that_grows_is_smooth(sample: Sample) -> None:
+    """Cubic where it grows, the mean of the area where it shrinks."""
+    ramp = np.repeat(np.arange(0, 252, 7, dtype=np.uint8)[None, :, None], HEIGHT, 0).repeat(3, 2)
+    grown = resize(sample.replace(image=ramp), 4 * HEIGHT, 4 * WIDTH).image[40, 8:-8, 0].astype(int)
+    assert np.diff(grown).max() <= 2
+    checked = np.indices((HEIGHT, WIDTH)).sum(0)[..., None].repeat(3, 2) % 2 * 200
+    shrunk = resize(sample.replace(image=checked.astype(np.uint8)), HEIGHT // 2, WIDTH // 2).image
+    assert (shrunk == 100).all()
+
+
+def test_the_scale_of_a_random_crop_is_its_area(sample: Sample) -> None:
+    out = RandomResizedCrop((24, 36), scale=(0.25, 0.25))(sample, np.random.default_rng(0))
+    assert out.intrinsics[0, 0] == pytest.approx(2 * 30)
+
+
 def test_the_bottom_crop_is_that_of_kittis_depth_benchmark(sample: Sample) -> None:
     cut = BottomCrop((10, 21))(sample, np.random.default_rng(0))
     same(cut, crop(sample, HEIGHT - 10, (WIDTH - 21) // 2, 10, 21))

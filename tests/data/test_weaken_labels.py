@@ -61,6 +61,22 @@ def test_what_a_sample_becomes_depends_on_its_key_and_the_seed_alone(street: Sam
     assert shares != [WeakenLabel(0.3, seed=2).ambiguity(key) == Ambiguity.SCALE for key in keys]
 
 
+def test_factors_are_log_uniform_and_offsets_uniform_over_their_ranges(street: Sample) -> None:
+    """Half of the factors lie below the range's geometric mean; offsets are of both signs, as large as asked."""
+    keys = [f"scene-{i}" for i in range(200)]
+    at, valid = np.argwhere(street.valid & np.isfinite(street.label))[0], street.valid
+    depth, disparity = street.label[tuple(at)], 1 / street.label[valid].astype(np.float64)
+    factors = [WeakenLabel(1.0)(street.replace(key=k), RNG).label[tuple(at)] / depth for k in keys]
+    assert 0.1 <= min(factors) < 0.15
+    assert 7 < max(factors) <= 10
+    assert 0.4 < np.mean(np.array(factors) < 1) < 0.6
+    lines = [np.polyfit(disparity, WeakenLabel(0.0)(street.replace(key=k), RNG).label[valid], 1) for k in keys]
+    offsets = np.array([shift / scale for scale, shift in lines]) / disparity.std()
+    assert offsets.min() < -0.45
+    assert offsets.max() > 0.45
+    assert abs(np.mean(offsets > 0) - 0.5) < 0.12
+
+
 def test_more_labels_with_geometry_are_those_of_the_smaller_share_and_others() -> None:
     keys = [f"scene-{i}" for i in range(200)]
     few, many = ({k for k in keys if WeakenLabel(p).ambiguity(k) == Ambiguity.SCALE} for p in (0.1, 0.5))

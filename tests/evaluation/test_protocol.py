@@ -97,6 +97,20 @@ def test_a_prediction_is_capped_and_labels_beyond_the_range_are_not_scored():
     assert scores["abs_rel"].item() == pytest.approx(expected)
 
 
+def test_labels_at_either_end_of_the_range_are_not_scored():
+    depth = torch.tensor([2.0, 3.0, 80.0]).repeat(8)[None, None, None]
+    protocol = replace(METRIC, label_range=(2.0, 80.0), min_depth=0.0)
+    scores = protocol.score(1.5 * torch.full_like(depth, 3.0), DEPTH, depth, depth > 0, kind=METRIC_DEPTH)
+    assert scores["abs_rel"].item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("pixels", [9, 10])
+def test_ten_valid_pixels_are_enough_where_a_protocol_does_not_say(pixels):
+    depth = 1 + torch.rand(1, 1, 4, 6)
+    valid = (torch.arange(24) < pixels).view(1, 1, 4, 6)
+    assert MEDIAN.score(depth, DEPTH, depth, valid, kind=METRIC_DEPTH)["left_out"].item() == (pixels < 10)
+
+
 def test_sky_is_not_scored_as_depth():
     depth = torch.tensor([5.0, torch.inf]).repeat(16)[None, None, None]
     disparity_label = LabelKind(Ambiguity.METRIC, DISPARITY)

@@ -29,6 +29,18 @@ def test_closed_forms_for_a_prediction_that_is_k_times_the_truth(k):
         assert_close(f.boundary_f1(pred, target, valid, variant=variant), f.boundary_f1(target, target, valid, variant=variant))
 
 
+def test_a_ratio_of_exactly_the_threshold_is_neither_within_it_nor_beyond():
+    target = torch.tensor([4.0, 5.0, 4.0, 4.0]).view(1, 1, 2, 2)
+    pred = torch.tensor([5.0, 4.0, 4.0, 8.0]).view(1, 1, 2, 2)
+    assert f.delta_accuracy(pred, target, target > 0).item() == 1 / 4
+    assert f.delta_error(pred, target, target > 0).item() == 1 / 4
+
+
+def test_a_formula_alone_has_the_defaults_of_its_metric():
+    formulas = [type(m.SILog().formula), type(m.SqRel().formula), type(m.IRMSE().formula), type(m.DeltaAccuracy().formula)]
+    assert [formula() for formula in formulas] == [x().formula for x in (m.SILog, m.SqRel, m.IRMSE, m.DeltaAccuracy)]
+
+
 def test_depth_in_millimetres_moves_each_metric_by_its_unit():
     pred, target, valid = depth_maps()
     scaled = 1000 * pred, 1000 * target, valid

@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from torch.testing import assert_close
 
 from depthkit.errors import CheckpointError, LabelError, RecipeError
-from depthkit.paradigms import AffineInvariantModule, CosineDecay, LookaheadRAdam
+from depthkit.paradigms import AffineInvariantModule, CosineDecay, LinearDecay, LookaheadRAdam
 from tests.contracts.paradigm import METRIC_DEPTH, Memory, TinyNet, batch, trainer
 
 DATA = Memory([batch([(0, METRIC_DEPTH)])], (METRIC_DEPTH,))
@@ -88,6 +88,37 @@ def test_the_encoder_keeps_its_weights_at_rate_0_and_has_none_below(tmp_path: Pa
     assert not any(name.startswith("encoder") for name in moved)
     with pytest.raises(RecipeError, match=r"encoder_lr of 0 or more; got -0\.1"):
         module(0, encoder_lr=-0.1)
+
+
+def test_a_schedule_falls_with_every_optimizer_step_over_the_whole_run(tmp_path: Path) -> None:
+    """Four batches of one epoch are two steps of two batches each: rates 1, 1/2, and 0 at the end."""
+    seen = []
+    m = module(0, schedule=LinearDecay())
+    m.optimizer = partial(torch.optim.SGD, lr=1.0)
+    m.on_before_optimizer_step = lambda optimizer: seen.append(optimizer.param_groups[0]["lr"])
+    four = Memory(DATA.batches * 4, (METRIC_DEPTH,))
+    trainer(tmp_path, max_steps=-1, max_epochs=1, accumulate_grad_batches=2).fit(m, datamodule=four)
+    assert_close([*seen, *m.lr_schedulers().get_last_lr()[:1]], [1.0, 0.5, 0.0])
+
+
+def test_rates_of_encoder_and_decoder_are_those_asked_for() -> None:
+    groups = module(0, encoder_lr=1e-5).parameter_groups()
+    assert [(group["name"], group.get("lr")) for group in groups] == [("encoder", 1e-5), ("decoder", None)]
+    assert "lr" not in module(0).parameter_groups()[0]
+
+
+def test_the_chance_of_a_step_is_that_of_the_runs_seed_the_batch_and_the_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(seed: int, step: int, rank: int) -> float:
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
+        monkeypatch.setattr(AffineInvariantModule, "global_rank", rank)
+        m = module(0)
+        m._drawn = step
+        with m.step_rng():
+            return float(torch.rand(()))
+
+    draws = [drawn(*at) for at in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))]
+    assert len(set(draws)) == 4
+    assert draws[0] == drawn(0, 0, 0)
 
 
 def test_settings_that_an_optimizer_refuses_are_one_sentence(tmp_path: Path) -> None:

@@ -180,6 +180,13 @@ def test_a_teacher_with_another_grid_is_asked_at_the_nearest_size() -> None:
     assert valid[1].all()
 
 
+def test_the_coarsest_of_several_maps_is_tied() -> None:
+    m, b = module(feature_loss=Distance(), **PLAIN), mixed()
+    (last,) = m.model.encode(b.image)
+    rows = torch.ones(6, dtype=torch.bool)
+    assert_close(m.feature_losses([last + 7, last], b.image, rows), torch.zeros(6))
+
+
 def test_encoders_that_differ_cannot_be_tied() -> None:
     m = module(**PLAIN)
     m.outside = m.outside._replace(frozen=midas_timm("mobilenetv2_035", pretrained=False, features=8).encoder)

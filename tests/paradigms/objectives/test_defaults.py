@@ -7,19 +7,27 @@ import pytest
 import torch
 
 from depthkit import losses
+from depthkit.alignment import align_pair, fit_scale, fit_scale_shift
 from depthkit.data import LabelledUnlabelled
+from depthkit.data.stream.plan import Plan
+from depthkit.data.transforms import HorizontalFlip, Photometric, RandomResizedCrop, RandomRotation, WeakenLabel
+from depthkit.geometry import sample_pixels, warp
 from depthkit.losses import functional
 from depthkit.losses.reprojection import TIE_BREAK
 from depthkit.models import monodepth2_resnet18, pose_cnn, pose_resnet18, pose_shared
-from depthkit.models.diffusion.depth_codecs import AffineDepth, LogDepth
+from depthkit.models.diffusion.depth_codecs import AffineDepth, LinearDepth, LogDepth
 from depthkit.models.diffusion.noise_schedule import SD2_SCHEDULE
+from depthkit.models.diffusion.sampling import Sampling
 from depthkit.paradigms import (
     AffineInvariantModule,
+    CosineDecay,
     CutMix,
     DiffusionModule,
     EndToEndDiffusionModule,
     EqualWeights,
+    ExponentialDecay,
     GeometryPreservingModule,
+    LinearDecay,
     LookaheadRAdam,
     MetricModule,
     MinNorm,
@@ -27,6 +35,7 @@ from depthkit.paradigms import (
     OneCycle,
     SelfSupervisedVideoModule,
     SemiSupervisedModule,
+    StepDecay,
 )
 from depthkit.paradigms.base import adam
 from depthkit.paradigms.self_supervised_video import colour_jitter
@@ -62,9 +71,17 @@ DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
     (losses.GradientMatchingLoss, {"scales": 4, "divisor": "level"}),
     (AffineInvariantModule, {"gradient_weight": 0.5, "freeze_batch_norm": False, "loss": None, "gradient_loss": None}),
     (MinNorm, {"scope": "all", "normalisation": "none", "forward": "mixed"}),
+    *(
+        (f, {"align": "least_squares", "penalty": "l1", "trim": 0.0, "halved": True, "require_positive_scale": False})
+        for f in (functional.ssi_loss, losses.SSILoss)
+    ),
+    (align_pair, {"require_positive_scale": False}),
     # Romanov et al. (2020): eq 3 and section 4; the reference implementation of Ranger
     (GeometryPreservingModule, {"geometric_weight": 1.0, "affine_weight": 1.0, "geometric_loss": None, "affine_loss": None}),
     (LookaheadRAdam, {"lr": 1e-3, "betas": (0.95, 0.999), "eps": 1e-5, "weight_decay": 0.0, "alpha": 0.5, "k": 6}),
+    *((f, {"norm": "l1", "scale_invariant": False}) for f in (functional.pointwise_loss, losses.PointwiseLoss)),
+    (RandomRotation, {"degrees": 5.0}),
+    (WeakenLabel, {"factor": (0.1, 10.0), "offset": 0.5, "seed": 0}),
     # Yang et al. (2024): sections 3.1 to 3.3 and 4.1
     (functional.feature_alignment_loss, {"margin": 0.85, "divisor": "kept"}),
     (losses.FeatureAlignmentLoss, {"margin": 0.85, "divisor": "kept"}),
@@ -74,6 +91,8 @@ DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
     ),
     (CutMix, {"probability": 0.5, "area": (0.02, 0.4), "aspect": 0.3}),
     (LabelledUnlabelled, {"labelled": 1, "unlabelled": 2}),
+    # Eigen et al. (2014), eq 4, with the focus of its successors, and without their root and factor
+    *((f, {"variance_focus": 0.85, "root": False, "factor": 1.0}) for f in (functional.silog_loss, losses.SILogLoss)),
     # Bhat et al. (2023): ZoeDepth's loss and range; torch's own rule and ZoeDepth's momenta
     (MetricModule, {"label_range": (1e-3, 80.0), "base_lr": None, "network_size": None, "loss": None}),
     (OneCycle, {"rise": 0.3, "start": 0.04, "final": 4e-6, "momentum": (0.85, 0.95)}),
@@ -82,7 +101,22 @@ DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
     (DiffusionModule, {"penalty": "l2", "masked": True, "tails": None, "trainable": "all", "noise": None}),
     (EndToEndDiffusionModule, {"loss": None, "noise": None}),
     (LogDepth, {"d_min": 0.1, "d_max": 100.0, "fill": "far"}),
+    (LinearDepth, {"d_min": 0.1, "d_max": 100.0, "fill": "far"}),
+    (Sampling, {"steps": 1, "noise": "gaussian", "members": 1, "reduction": "median", "seed": 0}),
     (AffineDepth, {"low": 0.02, "high": 0.98, "fill": "far"}),
+    # of no paper alone: schedules, order of reading, geometry, fits
+    (LinearDecay, {"warmup": 0, "final": 0.0, "power": 1.0}),
+    (CosineDecay, {"warmup": 0, "final": 0.0, "flat": 0.0}),
+    (StepDecay, {"warmup": 0, "milestones": (0.5, 0.75), "gamma": 0.1}),
+    (ExponentialDecay, {"warmup": 0, "final": 0.01, "until": 1.0}),
+    (RandomResizedCrop, {"scale": (0.5, 1.0)}),
+    (HorizontalFlip, {"p": 0.5}),
+    (Photometric, {"p": 1.0}),
+    (Plan, {"seed": 0, "shuffle": True, "continuing": False, "window": 256}),
+    (sample_pixels, {"padding": "border"}),
+    (warp, {"padding": "border"}),
+    (fit_scale, {"method": "median_ratio"}),
+    (fit_scale_shift, {"method": "least_squares"}),
 ]
 
 
@@ -134,8 +168,12 @@ def test_the_noise_schedule_is_stable_diffusion_2s() -> None:
         "steps_offset",
         "set_alpha_to_one",
         "clip_sample",
+        "prediction_type",
+        "timestep_spacing",
+        "rescale_betas_zero_snr",
     )
-    assert [SD2_SCHEDULE[name] for name in stated] == [1000, 0.00085, 0.012, "scaled_linear", 1, False, False]
+    expected = [1000, 0.00085, 0.012, "scaled_linear", 1, False, False, "v_prediction", "leading", False]
+    assert [SD2_SCHEDULE[name] for name in stated] == expected
 
 
 def test_colours_change_as_much_as_in_the_papers() -> None:
@@ -150,6 +188,7 @@ def test_colours_change_as_much_as_in_the_papers() -> None:
     blur = strong["RandomGaussianBlur"]
     assert blur.p == 0.5
     assert tuple(blur.flags["kernel_size"]) == (13, 13)
+    assert tuple(blur._param_generator.sigma) == (0.1, 2.0)
 
 
 def _range(jitter: Any, name: str) -> tuple[float, ...]:

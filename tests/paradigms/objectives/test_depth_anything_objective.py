@@ -150,6 +150,10 @@ def test_each_image_has_its_own_coin_and_half_of_them_are_mixed() -> None:
     mixed = kept < 1
     assert 0.44 < mixed.float().mean() < 0.56
     assert (mixed.any(1) & ~mixed.all(1)).float().mean() > 0.9
+    boxes = ~torch.cat([CutMix(1.0).masks(8, (60, 60)) for _ in range(25)])[:, 0]
+    aspects = boxes.any(2).sum(1) / boxes.any(1).sum(1)
+    assert 0.28 < aspects.min() < 0.45
+    assert 2.2 < aspects.max() < 3.6
     shares = 1 - kept[mixed]
     assert 0.01 < shares.min() < 0.05
     assert 0.35 < shares.max() < 0.42

@@ -41,6 +41,12 @@ def test_each_schedule_has_its_closed_form() -> None:
     assert Schedule().factor(0.7) == 1.0
 
 
+def test_a_schedule_begins_when_the_warm_up_ends() -> None:
+    assert_close([d for d, _ in rates(LinearDecay(warmup=2), 6)], [0.5, 1.0, 1.0, 0.75, 0.5, 0.25])
+    assert_close([d for d, _ in rates(StepDecay(warmup=2, milestones=(0.5,)), 6)], [0.5, 1.0, 1.0, 1.0, 0.1, 0.1])
+    assert_close(LinearDecay(final=0.3, power=0.9).factor(1.0), 0.3)
+
+
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [

@@ -4,9 +4,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from depthkit.errors import ShapeError
-from depthkit.paradigms import AffineInvariantModule, Term
+from depthkit.paradigms import AffineInvariantModule, Combination, EqualWeights, MinNorm, SumOfTerms, Term
 from depthkit.paradigms.terms.rng import step_rng
 from depthkit.paradigms.terms.term import mean_of, means_per_group
+from depthkit.types import Batch
 from tests.contracts.paradigm import METRIC_DEPTH, TinyNet, batch
 
 ROWS = [(0, METRIC_DEPTH), (0, METRIC_DEPTH), (1, METRIC_DEPTH)]
@@ -78,6 +79,29 @@ def test_equal_weights_are_the_mean_over_the_datasets_that_are_there() -> None:
     m.dataset_names = ("a", "b", "absent")
     losses = m.losses(b)["affine"].values
     assert_close(m.combine(m, b).total, (losses[:2].mean() + losses[2]) / 2)
+
+
+class Weighted(AffineInvariantModule):
+    """Two terms with weights, one of which only is logged."""
+
+    def losses(self, batch: Batch) -> dict[str, Term]:
+        affine = super().losses(batch)["affine"]
+        values = self.model(batch.image).mean((1, 2, 3))
+        return {
+            "affine": affine._replace(weight=0.3),
+            "mean": Term(values, affine.counted, 2.0),
+            "logged": Term(1e3 * values, affine.counted, 0.0),
+        }
+
+
+@pytest.mark.parametrize("combine", [SumOfTerms(), EqualWeights(), MinNorm()], ids=lambda x: type(x).__name__)
+def test_every_combination_multiplies_terms_by_their_weights(combine: Combination) -> None:
+    b = batch(ROWS[:2])
+    m = Weighted(TinyNet(), combine=combine)
+    m.dataset_names = ("a",)
+    terms = m.losses(b)
+    expected = 0.3 * terms["affine"].values.mean() + 2 * terms["mean"].values.mean()
+    assert_close(m.combine(m, b).total, expected)
 
 
 @pytest.mark.parametrize("other", [(1, 7, 0), (0, 8, 0), (0, 7, 1)], ids=["seed", "step", "rank"])
