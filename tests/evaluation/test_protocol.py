@@ -98,7 +98,7 @@ def test_a_prediction_is_capped_and_labels_beyond_the_range_are_not_scored():
 
 
 def test_labels_at_either_end_of_the_range_are_not_scored():
-    depth = torch.tensor([2.0, 3.0, 80.0]).repeat(8)[None, None, None]
+    depth = torch.tensor([2.0, 3.0, 80.0]).repeat(12)[None, None, None]
     protocol = replace(METRIC, label_range=(2.0, 80.0), min_depth=0.0)
     scores = protocol.score(1.5 * torch.full_like(depth, 3.0), DEPTH, depth, depth > 0, kind=METRIC_DEPTH)
     assert scores["abs_rel"].item() == pytest.approx(0.5)
