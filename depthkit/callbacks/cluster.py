@@ -1,4 +1,4 @@
-"""Callbacks for runs on a cluster: a checkpoint on SIGTERM, and the share of time spent waiting for data."""
+"""Callbacks for runs on a cluster: a checkpoint on SIGTERM and Ctrl-C, and the share of time spent waiting for data."""
 
 import signal
 from pathlib import Path
@@ -12,37 +12,56 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 class SaveOnTermination(Callback):
-    """Write ``last.ckpt`` beside the run's other checkpoints when SIGTERM ends training; ``depthkit fit`` always does.
+    """Write ``last.ckpt`` beside the run's other checkpoints when SIGTERM or Ctrl-C ends training.
 
-    The current batch is finished first, so that a resumed run continues with the next; several ranks stop after the same batch,
-    whichever of them receives the signal, and when. During validation the checkpoint before it stays the last one. A trainer
-    without a ``ModelCheckpoint`` has no folder to write to.
+    ``depthkit fit`` always has it. The current batch is finished first, so that a resumed run continues with the next; several
+    ranks stop after the same batch, whichever of them receives the signal, and when. A second Ctrl-C stops at once. During
+    validation the checkpoint before it stays the last one. A trainer without a ``ModelCheckpoint`` has no folder to write to.
     """
 
     def __init__(self) -> None:
-        self._told = False
+        self.received: signal.Signals | None = None
+        self._handler: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Replace Lightning's handler on several ranks: it would stop the other ranks at once, in any batch."""
-        self._told = False
-        if trainer.world_size > 1 and current_thread() is main_thread():
-            signal.signal(signal.SIGTERM, self._note)  # the trainer puts back what was before it
+        """Replace Lightning's handlers: they would stop in the midst of a step, or one rank before another."""
+        self.received = None
+        if current_thread() is main_thread():
+            self._handler = signal.signal(signal.SIGINT, self._note)
+            if trainer.world_size > 1:
+                signal.signal(signal.SIGTERM, self._note)  # the trainer puts back what was before it
 
-    def _note(self, *_: object) -> None:
-        self._told = True
+    def _note(self, number: int, _: object) -> None:
+        if self.received == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop all ranks after this batch if one of them has received the signal."""
-        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self._told, all=False):
+        """Stop all ranks after this batch if one of them has received a signal."""
+        told = self.received is not None
+        if trainer.strategy.reduce_boolean_decision(told, all=False) if trainer.world_size > 1 else told:
+            trainer._signal_connector.received_sigterm = True
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Stop a validation; with several ranks the next training batch stops all of them."""
+        if self.received is not None and trainer.world_size == 1:
             trainer._signal_connector.received_sigterm = True
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save on all ranks if the signal has stopped the trainer at the end of a batch."""
+        """Save on all ranks if a signal has stopped the trainer at the end of a batch."""
+        if isinstance(exception, KeyboardInterrupt):
+            self.received = signal.SIGINT
         folder = getattr(trainer.checkpoint_callback, "dirpath", None)
         if isinstance(exception, SIGTERMException) and trainer.training and folder:
             trainer.save_checkpoint(Path(folder) / "last.ckpt", weights_only=False)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put back the handler of Ctrl-C."""
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            self._handler = None
 
 
 class Throughput(Callback):

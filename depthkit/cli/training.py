@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from depthkit.callbacks import SaveOnTermination
 from depthkit.cli.recipes import find_recipe
+from depthkit.cli.resuming import RecipeInCheckpoint, check_recipe, last_checkpoint, recipe_text
 from depthkit.data import DepthDataModule
 from depthkit.errors import CheckpointError, RecipeError
 from depthkit.evaluation import table_of
@@ -34,10 +35,11 @@ class DepthCLI(LightningCLI):
             DepthDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            save_config_callback=RecipeInCheckpoint,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False},
             seed_everything_default=0,
-            trainer_defaults={"callbacks": [SaveOnTermination(), *callbacks]},
+            trainer_defaults={"callbacks": list(callbacks)},
             args=list(arguments),
         )
 
@@ -59,9 +61,11 @@ class DepthCLI(LightningCLI):
             newest = last_checkpoint(root, *_folders(config.trainer))
             if newest is None and checkpoint == "last":
                 raise CheckpointError(
-                    f"expected a last.ckpt of a run under {root}; there is none. Give the checkpoint's path, or "
+                    f"expected a checkpoint of a run under {root}; there is none. Give the checkpoint's path, or "
                     "trainer.default_root_dir as in the run to go on with; `auto` instead of `last` begins where there is none."
                 )
+            if newest is not None and self.subcommand == "fit":
+                check_recipe(newest, recipe_text(self._parser(self.subcommand), config))
             config["ckpt_path"] = checkpoint = None if newest is None else str(newest)
         if checkpoint not in (None, *_KEYWORDS) and "://" not in checkpoint and not Path(checkpoint).is_file():
             raise CheckpointError(
@@ -122,16 +126,6 @@ class DepthCLI(LightningCLI):
                 )
 
 
-def last_checkpoint(root: Path, *folders: Path) -> Path | None:
-    """Find the newest ``last.ckpt`` in folders and in the runs under ``trainer.default_root_dir``, of any logger.
-
-    Checkpoints that Lightning writes on SLURM's signal before a job's end count, too.
-    """
-    runs, jobs = root.glob("*/*/checkpoints/last.ckpt"), root.glob("hpc_ckpt_*.ckpt")
-    found = [*runs, *jobs, *(folder / "last.ckpt" for folder in folders)]
-    return max((path for path in found if path.is_file()), key=lambda path: path.stat().st_mtime, default=None)
-
-
 def _folders(trainer: Any) -> list[Path]:
     """List the folders to which the recipe's callbacks write checkpoints."""
     callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
@@ -164,8 +158,12 @@ def _with_files(arguments: Sequence[str]) -> list[str]:
 def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> DepthCLI:
     """Run one of the three commands with its arguments, ``["fit", "--config", ...]``, and callbacks beside the recipe's."""
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the command line is ours to pass on
+    stop = SaveOnTermination()
     try:
-        return DepthCLI(_with_files(arguments), callbacks)
-    except SIGTERMException:  # an exit code of 0 would tell a scheduler that training is done
-        sys.stderr.write("Stopped by SIGTERM; the same command with --ckpt_path last goes on.\n")
-        sys.exit(128 + signal.SIGTERM)
+        return DepthCLI(_with_files(arguments), [stop, *callbacks])
+    except (SIGTERMException, SystemExit) as error:  # Lightning's own exit codes, 0 and 1, would tell a scheduler otherwise
+        if stop.received is None and isinstance(error, SystemExit):
+            raise
+        signum = stop.received or signal.SIGTERM
+        sys.stderr.write(f"Stopped by {signum.name}; the same command with --ckpt_path auto goes on.\n")
+        sys.exit(128 + signum)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from depthkit.errors import RecipeError
 from depthkit.models import DepthNet
-from depthkit.paradigms.checkpoints import ResumePosition, StartsFromCheckpoints
+from depthkit.paradigms.checkpoints import ResumePosition, StartsFromCheckpoints, WholeCheckpoints
 from depthkit.paradigms.guards import BrokenSamples, FiniteWeights
 from depthkit.paradigms.optim.optimizers import LookaheadWeights, OptimizerFactory, adam, build_optimizer
 from depthkit.paradigms.optim.schedules import Schedule
@@ -115,8 +115,8 @@ class DepthModule(ScoresProtocols, StartsFromCheckpoints, ABC):
         self.set_up_scores(stage)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return the callbacks of every run: finite weights, broken samples, the position on resuming, Lookahead's weights."""
-        return [FiniteWeights(), BrokenSamples(), ResumePosition(), LookaheadWeights()]
+        """Return the callbacks of every run, for its weights, its samples and its checkpoints."""
+        return [FiniteWeights(), BrokenSamples(), ResumePosition(), WholeCheckpoints(), LookaheadWeights()]
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict from RGB in [0, 1], ``(B, 3, H, W)``, a map in ``model.representation``, ``(B, 1, H, W)``."""

@@ -1,9 +1,12 @@
 """Checkpoints of every paradigm: what they hold, how training starts from one, and how it continues from one."""
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
@@ -14,6 +17,7 @@ from depthkit.models.weights.checkpoint import fresh_networks
 from depthkit.models.weights.facts import write_facts
 from depthkit.models.weights.files import misfit, named_as
 from depthkit.models.weights.registry import run_of
+from depthkit.shards.files import replace_bytes, size_text
 
 
 class StartsFromCheckpoints(LightningModule):
@@ -81,6 +85,40 @@ class StartsFromCheckpoints(LightningModule):
         if "model" not in kwargs and isinstance(checkpoint_path, str | Path):
             kwargs = fresh_networks(checkpoint_path) | kwargs
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+
+
+class WholeCheckpoints(Callback):
+    """Write each checkpoint beside its place and then rename it, so that a kill or a full disk leaves the one before.
+
+    Lightning writes to the system's folder for temporary files; from there to another file system is a copy, which can break.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Replace the trainer's way of writing, unless it has one of its own."""
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = _WholeFiles()
+
+
+class _WholeFiles(TorchCheckpointIO):
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a file on a disk whole or not at all, and one elsewhere as Lightning does.
+
+        Raises:
+            CheckpointError: the disk refuses it.
+        """
+        if "://" in str(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        content = BytesIO()
+        torch.save(checkpoint, content)
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            replace_bytes(Path(path), content.getbuffer())
+        except OSError as error:
+            raise CheckpointError(
+                f"expected to write a checkpoint of {size_text(content.tell())} to {path}; got '{error.strerror or error}'. "
+                "What was there before is whole: make room, and go on with --ckpt_path auto."
+            ) from error
 
 
 class ResumePosition(Callback):

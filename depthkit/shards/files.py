@@ -93,12 +93,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file such that a reader sees the old content or the new, never a part."""
+def replace_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write a file such that a reader sees the old content or the new, never a part, and it lasts through a power cut."""
     partial = path.with_name(path.name + PARTIAL)
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with partial.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -107,6 +107,11 @@ def replace_text(path: Path, text: str) -> None:
             partial.unlink()
         raise
     sync_folder(path.parent)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text as ``replace_bytes`` does."""
+    replace_bytes(path, text.encode())
 
 
 @contextmanager

@@ -7,7 +7,8 @@ import torch
 from lightning.pytorch.callbacks import LambdaCallback
 
 from depthkit.cli.main import main
-from depthkit.cli.training import last_checkpoint, run
+from depthkit.cli.resuming import last_checkpoint
+from depthkit.cli.training import run
 from depthkit.inference import DepthPredictor
 from depthkit.models import midas_timm, save_network
 from depthkit.paradigms import AffineInvariantModule
@@ -89,7 +90,7 @@ def test_sigterm_ends_in_a_code_of_its_own_and_a_checkpoint(
     with pytest.raises(SystemExit) as stop:
         run(arguments, [LambdaCallback(on_train_batch_end=lambda *_: os.kill(os.getpid(), signal.SIGTERM))])
     assert stop.value.code == 128 + signal.SIGTERM
-    assert "--ckpt_path last goes on" in capsys.readouterr().err
+    assert "--ckpt_path auto goes on" in capsys.readouterr().err
     assert torch.load(last_checkpoint(tmp_path), weights_only=True)["global_step"] == 1
 
 

@@ -19,7 +19,7 @@ BUILDERS = {
 }
 
 
-@pytest.fixture(params=BUILDERS)
+@pytest.fixture(params=["midas", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lrn", "dpt"))])
 def model(request: pytest.FixtureRequest) -> DepthNet:
     return BUILDERS[request.param]().eval()
 

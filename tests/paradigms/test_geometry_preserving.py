@@ -214,6 +214,7 @@ def test_it_learns_a_mixture(options: dict, tmp_path: Path) -> None:
     assert total(learner) < 0.6 * before
 
 
+@pytest.mark.slow
 def test_a_light_refinenet_learns_two_images(scenes: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     b = next(iter(DepthDataModule([ShardSource(str(scenes))], size=(32, 64), batch_size=2).train_dataloader()))

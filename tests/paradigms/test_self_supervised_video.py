@@ -108,11 +108,11 @@ def test_one_draw_of_colours_changes_all_views_of_a_sample(drive: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"full_resolution": False},
-        {"reprojection": MinReprojectionLoss(reduction="mean", automask=False)},
-        {"motion_weight": 0.05},
         {"camera": LearnedCamera(focal_length=0.8, aspect=64 / 96)},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"full_resolution": False}, marks=pytest.mark.slow),
+        pytest.param({"reprojection": MinReprojectionLoss(reduction="mean", automask=False)}, marks=pytest.mark.slow),
+        pytest.param({"motion_weight": 0.05}, marks=pytest.mark.slow),
     ],
     ids=lambda o: ", ".join(o) or "default",
 )

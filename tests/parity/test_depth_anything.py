@@ -108,7 +108,11 @@ def test_other_positions_show_off_the_trained_grid_only(record_property):
 
 @pytest.mark.parametrize(
     ("hooks", "stages", "size"),
-    [("v1", [9, 10, 11, 12], (518, 518)), ("v1", [9, 10, 11, 12], (518, 686)), ("v2", [3, 6, 9, 12], (98, 140))],
+    [
+        ("v2", [3, 6, 9, 12], (98, 140)),
+        pytest.param("v1", [9, 10, 11, 12], (518, 518), marks=pytest.mark.slow),
+        pytest.param("v1", [9, 10, 11, 12], (518, 686), marks=pytest.mark.slow),
+    ],
 )
 def test_depth_anything_small_is_that_of_transformers(hooks, stages, size, record_property):
     theirs = _depth_anything(stages, _SMALL, 64, [48, 96, 192, 384])

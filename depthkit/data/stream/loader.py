@@ -1,6 +1,7 @@
 """The loader that Lightning sees: a ``DataLoader`` with a true length and a position that can be saved and restored."""
 
 import math
+import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -38,6 +39,10 @@ class _Steps(IterableDataset):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _leave_signals(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the trainer ends its workers
 
 
 class Loader:
@@ -101,6 +106,7 @@ class Loader:
             multiprocessing_context=self.multiprocessing_context,
             prefetch_factor=PREFETCH if self.num_workers else None,
             pin_memory=self.pin_memory,
+            worker_init_fn=_leave_signals if self.num_workers else None,
             generator=torch.Generator(),  # or the loader would draw from the training's random numbers
         )
         for sent in batches:

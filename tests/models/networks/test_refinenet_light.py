@@ -16,11 +16,10 @@ from depthkit.types import Representation
         ("lrn_mobilenetv2", 2.4, 1.17),
         ("lrn_efficientnet_lite0", 3.6, 1.29),
         ("lrn_efficientnet_b0", 4.2, 1.66),
-        ("lrn_efficientnet_b1", 6.7, 2.22),
-        ("lrn_efficientnet_b2", 8.0, 2.5),
-        ("lrn_efficientnet_b3", 11.0, 3.61),
-        ("lrn_efficientnet_b4", 18.0, 5.44),
-        ("lrn_efficientnet_b5", 29.0, 8.07),
+        *(
+            pytest.param(f"lrn_efficientnet_{name}", *size, marks=pytest.mark.slow)
+            for name, *size in (("b1", 6.7, 2.22), ("b2", 8.0, 2.5), ("b3", 11.0, 3.61), ("b4", 18.0, 5.44), ("b5", 29.0, 8.07))
+        ),
     ],
 )
 def test_size_and_cost_are_those_of_the_paper(name, millions, giga_multiply_adds):
