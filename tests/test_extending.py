@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from depthkit.cli.main import main
-from depthkit.cli.training import run
+from depthkit.cli.training.command import run
 from depthkit.convert.catalogue import find
 from depthkit.errors import RecipeError
 from depthkit.shards import ShardIndex, verify

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 
 from depthkit.cli.shards_write import parsed
-from depthkit.cli.training import run
+from depthkit.cli.training.command import run
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))

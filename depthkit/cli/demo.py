@@ -7,10 +7,10 @@ from PIL import Image
 from rich.console import Console
 
 from depthkit.cli.recipes import find_recipe
-from depthkit.cli.resuming import last_checkpoint
 from depthkit.cli.scoring.evaluate import evaluation_samples
 from depthkit.cli.shards_write import write
-from depthkit.cli.training import run
+from depthkit.cli.training.command import run
+from depthkit.cli.training.resuming import last_checkpoint
 from depthkit.evaluation import PROTOCOLS, Report, best_row_baseline, evaluate, picture_strip
 from depthkit.inference import DepthPredictor
 from depthkit.shards import ShardIndex

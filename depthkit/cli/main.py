@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     try:
         if arguments[0] in TRAINING:
-            from depthkit.cli.training import run
+            from depthkit.cli.training.command import run
 
             run(arguments)
         else:

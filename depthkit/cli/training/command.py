@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from depthkit.callbacks import SaveOnTermination
 from depthkit.cli.recipes import find_recipe
-from depthkit.cli.resuming import RecipeInCheckpoint, check_recipe, last_checkpoint, recipe_text
+from depthkit.cli.training.resuming import RecipeInCheckpoint, check_recipe, last_checkpoint, recipe_text
 from depthkit.data import DepthDataModule
 from depthkit.errors import CheckpointError, RecipeError
 from depthkit.evaluation import table_of
@@ -162,7 +162,7 @@ def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> DepthCL
     try:
         return DepthCLI(_with_files(arguments), [stop, *callbacks])
     except (SIGTERMException, SystemExit) as error:  # Lightning's own exit codes, 0 and 1, would tell a scheduler otherwise
-        if stop.received is None and isinstance(error, SystemExit):
+        if stop.received is None and not isinstance(error, SIGTERMException):
             raise
         signum = stop.received or signal.SIGTERM
         sys.stderr.write(f"Stopped by {signum.name}; the same command with --ckpt_path auto goes on.\n")

@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch.callbacks import LambdaCallback
 
 from depthkit.cli.main import main
-from depthkit.cli.resuming import last_checkpoint
-from depthkit.cli.training import run
+from depthkit.cli.training.command import run
+from depthkit.cli.training.resuming import last_checkpoint
 from depthkit.shards import files
 
 RECIPE = """

@@ -7,14 +7,14 @@ import torch
 from lightning.pytorch.callbacks import LambdaCallback
 
 from depthkit.cli.main import main
-from depthkit.cli.resuming import last_checkpoint
-from depthkit.cli.training import run
+from depthkit.cli.training.command import run
+from depthkit.cli.training.resuming import last_checkpoint
 from depthkit.inference import DepthPredictor
 from depthkit.models import midas_timm, save_network
 from depthkit.paradigms import AffineInvariantModule
 from depthkit.types import Ambiguity, Representation
 
-QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+QUICKSTART = Path(__file__).parents[3] / "recipes" / "quickstart.yaml"
 SMALL = (
     "{class_path: depthkit.models.midas_timm, init_args: {backbone: mobilenetv3_small_050, features: 16, pretrained: false}}"
 )

@@ -1,0 +1,1 @@
+"""``depthkit fit | validate | test``: LightningCLI bound to depthkit, and what a run goes on with."""
