@@ -16,6 +16,7 @@ class Align(StrEnum):
 
     LEAST_SQUARES = "least_squares"
     MEDIAN = "median"
+    SCALE = "scale"
 
 
 @in_float32
@@ -25,9 +26,10 @@ def align_pair(
     r"""Make two maps comparable; return both and the pixels where they are.
 
     ``"least_squares"`` moves the prediction onto the label by the scale and shift of least squared error (MiDaS eqs 2-4)
-    and leaves the label's scale alone. ``"median"`` gives each map median 0 and mean absolute deviation 1 (eqs 5-6). Nothing is
-    detached, so the gradient of any function of the result is orthogonal to 1 and to ``pred``. Losses that share one
-    alignment call this once and take its result with ``align=None``.
+    and leaves the label's scale alone. ``"median"`` gives each map median 0 and mean absolute deviation 1 (eqs 5-6).
+    ``"scale"`` multiplies the prediction by the factor of least squared error and moves nothing: for labels whose shift is
+    known, figure 3's simse. Nothing is detached, so the gradient of any function of the result is orthogonal to ``pred``, and
+    to 1 where a shift is fitted. Losses that share one alignment call this once and take its result with ``align=None``.
 
     Args:
         pred: predicted map, ``(B, 1, H, W)``.
@@ -40,8 +42,8 @@ def align_pair(
 
     Returns:
         ``pred`` and ``target`` up to a common offset, 0 where not valid, and ``valid``, which an image whose label is
-        constant leaves altogether: it determines no scale. A constant prediction only loses its offset, so that its gradient
-        is that of an unscaled map and not infinite.
+        constant (of ``"scale"``: 0) leaves altogether: it determines no scale. A constant prediction only loses its offset, so
+        that its gradient is that of an unscaled map and not infinite.
 
     Raises:
         RecipeError: unknown ``align``, or ``require_positive_scale`` without least squares (the median's scale is positive).
@@ -50,6 +52,10 @@ def align_pair(
     check_align(align, require_positive_scale=require_positive_scale)
     pixels = Pixels.of(valid, pred)
     pred, target = pred.where(valid, 0), target.where(valid, 0)
+    if align == Align.SCALE:
+        energy, something = pixels.mean(pred**2), ~(pixels.mean(target**2) <= 0)  # a NaN passes, to be seen
+        factor = pixels.mean(pred * target) / energy.where(energy > 0, 1)
+        return pred * per_image(factor.where(energy > 0, 1), pred), target, valid & per_image(something, valid)
     if align == Align.MEDIAN:
         x, y = about_median(pred, pixels), about_median(target, pixels)
         return x.over_spread(), y.over_spread(), valid & per_image(y.varies, valid)

@@ -13,7 +13,7 @@ from depthkit.alignment import Alignment, Degrees, apply_scale_shift
 from depthkit.checks import check_choice, check_map, check_valid
 from depthkit.errors import LabelError, PredictionError, RecipeError
 from depthkit.evaluation.crops import FULL, Crop
-from depthkit.masked import masked_count, per_image
+from depthkit.masked import masked_count, masked_range, per_image
 from depthkit.metrics import Formula, Reduction
 from depthkit.precision import in_float32, where_float64_exists
 from depthkit.representation import check_convertible, clamp_depth, convert, convert_label, convert_rows, depth_limits
@@ -83,6 +83,8 @@ class Protocol:
         scale_of: ``"image"``: each image is scored with its own fit; ``"set"``: with the median of the scales of all images,
             which ``evaluate`` finds in a pass of its own before it scores.
         space: what predictions and labels are when they are compared.
+        unit_labels: labels are moved and scaled to [0, 1] per image before the fit, for their unit shall not matter; needs an
+            alignment of scale and shift in ``space``.
         min_depth: predictions are raised to it [m]; 0 does not.
         max_depth: predictions are lowered to it [m]; an aligned disparity below ``1 / max_depth``, also a negative one,
             becomes it.
@@ -109,6 +111,7 @@ class Protocol:
     alignment: Alignment | None = None
     scale_of: ScaleOf | str = ScaleOf.IMAGE
     space: Representation = Representation.DEPTH
+    unit_labels: bool = False
     min_depth: float = 0.0
     max_depth: float = torch.inf
     label_range: tuple[float, float] = (0.0, torch.inf)
@@ -143,6 +146,11 @@ class Protocol:
             raise RecipeError(
                 f"protocol {self.name!r}: expected an alignment of scale, and metric labels alone, for scale_of='set'; labels "
                 "of unknown scale have no factor in common."
+            )
+        affine = self.alignment is not None and self.alignment.degrees == Degrees.SCALE_SHIFT
+        if self.unit_labels and not (affine and self.alignment is not None and self.alignment.space == self.space):
+            raise RecipeError(
+                f"protocol {self.name!r}: expected an alignment of scale and shift in {self.space} for unit_labels."
             )
         for kind in self.accepts:
             if kind.ambiguity != Ambiguity.ORDINAL:
@@ -320,6 +328,7 @@ class Protocol:
                 valid = valid & self.crop.mask(target.shape[-2], target.shape[-1], device=valid.device)
             elif step == Step.ALIGN and self.alignment is not None:
                 x, space = _express(x, space, self.alignment.space, valid), self.alignment.space
+                target = _in_unit_range(target, valid) if self.unit_labels else target
                 fit = self.alignment.fit(x, convert(target, self.space, space), valid)
                 degenerate, scale = fit.degenerate, fit.scale
                 x = apply_scale_shift(x, scale if scale_of_set is None else torch.full_like(scale, scale_of_set), fit.shift)
@@ -343,6 +352,13 @@ class Protocol:
 
 def _scored(sums: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
     return next(iter(sums.values()))[1] > 0
+
+
+def _in_unit_range(target: Tensor, valid: Tensor) -> Tensor:
+    """Move and scale the valid pixels of each image to [0, 1]; a constant label becomes 0."""
+    low, high = masked_range(target, valid)
+    span = (high - low).where(high > low, 1)
+    return (target - per_image(low, target)) / per_image(span, target)
 
 
 def _express(x: Tensor, source: Representation, target: Representation, valid: Tensor | None) -> Tensor:

@@ -6,10 +6,11 @@ a label may leave undetermined. Those that learn without labels read images or f
 
 from depthkit.losses.feature_alignment import FeatureAlignmentLoss
 from depthkit.losses.gradient_matching import GradientMatchingLoss
+from depthkit.losses.normalised_gradient import NormalisedGradientLoss
 from depthkit.losses.pairwise import PairwiseL1SILoss, PairwiseL1SSILoss, PairwiseL2SILoss
 from depthkit.losses.photometric import FeatureL1Error, PhotometricError
 from depthkit.losses.pointwise import PointwiseLoss
-from depthkit.losses.ranking import RankingLoss
+from depthkit.losses.ranking import OrdinalLoss, RankingLoss
 from depthkit.losses.reprojection import MinReprojectionLoss
 from depthkit.losses.silog import SILogLoss
 from depthkit.losses.smoothness import EdgeAwareSmoothnessLoss
@@ -21,6 +22,8 @@ __all__ = [
     "FeatureL1Error",
     "GradientMatchingLoss",
     "MinReprojectionLoss",
+    "NormalisedGradientLoss",
+    "OrdinalLoss",
     "PairwiseL1SILoss",
     "PairwiseL1SSILoss",
     "PairwiseL2SILoss",

@@ -2,10 +2,11 @@
 
 from depthkit.losses.feature_alignment import feature_alignment_loss
 from depthkit.losses.gradient_matching import gradient_matching_loss
+from depthkit.losses.normalised_gradient import normalised_gradient_loss
 from depthkit.losses.pairwise import pairwise_l1_si_loss, pairwise_l1_ssi_loss, pairwise_l2_si_loss
 from depthkit.losses.photometric import feature_l1_error, photometric_error
 from depthkit.losses.pointwise import pointwise_loss
-from depthkit.losses.ranking import ranking_loss
+from depthkit.losses.ranking import drawn_pairs, ordinal_loss, ranking_loss
 from depthkit.losses.reprojection import Reprojection, min_reprojection, min_reprojection_loss, source_errors
 from depthkit.losses.silog import silog_loss
 from depthkit.losses.smoothness import edge_aware_smoothness_loss
@@ -13,12 +14,15 @@ from depthkit.losses.ssi import ssi_loss
 
 __all__ = [
     "Reprojection",
+    "drawn_pairs",
     "edge_aware_smoothness_loss",
     "feature_alignment_loss",
     "feature_l1_error",
     "gradient_matching_loss",
     "min_reprojection",
     "min_reprojection_loss",
+    "normalised_gradient_loss",
+    "ordinal_loss",
     "pairwise_l1_si_loss",
     "pairwise_l1_ssi_loss",
     "pairwise_l2_si_loss",

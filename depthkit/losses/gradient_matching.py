@@ -79,21 +79,34 @@ def gradient_matching_loss(
 class GradientMatchingLoss(nn.Module):
     """``gradient_matching_loss`` with its options; ``pred, target, valid``, ``(B, 1, H, W)`` each, to ``(B,)``.
 
-    Without ``align`` it compares slopes as they are and accepts metric labels only.
+    Without ``align`` it compares slopes as they are and accepts metric labels only, or labels up to scale if ``representation``
+    is a logarithm, whose slopes a factor does not change (Li & Snavely 2018).
     """
 
-    representation = Representation.DISPARITY
-
-    def __init__(self, *, scales: int = 4, align: Align | str | None = None, divisor: Divisor | str = Divisor.LEVEL) -> None:
+    def __init__(
+        self,
+        *,
+        scales: int = 4,
+        align: Align | str | None = None,
+        divisor: Divisor | str = Divisor.LEVEL,
+        representation: Representation | str = Representation.DISPARITY,
+    ) -> None:
         super().__init__()
         self.scales, self.align, self.divisor = scales, check_align(align), check_choice("divisor", divisor, Divisor)
+        self.representation = check_choice("representation", representation, Representation)
+        if self.representation != Representation.DISPARITY and self.align is not None:
+            raise RecipeError(
+                f"expected align=None in {self.representation}, whose slopes are compared as they are; got {str(self.align)!r}."
+            )
 
     @property
     def accepts(self) -> frozenset[Ambiguity]:
         """What a label may leave undetermined."""
+        logarithm = self.representation in (Representation.LOG_DEPTH, Representation.LOG_DISPARITY)
         if self.align is None:
-            return frozenset({Ambiguity.METRIC})
-        return frozenset({Ambiguity.METRIC, Ambiguity.SCALE, Ambiguity.SHIFT_SCALE})
+            return frozenset({Ambiguity.METRIC, Ambiguity.SCALE} if logarithm else {Ambiguity.METRIC})
+        dense = frozenset({Ambiguity.METRIC, Ambiguity.SCALE, Ambiguity.SHIFT_SCALE})
+        return dense - {Ambiguity.SHIFT_SCALE} if self.align == Align.SCALE else dense
 
     def forward(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """Compute the loss per image, ``(B,)``."""

@@ -17,7 +17,7 @@ def silog_loss(
     .. math:: L = \overline{g^2} - \lambda\,\bar{g}^2, \qquad g = \ln d - \ln d^*
 
     By default no root and no factor. The name has rivals: Depth Anything V2 trains with the root of this at lambda 0.5,
-    ZoeDepth with ten times the root at 0.85, and KITTI reports a hundred times the root at 1.
+    ZoeDepth with ten times the root at 0.85, KITTI reports a hundred times the root at 1, and MiDaS's eq. 8 is half of it at 1.
 
     Args:
         depth: predicted depth [m], > 0, ``(B, 1, H, W)``.
@@ -52,11 +52,15 @@ class SILogLoss(nn.Module):
     """``silog_loss`` with its options; ``depth, target, valid``, ``(B, 1, H, W)`` each, to ``(B,)``."""
 
     representation = Representation.DEPTH
-    accepts = frozenset({Ambiguity.METRIC})
 
     def __init__(self, *, variance_focus: float = 0.85, root: bool = False, factor: float = 1.0) -> None:
         super().__init__()
         self.variance_focus, self.root, self.factor = variance_focus, root, factor
+
+    @property
+    def accepts(self) -> frozenset[Ambiguity]:
+        """What a label may leave undetermined: a factor, if global scale is ignored."""
+        return frozenset({Ambiguity.METRIC, Ambiguity.SCALE} if self.variance_focus == 1 else {Ambiguity.METRIC})
 
     def forward(self, depth: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """Compute the loss per image, ``(B,)``."""

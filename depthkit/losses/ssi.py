@@ -39,6 +39,7 @@ def ssi_loss(
     published as              ``align``          ``penalty``  ``trim``
     ========================  =================  ===========  ========
     MiDaS ssimse              ``least_squares``  ``l2``       0
+    MiDaS simse (figure 3)    ``scale``          ``l2``       0
     MiDaS ssimae              ``median``         ``l1``       0
     MiDaS ssitrim             ``median``         ``l1``       0.2
     Depth Anything, eqs 1-3   ``median``         ``l1``       0, ``halved=False``
@@ -82,7 +83,6 @@ class SSILoss(nn.Module):
     """``ssi_loss`` with its options; ``pred, target, valid`` in disparity, ``(B, 1, H, W)`` each, to ``(B,)``."""
 
     representation = Representation.DISPARITY
-    accepts = frozenset({Ambiguity.METRIC, Ambiguity.SCALE, Ambiguity.SHIFT_SCALE})
 
     def __init__(
         self,
@@ -97,6 +97,12 @@ class SSILoss(nn.Module):
         self.align = check_align(align, require_positive_scale=require_positive_scale)
         self.penalty, self.trim, self.halved = check_choice("penalty", penalty, Penalty), trim, halved
         self.require_positive_scale = require_positive_scale
+
+    @property
+    def accepts(self) -> frozenset[Ambiguity]:
+        """What a label may leave undetermined."""
+        dense = frozenset({Ambiguity.METRIC, Ambiguity.SCALE, Ambiguity.SHIFT_SCALE})
+        return dense - {Ambiguity.SHIFT_SCALE} if self.align == Align.SCALE else dense
 
     def forward(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """Compute the loss per image, ``(B,)``."""

@@ -31,12 +31,30 @@ class LossCase:
     @property
     def call(self) -> MapLoss:
         """The function on ``pred, target, valid``."""
-        return on_maps(partial(self.function, **self.options), ordinal=self.module is losses.RankingLoss)
+        return self._on_maps(partial(self.function, **self.options))
 
     @property
     def twin(self) -> MapLoss:
         """The module on ``pred, target, valid``."""
-        return on_maps(self.module(**self.options), ordinal=self.module is losses.RankingLoss)
+        return self._on_maps(self.module(**self.options))
+
+    def _on_maps(self, loss: Callable[..., Tensor]) -> MapLoss:
+        if self.module is losses.OrdinalLoss:
+            return drawing_alike(loss)
+        return on_maps(loss, ordinal=self.module is losses.RankingLoss)
+
+
+def drawing_alike(loss: Callable[..., Tensor]) -> MapLoss:
+    """A loss that draws, which draws the same at every call."""
+
+    def call(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return loss(pred, target, valid)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return loss(pred, target, valid)
+
+    return call
 
 
 def on_maps(loss: Callable[..., Tensor], *, ordinal: bool) -> MapLoss:
@@ -66,9 +84,11 @@ ALL_LOSSES = [
     SSI({"align": "median"}),
     SSI({"align": "median", "trim": 0.2}),
     SSI({"align": None, "trim": 0.2, "penalty": "l2"}),
+    SSI({"align": "scale", "penalty": "l2"}),
     GRADIENT(),
     GRADIENT({"align": "least_squares", "divisor": "image"}),
     GRADIENT({"align": "median", "scales": 2}),
+    GRADIENT({"align": "scale"}),
     POINTWISE(),
     POINTWISE({"norm": "l2"}),
     POINTWISE({"scale_invariant": True}),
@@ -80,6 +100,8 @@ ALL_LOSSES = [
     LossCase(functional.silog_loss, losses.SILogLoss, {"variance_focus": 0.5}),
     LossCase(functional.silog_loss, losses.SILogLoss, {"root": True, "factor": 10.0}),
     LossCase(functional.ranking_loss, losses.RankingLoss),
+    LossCase(functional.ordinal_loss, losses.OrdinalLoss),
+    LossCase(functional.normalised_gradient_loss, losses.NormalisedGradientLoss),
 ]
 
 
@@ -146,6 +168,7 @@ def random_pair(batch: int = 3, height: int = 12, width: int = 15, dtype: torch.
 
 def value_and_gradient(loss: MapLoss, pred: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """The loss per image, ``(B,)``, and the gradient of its sum with respect to ``pred``."""
+    torch.manual_seed(0)
     pred = pred.detach().clone().requires_grad_()
     value = loss(pred, target, valid)
     return value.detach(), torch.autograd.grad(value.sum(), pred)[0]

@@ -1,18 +1,20 @@
 """The zero-shot tests of Ranftl et al. 2022 (MiDaS): six datasets that none of its training sets is part of.
 
 Dense labels are compared in depth after a fit of scale and shift in disparity, floored at 1 / cap. Point pairs of DIW need no
-fit. Of the mixtures and single training sets the paper gives WHDR on 10,000 images of DIW's training set, and of the models
-it compares with on the 74,441 of its test set: those are two protocols of one rule.
+fit. Losses and encoders (figures 3 and 4) are compared on what the training sets hold out, in disparity. Of the mixtures and
+single training sets the paper gives WHDR on 10,000 images of DIW's training set, and of the models it compares with on the
+74,441 of its test set: those are two protocols of one rule.
 """
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from depthkit.alignment import Alignment
 from depthkit.evaluation.protocol import Protocol, kinds
-from depthkit.metrics import WHDR, AbsRel, DeltaError, Formula
+from depthkit.metrics import RMSE, WHDR, AbsRel, DeltaError, Formula
 from depthkit.resize import InputResize
-from depthkit.types import Ambiguity, Representation
+from depthkit.types import Ambiguity, LabelKind, Representation
 
 DISPARITY_FIT = Alignment("scale_shift", "least_squares", space=Representation.DISPARITY)
 _PAPER = "Ranftl et al., Towards Robust Monocular Depth Estimation, TPAMI 44(3) 2022"
@@ -100,5 +102,30 @@ def _tests() -> Iterator[Protocol]:
     yield _test("tum", "1,815 images of sequences with people", 5, "delta1_error", delta, *both, max_depth=10.0)
 
 
-MIDAS_PROTOCOLS: tuple[Protocol, ...] = tuple(_tests())
-"""``midas_{diw,diw_train,eth3d,sintel,kitti,nyu,tum}``."""
+AFFINE = kinds(Ambiguity.METRIC, Ambiguity.SCALE) | {LabelKind(Ambiguity.SHIFT_SCALE, Representation.DISPARITY)}
+"""Every label that can be read as disparity up to scale and shift."""
+IN_DISPARITY: Mapping[str, Any] = MappingProxyType(
+    {
+        "accepts": AFFINE,
+        "metrics": {"rmse": RMSE(signed=True).formula},
+        "alignment": DISPARITY_FIT,
+        "space": Representation.DISPARITY,
+        "unit_labels": True,  # films have pixels, web photos shares of 255, and depth 1/m
+    }
+)
+"""The RMSE of an affine disparity."""
+
+
+def _held_out() -> Iterator[Protocol]:
+    """Make the tests of figures 3 and 4, whose unit the paper does not state: here the range of each image's label."""
+    images = {"redweb": "360 images", "megadepth": "2,963 images", "movies": "3,058 frames of two films"}
+    for name, words in images.items():
+        yield Protocol(
+            name=f"midas_{name}",
+            source=f"{_PAPER}, figures 3 and 4, without figures to compare with: {words} held out of a training set",
+            **IN_DISPARITY,
+        )
+
+
+MIDAS_PROTOCOLS: tuple[Protocol, ...] = (*_tests(), *_held_out())
+"""``midas_{diw,diw_train,eth3d,sintel,kitti,nyu,tum}``, and of what is held out ``midas_{redweb,megadepth,movies}``."""

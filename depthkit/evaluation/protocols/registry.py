@@ -9,6 +9,7 @@ from depthkit.errors import RecipeError
 from depthkit.evaluation.protocol import Protocol, kinds
 from depthkit.evaluation.protocols.depth_anything import DEPTH_ANYTHING_PROTOCOLS
 from depthkit.evaluation.protocols.gp2 import GP2_PROTOCOLS, LOG_RESIZE, UTS_FIT
+from depthkit.evaluation.protocols.held_out import HELD_OUT_PROTOCOLS
 from depthkit.evaluation.protocols.marigold import MARIGOLD_PROTOCOLS
 from depthkit.evaluation.protocols.midas import DISPARITY_FIT, MIDAS_PROTOCOLS
 from depthkit.evaluation.protocols.monodepth2 import MEDIAN_FIT, MONODEPTH2_PROTOCOLS
@@ -65,6 +66,7 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
     *DEPTH_ANYTHING_PROTOCOLS,
     *ZOEDEPTH_PROTOCOLS,
     *MARIGOLD_PROTOCOLS,
+    *HELD_OUT_PROTOCOLS,
     *_on_scenes(
         "affine", "scale and shift in disparity fitted per image", accepts=_DENSE, alignment=DISPARITY_FIT, max_depth=80.0
     ),
