@@ -6,6 +6,7 @@ A user's mistake ends in one sentence on stderr and exit code 2; a traceback mea
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from traceback import walk_tb
 from typing import Any
 
 from depthkit.errors import DepthKitError, RecipeError
@@ -13,6 +14,13 @@ from depthkit.errors import DepthKitError, RecipeError
 TRAINING = ("fit", "validate", "test")
 _SCORING = ("evaluate", "benchmark", "compare", "odometry", "roundtrip")
 COMMANDS = ("shards", "predict", *_SCORING, "label", "export", "models", "recipes", "demo")
+_REMEDIES = {
+    "OSError": "Give a path that may be read and written, on a disk with room.",
+    "MisconfigurationException": "See the trainer's options: `depthkit fit --help`.",
+    "OutOfMemoryError": "Take smaller batches (and trainer.accumulate_grad_batches), smaller images, or precision bf16-mixed.",
+    "DistNetworkError": "If another job has the port, choose a free one in the environment: MASTER_PORT.",
+}
+"""What to do about errors of other packages that no code of depthkit can foresee, by the name of their class or its base."""
 HELP = """usage: depthkit COMMAND ...
 
 train and evaluate (a recipe's keys are constructor arguments; `depthkit fit --help`):
@@ -51,12 +59,28 @@ def main(argv: Sequence[str] | None = None) -> None:
             run(arguments)
         else:
             _command(arguments)
-    except DepthKitError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    except Exception as error:
+        text = _sentence_for_the_user(error)
+        if text is None:
+            raise
+        sys.stderr.write(f"{type(error).__name__}: {text}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted. What was finished is kept; the same command continues.\n")
         sys.exit(130)
+
+
+def _sentence_for_the_user(error: Exception) -> str | None:
+    """Return what to tell of a mistake or of what a machine lacks; None for a defect, which keeps its traceback."""
+    if isinstance(error, DepthKitError):
+        return str(error)
+    for kind in type(error).__mro__:
+        if kind.__name__ in _REMEDIES:
+            return f"{' '.join(str(error).split())} {_REMEDIES[kind.__name__]}"
+    *_, last = (frame.f_globals["__name__"] for frame, _ in walk_tb(error.__traceback__))
+    if isinstance(error, ValueError | ImportError) and last.startswith("lightning"):
+        return " ".join(str(error).split())
+    return None
 
 
 def _command(arguments: list[str]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from depthkit.errors import RecipeError
 from depthkit.models import DepthNet
 from depthkit.paradigms.checkpoints import ResumePosition, StartsFromCheckpoints, WholeCheckpoints
-from depthkit.paradigms.guards import BrokenSamples, FiniteWeights
+from depthkit.paradigms.guards import BrokenSamples, FiniteWeights, KnownMonitors
 from depthkit.paradigms.optim.optimizers import LookaheadWeights, OptimizerFactory, adam, build_optimizer
 from depthkit.paradigms.optim.schedules import Schedule
 from depthkit.paradigms.scoring import ScoresProtocols, check_protocols
@@ -116,7 +116,7 @@ class DepthModule(ScoresProtocols, StartsFromCheckpoints, ABC):
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the callbacks of every run, for its weights, its samples and its checkpoints."""
-        return [FiniteWeights(), BrokenSamples(), ResumePosition(), WholeCheckpoints(), LookaheadWeights()]
+        return [FiniteWeights(), BrokenSamples(), KnownMonitors(), ResumePosition(), WholeCheckpoints(), LookaheadWeights()]
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict from RGB in [0, 1], ``(B, 3, H, W)``, a map in ``model.representation``, ``(B, 1, H, W)``."""

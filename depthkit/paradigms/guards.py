@@ -1,4 +1,4 @@
-"""Callbacks that watch every training run: finite weights, unreadable samples."""
+"""Callbacks that watch every training run: finite weights, unreadable samples, names of scores."""
 
 from collections.abc import Mapping
 from itertools import chain
@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from depthkit.errors import TrainingError
+from depthkit.errors import RecipeError, TrainingError
 
 _LOOK_EVERY = 50
 """Batches between two checks of the losses in a run without logging."""
@@ -54,6 +54,23 @@ class FiniteWeights(Callback):
                 "NaN or infinite, as was the loss. Go on from the last checkpoint, which is whole, with a lower learning "
                 "rate, trainer.gradient_clip_val, or bf16-mixed for float16; trainer.detect_anomaly names the operation."
             )
+
+
+class KnownMonitors(Callback):
+    """Refuse a checkpoint's or early stopping's monitor that validation does not log, before training and not hours later."""
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare the monitors with what the first validation has logged.
+
+        Raises:
+            RecipeError: one is not among it.
+        """
+        logged = [name for name in trainer.callback_metrics if name.startswith("val/")]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            monitor = getattr(callback, "monitor", None) or ""
+            if monitor.startswith("val/") and monitor not in logged:
+                name = type(callback).__name__
+                raise RecipeError(f"expected a monitor of {name} that validation logs: {', '.join(logged)}; got {monitor!r}.")
 
 
 class BrokenSamples(Callback):

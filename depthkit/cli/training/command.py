@@ -114,7 +114,7 @@ class DepthCLI(LightningCLI):
         """
         try:
             super().parse_arguments(parser, args)
-        except ArgumentError as error:
+        except (ArgumentError, UnicodeDecodeError) as error:
             raise RecipeError(f"{sentence(str(error))} See `depthkit fit --help`.") from error
         checkpoint = self.config[self.config.subcommand].get("ckpt_path")
         if checkpoint and Path(checkpoint).is_file():

@@ -11,10 +11,11 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from depthkit.checks import first_line
 from depthkit.data.stream.buffers import PREFETCH, Sent, receive, send
 from depthkit.data.stream.collate import Pixels
 from depthkit.data.stream.stream import Stream
-from depthkit.errors import DepthKitError, ShardError
+from depthkit.errors import DepthKitError, ShardError, TrainingError
 from depthkit.types import Batch
 
 
@@ -109,12 +110,20 @@ class Loader:
             worker_init_fn=_leave_signals if self.num_workers else None,
             generator=torch.Generator(),  # or the loader would draw from the training's random numbers
         )
-        for sent in batches:
-            if isinstance(sent, DepthKitError):
-                raise sent
-            self._report(sent.batch.broken)
-            self.batch += 1
-            yield receive(sent, rings, pin_memory=self.pin_memory, images_in_bytes=self.images_in_bytes)
+        try:
+            for sent in batches:
+                if isinstance(sent, DepthKitError):
+                    raise sent
+                self._report(sent.batch.broken)
+                self.batch += 1
+                yield receive(sent, rings, pin_memory=self.pin_memory, images_in_bytes=self.images_in_bytes)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(
+                f"expected {self.num_workers} workers that read; one ended: {first_line(error)} When memory is short, the "
+                "system kills them: take fewer (data.num_workers) or smaller batches, and go on with --ckpt_path auto."
+            ) from error
 
     def _report(self, sentences: Sequence[str]) -> None:
         for sentence in sentences:
