@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.contracts.recipes import commands
+
 RECIPES = Path(__file__).parents[1] / "recipes" / "self_supervised_video"
 
 
@@ -15,13 +17,16 @@ def test_split_batch_and_start_are_the_papers(views: str, size: str) -> None:
     recipe = yaml.safe_load(text)
     assert recipe["trainer"]["devices"] == 1
     assert recipe["data"]["init_args"]["batch_size"] == {"640x192": 12, "1024x320": 4}[size]
-    assert ("eigen_full/train_files.txt" in text) == (views == "stereo")
-    assert ("eigen_zhou/train_files.txt" in text) == (views != "stereo")
+    split = "eigen_full" if views == "stereo" else "eigen_zhou"
+    lists = [words[words.index("--split_file") + 1] for words in commands(RECIPES / f"kitti_{views}_{size}.yaml")[:2]]
+    assert lists == [f"DATA/splits/{split}/{part}_files.txt" for part in ("train", "val")]
+    assert recipe["trainer"]["default_root_dir"] == f"runs/kitti_{views}_{size}"
     if size == "640x192":
-        assert f"--trainer.default_root_dir runs/kitti_{views}_640x192" in text
+        assert recipe["trainer"]["callbacks"][-1]["init_args"]["filename"] == "{epoch}"  # epoch=9.ckpt is after ten
         assert ("45,200 images" if views == "stereo" else "39,810 images") in text
+        assert "--trainer.max_epochs 30" in text
     else:
-        assert f"runs/kitti_{views}_640x192/lightning_logs/version_0/checkpoints/epoch=9.ckpt" in text
+        assert recipe["model"]["init_args"]["weights"] == f"runs/kitti_{views}_640x192/epoch=9.ckpt"
 
 
 @pytest.mark.parametrize("size", ["640x192", "1024x320"])
