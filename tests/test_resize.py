@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
 from depthkit.errors import LabelError, PredictionError, RecipeError, ShapeError
@@ -58,6 +60,53 @@ def test_only_antialiased_images_are_clipped_to_the_unit_range(antialias):
         cv2 = pytest.importorskip("cv2")
         cubic = cv2.resize(image[0, 0].numpy(), (96, 96), interpolation=cv2.INTER_CUBIC)
         torch.testing.assert_close(resized[0, 0], torch.from_numpy(cubic), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(30, 96), (192, 20)])
+def test_lanczos_is_that_of_pillow_on_8_bits(size):
+    picture = torch.randint(0, 256, (2, 61, 83, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = [np.array(Image.fromarray(x.numpy()).resize(size[::-1], Image.Resampling.LANCZOS)) for x in picture]
+    rule = InputResize(size, "stretch", 1, "lanczos")
+    found = rule(picture.permute(0, 3, 1, 2) / 255)
+    assert torch.equal(found, torch.from_numpy(np.stack(expected)).permute(0, 3, 1, 2) / 255)
+
+
+def test_an_image_whose_corners_are_aligned_keeps_ramps():
+    ramp = torch.linspace(0, 1, 33).expand(1, 3, 17, 33)
+    wide = InputResize((20, 77), "stretch", 1, "bilinear", align_corners=True)(ramp)
+    torch.testing.assert_close(wide, torch.linspace(0, 1, 77).expand(1, 3, 20, 77))
+
+
+def test_two_sides_are_compared_each_with_its_own():
+    assert InputResize((384, 512), "minimal").size(480, 640) == (384, 512)
+    assert InputResize((384, 768), "minimal").size(375, 1242) == (384, 1280)
+    assert InputResize((100, 400), "upper_bound", 1).size(480, 640) == (100, 133)
+    assert InputResize((100, 400), "lower_bound", 1).size(480, 640) == (300, 400)
+
+
+class Red(nn.Module):
+    """The red channel."""
+
+    representation, size_multiple = Representation.DISPARITY, 8
+
+    def forward(self, image):
+        assert image.shape[-2] % 8 == image.shape[-1] % 8 == 0
+        return image[:, :1]
+
+
+@given(height=st.integers(5, 70), width=st.integers(5, 70))
+def test_what_is_put_around_an_image_is_dropped_from_its_map(height, width):
+    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    for rule in (InputResize(rule="native", multiple=8, extend=True), InputResize(rule="native", extend=True, padding=3)):
+        assert torch.equal(native_map(Red(), image, rule).map, image[:, :1])
+        assert rule.size(height, width)[0] >= height
+    assert InputResize(padding=3).margins(64, 32) == (16, 12)
+
+
+def test_extending_shows_the_last_row_and_column_again():
+    seen = InputResize(64, "upper_bound", 8, "bilinear", extend=True)(IMAGE)
+    assert seen.shape[-2:] == (48, 64)  # 37 x 53 become 44 x 64
+    assert torch.equal(seen[..., 44:, :], seen[..., 43:44, :].expand(-1, -1, 4, -1))
 
 
 def test_unknown_rules_and_modes_are_refused():

@@ -38,7 +38,7 @@ def gathered(function: Callable[..., Any], arguments: Sequence[str]) -> list[str
         count = _length(hint)
         if "=" in word or word == "--help":
             continue
-        if hint is bool:
+        if bool in _kinds(hint):
             options.append(left.pop(0) if left and left[0] in _WORDS else "true")
         elif count and len(left) >= count and all(map(_is_number, left[:count])):
             options.append(f"[{', '.join(left[:count])}]")

@@ -3,7 +3,7 @@
 import sys
 
 from depthkit.errors import CheckpointError
-from depthkit.models.weights.published import PUBLISHED
+from depthkit.models.weights.published import PUBLISHED, near
 
 
 def models(name: str = "") -> None:
@@ -23,7 +23,9 @@ def models(name: str = "") -> None:
             )
         return
     if name not in PUBLISHED:
-        raise CheckpointError(f"expected the name of a published network; got {name!r}. `depthkit models` lists them.")
+        raise CheckpointError(
+            f"expected the name of a published network; got {name!r}. {near(name)}`depthkit models` lists them."
+        )
     entry = PUBLISHED[name]
     facts = {
         "paper": entry.paper,
@@ -33,7 +35,7 @@ def models(name: str = "") -> None:
         "licence": f"{entry.licence} (weights), {entry.licence_code} (code)",
         "built by": f"{entry.builder or entry.place.partition(':')[0]} {dict(entry.arguments) or ''}".strip(),
         "input rule": entry.input_rule or "as its own processor says",
-        "output rule": entry.output_rule or "bilinear",
+        "output rule": f"{entry.output_rule or 'bilinear'}{', averaged with the mirrored image' * entry.flip}",
         "protocols": f"{entry.protocols}*",
     }
     for fact, value in facts.items():

@@ -4,7 +4,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from depthkit.errors import RecipeError
 from depthkit.evaluation import Protocol
+from depthkit.models import LatentDiffusionDepth, Sampling
 from depthkit.resize import InputResize, InputRule, OutputResize, input_rule_of, output_rule_of
 
 
@@ -18,6 +20,9 @@ class Resizing:
         multiple: of which each side is one [px].
         interpolation: of the image.
         antialias: smooth the image before it is shrunk.
+        align_image: keep the places of the image's corners.
+        extend: reach the multiple by repeating the last row and column.
+        padding: of the image, in roots of half a side; ZoeDepth's is 3.
         output: interpolation of the map.
         align_corners: of the map.
     """
@@ -25,8 +30,11 @@ class Resizing:
     side: float | tuple[int, int] | None = None
     rule: Literal["upper_bound", "lower_bound", "minimal", "area", "native", "stretch"] | None = None
     multiple: int | None = None
-    interpolation: Literal["nearest", "bilinear", "bicubic", "area"] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "area", "lanczos"] | None = None
     antialias: bool | None = None
+    align_image: bool | None = None
+    extend: bool | None = None
+    padding: float | None = None
     output: Literal["nearest", "bilinear", "bicubic", "area"] | None = None
     align_corners: bool | None = None
 
@@ -36,8 +44,9 @@ class Resizing:
         Raises:
             RecipeError: the parts contradict each other.
         """
-        names = ("side", "rule", "multiple", "interpolation", "antialias")
+        names = ("side", "rule", "multiple", "interpolation", "antialias", "extend", "padding")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        given |= {} if self.align_image is None else {"align_corners": self.align_image}
         if "side" in given and "rule" not in given and isinstance(self.side, tuple) != (own.rule == InputRule.STRETCH):
             given["rule"] = InputRule.STRETCH if isinstance(self.side, tuple) else InputRule.AREA
         return replace(own, **given)
@@ -67,6 +76,20 @@ class Resizing:
 
 OWN_RULES = Resizing()
 """Changes nothing."""
+
+
+def set_sampling(network: Any, sampling: Sampling | None, model: str) -> None:
+    """Let a latent diffusion model predict by other settings; None changes nothing.
+
+    Raises:
+        RecipeError: settings for a network of another kind, that the MODEL names.
+    """
+    if sampling is None:
+        return
+    if not isinstance(network, LatentDiffusionDepth):
+        holds = type(network).__name__
+        raise RecipeError(f"expected a latent diffusion model for --sampling; {model} holds a {holds}. Leave it out.")
+    network.sampling = sampling
 
 
 def own_size(network: Any) -> tuple[int, int] | None:

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
-from depthkit.cli.options import OWN_RULES, Resizing
+from depthkit.cli.options import OWN_RULES, Resizing, set_sampling
 from depthkit.errors import PredictionError, ShapeError
 from depthkit.inference.files import Format, Group, ImageReader, Results, Writer, left_out, listed, workers_that_help
 from depthkit.inference.outputs import OutputNames
 from depthkit.inference.prediction import Unit
 from depthkit.inference.predictor import DepthPredictor
-from depthkit.models import FlipAverage, from_pretrained
+from depthkit.models import Sampling, flip_averaged, from_pretrained
 from depthkit.resize import NativeMap, multiple_of
 
 _SHOWN = 5  # files without a result that are printed
@@ -40,8 +40,9 @@ def predict(
     intrinsics: tuple[float, float, float, float] | None = None,
     field_of_view: float = 60.0,
     max_edge: float | None = None,
-    flip: bool = False,
+    flip: bool | None = None,
     resize: Resizing = OWN_RULES,
+    sampling: Sampling | None = None,
     output: Literal["disparity", "depth"] | None = None,
     precision: Literal["32", "bf16", "16"] = "32",
     batch_size: int = 1,
@@ -66,8 +67,9 @@ def predict(
         intrinsics: fx fy cx cy [px] of all images, for points.
         field_of_view: from left to right [degrees], for points without intrinsics.
         max_edge: drop points of pixels that are more than this many times as far as a neighbour, such as 1.1.
-        flip: also predict each mirrored image and average the two.
+        flip: also predict each mirrored image and average the two; by default as the network's authors do.
         resize: what to change of the authors' rules, such as `--resize.side 518`.
+        sampling: of a latent diffusion model, instead of its own: `--sampling.steps 10 --sampling.members 5`.
         output: what a network of transformers returns that does not say it itself.
         precision: of the network; results are float32 in any case.
         batch_size: neighbours of one size that run together.
@@ -89,7 +91,8 @@ def predict(
     network: Any = from_pretrained(model, output=output, allow=allow or ())
     results.check(network.ambiguity)
     resize.of_network(network)
-    predictor = DepthPredictor(FlipAverage(network) if flip else network, ambiguity=network.ambiguity, precision=precision)
+    set_sampling(network, sampling, model)
+    predictor = DepthPredictor(flip_averaged(network, flip), ambiguity=network.ambiguity, precision=precision)
     module = PredictModule(
         predictor, Writer(results, names, threads), batch_size=batch_size, num_workers=workers_that_help(num_workers)
     )

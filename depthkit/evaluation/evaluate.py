@@ -18,7 +18,7 @@ from depthkit.evaluation.protocol import Protocol, ScaleOf
 from depthkit.evaluation.render import colourise, shown
 from depthkit.evaluation.report import Report
 from depthkit.evaluation.scores import COUNTS, ProtocolMetrics
-from depthkit.resize import as_maps, multiple_of, representation_of, resize_space_of
+from depthkit.resize import as_maps, multiple_of, representation_of, resize_space_of, shown_part
 from depthkit.types import REPRESENTATIONS, Ambiguity, Batch, Representation, Sample
 
 Predict = Callable[[Tensor], Any]
@@ -88,7 +88,8 @@ def evaluate(
         for batch in batches(_progress(samples, title, progress), coarse_labels=protocol.coarse_labels, broken=broken):
             batch = batch.to(place)
             image = protocol.resize_input(batch.image, multiple)
-            maps = as_maps(predict(image), len(batch), batch.keys[0]).to(place)
+            seen, size = (image.shape[-2], image.shape[-1]), protocol.input_size(*batch.image.shape[-2:], multiple)
+            maps = shown_part(as_maps(predict(image), len(batch), batch.keys[0]), seen, size).to(place)
             metrics.update(maps, representation, batch, resize_space=space)
             yield batch, f"{image.shape[-2]}x{image.shape[-1]}"
 

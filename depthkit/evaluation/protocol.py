@@ -344,8 +344,9 @@ class Protocol:
     ) -> tuple[Tensor, Tensor]:
         """Resize the prediction to the label, its border repeated over what was not shown; mark what was, bool ``(H, W)``."""
         top, bottom, left, right = self.shown.box(height, width)
-        x = self.output(x, (bottom - top, right - left), space, resize_space)
-        if (bottom - top, right - left) != (height, width):
+        size = bottom - top, right - left
+        x = self.output(x, size, space, resize_space, margins=self.input.margins(*size))
+        if size != (height, width):
             x = F.pad(x, (left, width - right, top, height - bottom), mode="replicate")
         return x, self.shown.mask(height, width, device=x.device)
 

@@ -43,7 +43,7 @@ def diffuse(
     """Predict depth of a batch of images by a chosen number of steps and members.
 
     Images are resized to the processing size, padded at the right and below with their last pixels, predicted, cropped, reduced
-    over the members and resized back, the last two in y. Members are not aligned: metric ones differ by their noise alone.
+    over the members and resized back, the last two in y. Members known up to scale and shift are fitted to each other before.
 
     Args:
         model: any; its ``sampling`` decides all that is not given here.
@@ -83,7 +83,7 @@ def diffuse(
     stop = batch_size or len(encoded)
     maps = torch.cat([model.members(encoded[i : i + stop], start[i : i + stop], steps=sampling.steps) for i in each])
     maps = maps.view(len(image), members, *maps.shape[2:])[..., :height, :width]
-    y, spread = (OutputResize()(x, (image.shape[-2], image.shape[-1])) for x in sampling.reduce(maps))
+    y, spread = (OutputResize()(x, (image.shape[-2], image.shape[-1])) for x in model.reduce(maps, sampling))
     return DiffusionDepth(model.codec.decode(y), model.codec.relative_spread(spread, y), y)
 
 

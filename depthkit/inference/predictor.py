@@ -15,7 +15,7 @@ from depthkit.errors import CheckpointError, DepthKitError
 from depthkit.images import as_image, find_images, read_image
 from depthkit.inference.outputs import COLOUR, OutputNames
 from depthkit.inference.prediction import MapFormat, Prediction
-from depthkit.models import FlipAverage, LatentDiffusionDepth, from_pretrained
+from depthkit.models import LatentDiffusionDepth, flip_averaged, from_pretrained
 from depthkit.precision import Precision
 from depthkit.resize import (
     InputResize,
@@ -106,7 +106,7 @@ class DepthPredictor:
         allow: Sequence[str] = (),
         revision: str | None = None,
         cache_dir: str | Path | None = None,
-        flip: bool = False,
+        flip: bool | None = None,
         **options: Any,
     ) -> Self:
         """Return the predictor of the network that a MODEL names.
@@ -116,7 +116,7 @@ class DepthPredictor:
             allow: further names that may be imported to build a checkpoint's network, see ``read_checkpoint``.
             revision: branch, tag or commit on the hub.
             cache_dir: where downloads are kept.
-            flip: also predict the mirror image and average, see ``depthkit.models.FlipAverage``.
+            flip: also predict the mirror image and average, see ``depthkit.models.FlipAverage``; None as the authors do.
             options: ``input_rule``, ``output_rule``, ``device`` and ``precision`` of the predictor. By default the rules are
                 those of the network's authors; of a checkpoint, as many pixels as the training images had, in the image's own
                 aspect; the device is the CPU.
@@ -125,7 +125,7 @@ class DepthPredictor:
             CheckpointError: there is no such network, or it cannot be had or read.
         """
         network: Any = from_pretrained(model, allow=allow, revision=revision, cache_dir=cache_dir)
-        return cls(FlipAverage(network) if flip else network, ambiguity=network.ambiguity, **options)
+        return cls(flip_averaged(network, flip), ambiguity=network.ambiguity, **options)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, **options: Any) -> Self:
@@ -252,7 +252,7 @@ class DepthPredictor:
         images = torch.cat([self.input_rule(_float(x.image.to(self.device)), multiple_of(self.model)) for x in batch])
         dtype = _AUTOCAST.get(self.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            return network_map(self.model, images)
+            return network_map(self.model, images, batch[0].size)
 
     @torch.inference_mode()
     def predictions(self, batch: Sequence[Loaded], found: NativeMap) -> Iterator[Prediction]:
@@ -263,7 +263,8 @@ class DepthPredictor:
         """
         for row, loaded in enumerate(batch):
             own, size = self.representation, (loaded.image.shape[-2], loaded.image.shape[-1])
-            full = resized_map(found.map[row : row + 1], size, self.model, self.output_rule, representation=own)
+            rules = {"output_rule": self.output_rule, "input_rule": self.input_rule}
+            full = resized_map(found.map[row : row + 1], size, self.model, **rules, representation=own)
             check_finite(full, loaded.name)
             image = loaded.image[0]
             picture = (image if image.dtype == torch.uint8 else (image * 255).round().byte()).permute(1, 2, 0).cpu().numpy()

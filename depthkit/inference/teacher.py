@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from depthkit.models import from_pretrained
+from depthkit.models import flip_averaged, from_pretrained
 from depthkit.models.weights.transformers_hub import Output
 from depthkit.resize import InputResize, OutputResize, input_rule_of, multiple_of, output_rule_of, resize_space_of
 from depthkit.types import LabelKind
@@ -75,7 +75,7 @@ def load_teacher(
         CheckpointError: there is no such teacher, or it cannot be loaded.
         LabelError: ``output`` is missing or contradicts the teacher.
     """
-    network: Any = from_pretrained(source, output=output, allow=allow)
+    network: Any = flip_averaged(from_pretrained(source, output=output, allow=allow))
     network.output_rule = output_rule(output_rule_of(network))
     name = Path(source).name if Path(source).is_file() else str(source)
     return Teacher(name, network, LabelKind(network.ambiguity, network.representation), input_rule(input_rule_of(network)))

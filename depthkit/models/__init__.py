@@ -24,7 +24,7 @@ from depthkit.models.networks.dpt import (
     dpt_dinov2_small,
     dpt_timm,
 )
-from depthkit.models.networks.flip import FlipAverage
+from depthkit.models.networks.flip import FlipAverage, flip_averaged
 from depthkit.models.networks.heads import LogDisparityHead, MidasHead
 from depthkit.models.networks.midas import MidasDecoder, midas_resnext101, midas_small, midas_timm
 from depthkit.models.networks.monodepth2 import (
@@ -112,6 +112,7 @@ __all__ = [
     "dpt_timm",
     "encoder_state_dict",
     "export_encoder",
+    "flip_averaged",
     "from_pretrained",
     "latent_diffusion",
     "latent_diffusion_of",

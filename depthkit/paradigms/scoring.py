@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from depthkit.errors import RecipeError
 from depthkit.evaluation import PROTOCOLS, Protocol, ProtocolMetrics, find_protocol
-from depthkit.resize import multiple_of, resize_space_of
+from depthkit.resize import multiple_of, resize_space_of, shown_part
 from depthkit.types import Ambiguity, Batch
 
 
@@ -80,7 +80,10 @@ class ScoresProtocols(LightningModule):
         batch = batch.rows(batch.real)  # the other rows only keep ranks in step
         if not len(batch):
             return None
-        prediction = self(metrics.protocol.resize_input(batch.image, multiple_of(self.model)))
+        multiple, protocol = multiple_of(self.model), metrics.protocol
+        image = protocol.resize_input(batch.image, multiple)
+        size = protocol.input_size(batch.image.shape[-2], batch.image.shape[-1], multiple)
+        prediction = shown_part(self(image), (image.shape[-2], image.shape[-1]), size)
         own, space = self.model.representation, resize_space_of(self.model)
         metrics.update(prediction.float(), own, batch, resize_space=space)
         return cast(Tensor, prediction)

@@ -1,14 +1,15 @@
 """What people type is what the parser reads."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from depthkit.cli.arguments import gathered
 from depthkit.cli.options import OWN_RULES, Resizing, own_size, shown_name
 from depthkit.evaluation import PROTOCOLS
-from depthkit.models import FlipAverage, midas_timm
-from depthkit.resize import InputResize, OutputResize
+from depthkit.models import PUBLISHED, FlipAverage, midas_timm
+from depthkit.resize import InputResize, OutputResize, input_rule_of
 
 
 def command(
@@ -16,7 +17,7 @@ def command(
     sources: list[str],
     *,
     range: tuple[float, float] | None = None,
-    flip: bool = False,
+    flip: bool | None = None,
     resize: Resizing = OWN_RULES,
     name: str = "",
 ) -> None:
@@ -39,6 +40,7 @@ def command(
         ("m a --flip --name=x", 'm ["a"] --flip true --name=x'),
         ("m a --resize.side 384", 'm ["a"] --resize.side 384'),
         ("m a --resize.side 192 640", 'm ["a"] --resize.side [192, 640]'),
+        ("m a --resize.align_image --resize.padding 3", 'm ["a"] --resize.align_image true --resize.padding 3'),
         ("m", "m"),
         ("--help", "--help"),
     ],
@@ -66,6 +68,18 @@ def test_rules_of_a_network_are_changed_in_part_and_follow_it_when_mirrored() ->
     assert own_size(network) is None
     network.trained_size = (64, 96)
     assert own_size(network) == (64, 96)
+
+
+def test_every_rule_of_the_registry_can_be_chosen_for_another_network() -> None:
+    for entry in PUBLISHED.values():
+        wanted, output = entry.input_rule or input_rule_of(entry), entry.output_rule or OutputResize()
+        network = SimpleNamespace()
+        Resizing(
+            side=wanted.side, rule=wanted.rule, multiple=wanted.multiple, interpolation=wanted.interpolation,
+            antialias=wanted.antialias, align_image=wanted.align_corners, extend=wanted.extend, padding=wanted.padding,
+            output=output.mode, align_corners=output.align_corners,
+        ).of_network(network)  # fmt: skip
+        assert (network.input_rule, network.output_rule) == (wanted, output)
 
 
 def test_tables_call_a_model_by_its_name(tmp_path: Path) -> None:

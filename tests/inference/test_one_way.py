@@ -20,7 +20,7 @@ from depthkit.inference.teacher import Teacher
 from depthkit.models import AffineDepth, LinearDepth, LogDepth, latent_diffusion_tiny
 from depthkit.paradigms import DepthModule
 from depthkit.representation import convert
-from depthkit.resize import InputResize, OutputResize, input_rule_of, native_map
+from depthkit.resize import InputResize, OutputResize, input_rule_of, native_map, network_map
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, LabelKind, Representation, Sample
 
 SIZES = [(37, 53), (64, 48)]
@@ -78,7 +78,7 @@ def of_label(model, ambiguity, folder):
         for batch in reader:
             assert not batch.broken
             if batch.entries:
-                module._hand_over(batch, model(batch.images).float(), None)
+                module._hand_over(batch, network_map(model, batch.images, batch.entries[0].shown).map, None)
     module._encoders.shutdown()
     return found, stored_kind(kind).representation
 

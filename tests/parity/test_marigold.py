@@ -48,6 +48,22 @@ def test_called_as_a_network_it_is_the_pipeline_from_its_own_noise():
     assert_close(model(image), theirs.prediction, rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+def test_members_up_to_scale_and_shift_are_fitted_to_each_other(monkeypatch):
+    """The pipeline's fit; it searches by differences of float32 numbers, which only members that agree let repeat."""
+    model = latent_diffusion_tiny(codec=AffineDepth(), sampling=Sampling(members=3)).eval()
+    one = torch.rand(2, 1, 1, 32, 48) - 0.5
+    one[..., 30:, :] = 9  # below the image
+    copies = torch.cat([scale * one + shift for scale, shift in ((1, 0), (0.5, 0.3), (0.8, -0.2))], 1)
+    each = iter(copies.split(1, 1))
+    monkeypatch.setattr(model, "members", lambda *_, **__: next(each))
+    depth, spread = model.with_uncertainty(torch.rand(2, 3, 32, 48), (30, 48))
+    shown = one[:, 0, :, :30]
+    low, high = shown.amin((1, 2, 3), True), shown.amax((1, 2, 3), True)
+    assert_close(depth, (shown - low) / (high - low), rtol=0, atol=1e-3)
+    assert spread.max() < 1e-3
+
+
 @pytest.mark.parametrize("codec", [LogDepth(0.5, 80), AffineDepth()])
 @torch.no_grad()
 def test_a_saved_model_opens_in_the_pipeline_and_here(tmp_path, codec):

@@ -24,7 +24,7 @@ from depthkit.evaluation.protocols.tables import Column, Table, mean_improvement
 from depthkit.evaluation.report import Report
 from depthkit.inference.outputs import replacing
 from depthkit.inference.teacher import weights_sha256
-from depthkit.models import FlipAverage, from_pretrained
+from depthkit.models import flip_averaged, from_pretrained
 from depthkit.shards import ShardIndex
 
 
@@ -53,7 +53,7 @@ def benchmark(
     shards: Path,
     out: Path = Path("benchmark.json"),
     row: str | None = None,
-    flip: bool = False,
+    flip: bool | None = None,
     num_workers: int = 0,
     device: str = "cpu",
     allow: list[str] | None = None,
@@ -66,7 +66,7 @@ def benchmark(
         shards: folder with a folder of shards for each dataset; what is missing is named with the command that writes it.
         out: JSON file of the ledger: weights, protocols, counts, our numbers, the paper's, versions.
         row: the paper's row to compare with, for networks that are none of the paper's.
-        flip: also predict each mirrored image and average the two.
+        flip: also predict each mirrored image and average the two; by default as the network's authors do.
         num_workers: processes that read and decode.
         device: where the networks run, such as `cuda`.
         allow: beginnings of further Python names that may be imported to build a checkpoint's network.
@@ -89,8 +89,8 @@ def benchmark(
     found = []
     for model in models:
         network: Any = from_pretrained(model, allow=allow or ())
-        name = f"{shown_name(model)} + flip" if flip else shown_name(model)
-        scored: Any = (FlipAverage(network) if flip else network).to(check_device(device))
+        scored: Any = flip_averaged(network, flip).to(check_device(device))
+        name = f"{shown_name(model)} + flip" if scored is not network else shown_name(model)
         ours = _Row(name, model, _weights(model, network), row or rules.models.get(model.partition("=")[0], ""))
         reports: dict[str, Report] = {}
         for column in rules.columns:

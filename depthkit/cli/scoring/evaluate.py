@@ -7,14 +7,14 @@ from typing import Any, Literal
 from rich.console import Console
 
 from depthkit.checks import check_device
-from depthkit.cli.options import OWN_RULES, Resizing, shown_name
+from depthkit.cli.options import OWN_RULES, Resizing, set_sampling, shown_name
 from depthkit.data import DepthDataModule, ShardSource
 from depthkit.data.stream.loader import Loader
 from depthkit.errors import RecipeError
 from depthkit.evaluation import evaluate as score
 from depthkit.evaluation import find_protocol
 from depthkit.inference.stored import StoredPredictions
-from depthkit.models import FlipAverage, LatentDiffusionDepth, Sampling, from_pretrained
+from depthkit.models import Sampling, flip_averaged, from_pretrained
 
 
 def evaluate(
@@ -28,7 +28,7 @@ def evaluate(
     num_workers: int = 0,
     device: str = "cpu",
     allow: list[str] | None = None,
-    flip: bool = False,
+    flip: bool | None = None,
     resize: Resizing = OWN_RULES,
     sampling: Sampling | None = None,
     predictions: Path | None = None,
@@ -50,7 +50,8 @@ def evaluate(
         num_workers: processes that read and decode.
         device: where the network runs, such as `cuda`.
         allow: beginnings of further Python names that may be imported to build a checkpoint's network.
-        flip: also predict each mirrored image and average the two, as Monodepth2 (disparity) and ZoeDepth (depth) are scored.
+        flip: also predict each mirrored image and average the two, as Monodepth2 (disparity) and ZoeDepth (depth) are scored;
+            by default as the network's authors predict, of which ZoeDepth's average.
         resize: what to change of the protocol's sizes; its numbers are then not comparable with those published.
         predictions: folder with KEY.npy or KEY.png for each sample; they are scored, and `model` is what the table calls them.
         representation: of predictions that do not say it themselves.
@@ -72,14 +73,13 @@ def evaluate(
         network: Any = from_pretrained(model, allow=allow or ())
         if getattr(network, "fixed_size", None) is not None:
             rules = replace(rules, input=network.input_rule)
+        if flip is None and getattr(network, "flip", False):
+            name_of, suffix = f"{name_of} + flip", ".flip"
         if sampling is not None:
-            if not isinstance(network, LatentDiffusionDepth):
-                holds = type(network).__name__
-                raise RecipeError(f"expected a latent diffusion model for --sampling; {model} holds a {holds}. Leave it out.")
-            network.sampling = sampling
+            set_sampling(network, sampling, model)
             name_of = f"{name_of}, {sampling.steps} steps, {sampling.members} members"
             suffix = f"{suffix}.{sampling.steps}x{sampling.members}"
-        scored = (FlipAverage(network) if flip else network).to(check_device(device))
+        scored = flip_averaged(network, flip).to(check_device(device))
     names = [root.rstrip("/").rpartition("/")[2] for root in shards]
     reports = []
     for root, name in zip(shards, names, strict=True):

@@ -161,14 +161,14 @@ _SERVER: dict[str, Formula] = {
 def _test(name: str, source: str, figures: _Figures, **settings: Any) -> Protocol:
     """One table. Disparities are resized and then inverted.
 
-    The code stretches images by Lanczos, here it is antialiased bicubic. On Make3D the nearest pixel is that of the centre.
+    On Make3D the nearest pixel is that of the centre.
     """
     shared: dict[str, Any] = {
         "accepts": kinds(Ambiguity.METRIC),
         "metrics": SEVEN_METRICS,
         "min_depth": 1e-3,
         "max_depth": 80.0,
-        "input": InputResize((192, 640), "stretch", antialias=True),
+        "input": InputResize((192, 640), "stretch", interpolation="lanczos"),
         "output": OutputResize(Representation.DISPARITY),
         "min_valid": 1,
     }
@@ -193,7 +193,7 @@ def _tests() -> Iterator[Protocol]:
         ("_1024", (320, 1024), _M_LARGE, _STEREO_LARGE),
         ("_416", (128, 416), _M_SMALL, _STEREO_SMALL),
     ):
-        resize = InputResize(size, "stretch", antialias=True)
+        resize = InputResize(size, "stretch", interpolation="lanczos")
         yield _test(f"eigen{suffix}", _EIGEN, video, alignment=MEDIAN_FIT, input=resize, **eigen)
         yield _test(f"eigen_metric{suffix}", f"{_EIGEN}; {_METRES}", stereo, input=resize, **eigen)
     yield _test("improved", _IMPROVED, _M_IMPROVED, alignment=MEDIAN_FIT)

@@ -24,11 +24,11 @@ _METRIC: dict[str, Formula] = {
 }
 _INDOOR: dict[str, Any] = {
     "metrics": {**_METRIC, "log10": Log10().formula},
-    "input": InputResize((392, 518), "stretch", multiple=14, interpolation="bilinear"),
+    "input": InputResize((392, 518), "stretch", 14, "bilinear", align_corners=True),
 }
 _OUTDOOR: dict[str, Any] = {
     "metrics": {**_METRIC, "rmse_log": RMSELog().formula},
-    "input": InputResize((384, 768), "stretch", multiple=14, interpolation="bilinear"),
+    "input": InputResize((384, 768), "stretch", 14, "bilinear", align_corners=True),
 }
 _UNSEEN = ("delta1", "abs_rel", "rmse")
 _Figures = Mapping[str, tuple[float, ...]]
@@ -145,8 +145,8 @@ def _test(
 ) -> Protocol:
     """One test.
 
-    The code aligns the corners of its input, too; here only those of its prediction are. It brings Hypersim, DIODE and DDAD to
-    another size before; here images are resized once. The figures are of predictions averaged with those of the mirrored image.
+    The code brings Hypersim, DIODE and DDAD to another size before; here images are resized once. The figures are of
+    predictions averaged with those of the mirrored image.
     """
     near = settings.pop("near", 1e-3)
     return Protocol(

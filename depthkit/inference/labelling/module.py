@@ -23,7 +23,7 @@ from depthkit.inference.labelling import (
     pool_loader,
     stored_label,
 )
-from depthkit.resize import OutputResize, network_map, resized_map
+from depthkit.resize import OutputResize, network_map, resized_map, shown_part
 from depthkit.shards.open_shard import OpenShard
 from depthkit.shards.records import Encoded, Reject
 from depthkit.types import LabelKind
@@ -104,8 +104,9 @@ class PseudoLabelModule(LightningModule):
         for broken in batch.broken:
             self._leave_out(batch.piece, broken)
         if batch.entries:
-            maps = network_map(self.teacher, batch.images).map
-            skies = self.sky(batch.images).float() if self.sky is not None else None
+            seen, shown = (batch.images.shape[-2], batch.images.shape[-1]), batch.entries[0].shown
+            maps = network_map(self.teacher, batch.images, shown).map
+            skies = shown_part(self.sky(batch.images).float(), seen, shown) if self.sky is not None else None
             self._hand_over(batch, maps.cpu(), None if skies is None else skies.cpu())
         self._collect(_AHEAD * self.threads if not batch.last else 0)
         if batch.last:
@@ -120,8 +121,11 @@ class PseudoLabelModule(LightningModule):
 
     def _members(self, entry: Any, values: Tensor, sky: Tensor | None) -> Encoded:
         with torch.inference_mode():  # a thread does not inherit it
-            full = resized_map(values, entry.size, self.teacher, representation=self.kind.representation)
-            above: np.ndarray | None = None if sky is None else OutputResize()(sky, entry.size)[0, 0].numpy() > 0.5
+            own, rule = self.kind.representation, self.reader.resize
+            full = resized_map(values, entry.size, self.teacher, input_rule=rule, representation=own)
+            above: np.ndarray | None = None
+            if sky is not None:
+                above = OutputResize()(sky, entry.size, margins=rule.margins(*entry.size))[0, 0].numpy() > 0.5
             label, valid, mask = stored_label(full[0, 0].numpy(), self.kind, above)
         return self.folder.encode(entry.image, label, valid, mask)
 

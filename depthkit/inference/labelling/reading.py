@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 import cv2
 import torch
@@ -12,27 +12,19 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from depthkit.errors import DepthKitError, ShardError
 from depthkit.images import read_image
 from depthkit.inference.labelling.pool import Piece, Pool, PoolImage
+from depthkit.resize import InputResize
 from depthkit.shards.images import decode_image
 
 _WAITING = 8  # batches' worth of images that may wait for others of their size
 
 
-class Resize(Protocol):
-    """A rule for resizing an image to the network's size, such as ``depthkit.resize.InputResize``."""
-
-    def size(self, height: int, width: int, multiple: int = 1) -> tuple[int, int]:
-        """Compute height and width [px] of the network's input."""
-
-    def __call__(self, image: Tensor, multiple: int = 1) -> Tensor:
-        """Resize images ``(B, 3, H, W)``."""
-
-
 class Entry(NamedTuple):
-    """An image of a batch: its position in the piece, its stored part, and its own (height, width) [px]."""
+    """An image of a batch: its position in the piece, its stored part, its own (height, width) [px], and at the network."""
 
     position: int
     image: PoolImage
     size: tuple[int, int]
+    shown: tuple[int, int]
 
 
 class Broken(NamedTuple):
@@ -85,7 +77,7 @@ class _Waiting:
 
     def add(self, entry: Entry, image: Tensor) -> list[tuple[Entry, Tensor]]:
         """Add an image; return the batch that is full, or the oldest if too many images wait, or an empty one."""
-        size = (image.shape[-2], image.shape[-1])
+        size = entry.shown
         group = self.by_size.setdefault(size, [])
         group.append((entry, image))
         self.count += 1
@@ -113,7 +105,7 @@ class PoolReader(IterableDataset):
         batch_size: greatest number of images per batch.
     """
 
-    def __init__(self, pool: Pool, pieces: Sequence[Piece], *, resize: Resize, multiple: int, batch_size: int) -> None:
+    def __init__(self, pool: Pool, pieces: Sequence[Piece], *, resize: InputResize, multiple: int, batch_size: int) -> None:
         self.pool, self.pieces = replace(pool, pieces=()), tuple(pieces)
         self.resize, self.multiple, self.batch_size = resize, multiple, batch_size
 
@@ -155,7 +147,8 @@ class PoolReader(IterableDataset):
         data, what = found.members[name], f"{piece.source or self.pool.root}, {found.key}: {name}"
         pixels = decode_image(data, what) if piece.source else read_image(data, what=what, error=ShardError)
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-        return Entry(position, found, (pixels.shape[0], pixels.shape[1])), self.resize(image, self.multiple)
+        size = pixels.shape[0], pixels.shape[1]
+        return Entry(position, found, size, self.resize.size(*size, self.multiple)), self.resize(image, self.multiple)
 
 
 def pool_loader(reader: PoolReader, *, num_workers: int = 0, pin_memory: bool = False) -> DataLoader:

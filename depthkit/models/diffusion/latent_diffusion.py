@@ -11,7 +11,7 @@ from depthkit.errors import PredictionError, RecipeError
 from depthkit.models.diffusion.depth_codecs import DepthCodec
 from depthkit.models.diffusion.folders import save
 from depthkit.models.diffusion.noise_schedule import NoiseSchedule
-from depthkit.models.diffusion.sampling import Sampling
+from depthkit.models.diffusion.sampling import Sampling, fitted_together
 from depthkit.models.net import DepthNet
 from depthkit.precision import in_float32
 from depthkit.types import Ambiguity, Representation
@@ -250,16 +250,27 @@ class LatentDiffusionDepth(DepthNet):
         y = self.decode_latent(self.denoise(each, latents.flatten(0, 1).to(each), steps=steps))
         return y.unflatten(0, latents.shape[:2])
 
-    def with_uncertainty(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def with_uncertainty(self, image: Tensor, shown: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Predict as ``forward`` does, and the members' spread as a fraction of depth, ``(B, 1, H, W)``: 0 for one member.
 
-        Members are predicted one after another, so that memory holds one batch.
+        Members are predicted one after another, so that memory holds one batch. Both maps are cropped to the first rows and
+        columns, ``shown``, before members are reduced.
         """
+        height, width = shown or image.shape[-2:]
         latent = self.encode_image(image)
         start = self.sampling.latents((self.sampling.members, 1, *latent.shape[1:]))
         each = [self.members(latent, one.expand(len(latent), *one.shape), steps=self.sampling.steps) for one in start]
-        y, spread = self.sampling.reduce(torch.cat(each, 1))
+        y, spread = self.reduce(torch.cat(each, 1)[..., :height, :width], self.sampling)
         return self.codec.decode(y), self.codec.relative_spread(spread, y)
+
+    def reduce(self, y: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+        """Reduce members ``(B, members, 1, H, W)`` to one map and their spread, ``(B, 1, H, W)`` each.
+
+        Members that are known up to scale and shift are fitted to each other first (Marigold, section 3.3).
+        """
+        if self.ambiguity != Ambiguity.SHIFT_SCALE or y.shape[1] == 1:
+            return sampling.reduce(y)
+        return fitted_together(y, sampling.reduction)
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict depth maps by ``sampling``, the same at every call.

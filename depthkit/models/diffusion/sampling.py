@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from depthkit.checks import check_choice
+from depthkit.checks import check_choice, optional_import
 from depthkit.errors import RecipeError
 
 
@@ -32,7 +32,7 @@ class Sampling:
     Attributes:
         steps: calls of the UNet.
         noise: latents to start from: "gaussian", or "zeros" for a model fine-tuned end to end from zeros.
-        members: number of predictions from different noise, reduced to one in y; 2 are as good as 1.
+        members: number of predictions from different noise, reduced to one in y; 2 metric ones are as good as 1.
         reduction: "median" or "mean" of the members. In y, since the mean of depths in metres is too far.
         seed: of the noise, which is the same for every image of a size, so that neither the batch nor the order matters.
 
@@ -69,6 +69,26 @@ class Sampling:
         """Reduce members ``(B, members, 1, H, W)`` to one map and their median distance from it, ``(B, 1, H, W)`` each."""
         one = y.mean(1) if self.reduction == EnsembleReduction.MEAN else _median(y)
         return one, _median((y - one[:, None]).abs())
+
+
+def fitted_together(y: Tensor, reduction: EnsembleReduction | str) -> tuple[Tensor, Tensor]:
+    """Fit each image's members in scale and shift to each other and reduce them to one map, which then fills [-1, 1].
+
+    Args:
+        y: members in [-1, 1], ``(B, members, 1, H, W)``.
+        reduction: of the members.
+
+    Returns:
+        The map and the members' spread, ``(B, 1, H, W)`` each.
+
+    Raises:
+        MissingPackageError: diffusers, which fits them, or scipy, with which it does, is not installed.
+    """
+    fit = optional_import("diffusers", "diffusion").MarigoldDepthPipeline.ensemble_depth
+    optional_import("scipy", "diffusion")
+    pairs = [fit((one + 1) / 2, output_uncertainty=True, reduction=str(reduction)) for one in y]
+    maps, spreads = (torch.cat(part) for part in zip(*pairs, strict=True))
+    return 2 * maps - 1, 2 * spreads
 
 
 def _median(x: Tensor) -> Tensor:

@@ -10,6 +10,16 @@ from depthkit.resize import input_rule_of, output_rule_of
 from depthkit.types import REPRESENTATIONS, Representation
 
 
+def flip_averaged(model: Any, flip: bool | None = None) -> Any:
+    """Return a network averaged with itself on mirrored images, or the network itself.
+
+    Args:
+        model: network.
+        flip: whether to average; None: if the network's authors do, as its attribute ``flip`` says.
+    """
+    return FlipAverage(model) if (getattr(model, "flip", False) if flip is None else flip) else model
+
+
 class FlipAverage(nn.Module):
     """A network averaged with itself on mirrored images.
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
@@ -44,12 +46,13 @@ def fetch(url: str, checksum: str = "", cache_dir: str | Path | None = None) -> 
     elif known and not _matches(path, known):
         raise CheckpointError(f"expected {known} of {path}; it is another file, or damaged. Remove it to fetch it again.")
     if not checksum and not note.is_file():
-        note.write_text(_digest(path, "sha256") + "\n")
+        with suppress(OSError):  # a cache that only others may write to, or a full one, serves all the same
+            note.write_text(_digest(path, "sha256") + "\n")
     return path
 
 
 def _download(url: str, path: Path, checksum: str) -> None:
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # others may fetch the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with urlopen(url, timeout=_TIMEOUT) as answer, part.open("wb") as file:
@@ -63,12 +66,13 @@ def _download(url: str, path: Path, checksum: str) -> None:
         if checksum and not _matches(part, checksum):
             raise OSError(f"its checksum is not {checksum}")
         part.replace(path)
-    except (OSError, ValueError) as error:  # urllib's errors are OSErrors; a full disk is one, too
+    except (OSError, ValueError, HTTPException) as error:  # urllib's errors are OSErrors; a full disk is one, too
         raise CheckpointError(
             f"expected to download {url}; got: {first_line(error)}. Try again, or put the file at {path}."
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _matches(path: Path, checksum: str) -> bool:

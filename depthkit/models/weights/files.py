@@ -101,9 +101,15 @@ def plain_state(content: Any) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         return {}
     state = {plain_name(str(key)): x for key, x in content.items()}
-    while state and all(key.startswith("module.") for key in state):
+    while _all_begin(state, "module."):
         state = {key.removeprefix("module."): x for key, x in state.items()}
     return state
+
+
+def _all_begin(state: Mapping[str, Any], prefix: str) -> bool:
+    """Tell whether the names of all tensors begin so; Monodepth2 keeps other values beside them."""
+    names = [key for key, x in state.items() if isinstance(x, Tensor)]
+    return bool(names) and all(key.startswith(prefix) for key in names)
 
 
 _WRAPPERS = {"_orig_mod", "module"}

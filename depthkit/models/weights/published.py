@@ -1,5 +1,6 @@
 """Published networks by name: their files, builders, outputs, and their authors' rules."""
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -24,7 +25,7 @@ class PublishedNetwork:
             ``transformers:ORG/NAME`` for a folder there, in the format of that package.
         source: publisher of the weights, see ``load_published``; empty for a folder.
         builder: function of ``depthkit.models`` that builds the network; empty for a folder.
-        arguments: of the builder.
+        arguments: of the builder; of a folder of diffusers the settings of ``Sampling``.
         checksum: ``md5:...`` or ``sha256:...`` of the file, or its first digits, if the authors give it; else the checksum
             of the first download is recorded and checked afterwards.
         licence: of the weights; ``?`` if the authors do not say.
@@ -33,6 +34,7 @@ class PublishedNetwork:
         ambiguity: what the output leaves undetermined.
         input_rule: its authors' rule for resizing the image; None if its processor or ``processing_size`` decides.
         output_rule: its authors' rule for resizing its map to the image's size; None if they give none.
+        flip: whether its authors average its map with that of the mirrored image.
         protocols: beginning of the names of the protocols that reproduce its paper's figures.
         paper: authors, venue and year.
     """
@@ -50,6 +52,7 @@ class PublishedNetwork:
     checksum: str = ""
     input_rule: InputResize | None = None
     output_rule: OutputResize | None = None
+    flip: bool = False
     protocols: str = ""
 
     @property
@@ -64,10 +67,6 @@ class PublishedNetwork:
         return f"The weights of {self.name} have the licence {self.licence!r}, which {said}."
 
 
-def _rule(side: Any, rule: str, multiple: int, interpolation: str = "bicubic", *, antialias: bool = False) -> InputResize:
-    return InputResize(side, rule, multiple, interpolation, antialias)
-
-
 def _midas() -> list[PublishedNetwork]:
     shared: dict[str, Any] = {
         "licence": "MIT",
@@ -77,7 +76,7 @@ def _midas() -> list[PublishedNetwork]:
         "output_rule": OutputResize(mode="bicubic"),
     }
     first = {**shared, "source": "midas", "protocols": "midas_10", "paper": "Ranftl et al., TPAMI 2020"}
-    large, small = _rule(384, "upper_bound", 32), _rule(256, "upper_bound", 32)
+    large, small = InputResize(384, "upper_bound"), InputResize(256, "upper_bound")
     found = [
         PublishedNetwork("midas_v21", f"{_MIDAS}/v2_1/midas_v21_384.pt", builder="midas_resnext101", input_rule=large, **first),
         PublishedNetwork(
@@ -94,14 +93,14 @@ def _midas() -> list[PublishedNetwork]:
     ]
     third = {**shared, "source": "", "builder": "", "protocols": "midas_11"}
     third["paper"] = "Ranftl et al., ICCV 2021; Birkl et al., 2023"
-    for name, hub, side in (
-        ("dpt_large", "dpt-large", 384),
-        ("dpt_hybrid", "dpt-hybrid-midas", 384),
-        ("dpt_beit_large_512", "dpt-beit-large-512", 512),
-        ("dpt_swin2_large_384", "dpt-swinv2-large-384", 384),
-        ("dpt_swin2_tiny_256", "dpt-swinv2-tiny-256", 256),
+    for name, hub, rule in (
+        ("dpt_large", "dpt-large", InputResize(384, "minimal")),
+        ("dpt_hybrid", "dpt-hybrid-midas", InputResize(384, "minimal")),
+        ("dpt_beit_large_512", "dpt-beit-large-512", InputResize(512, "minimal")),
+        ("dpt_swin2_large_384", "dpt-swinv2-large-384", InputResize((384, 384), "stretch")),  # its windows take no other
+        ("dpt_swin2_tiny_256", "dpt-swinv2-tiny-256", InputResize((256, 256), "stretch")),
     ):
-        found.append(PublishedNetwork(name, f"transformers:Intel/{hub}", input_rule=_rule(side, "minimal", 32), **third))
+        found.append(PublishedNetwork(name, f"transformers:Intel/{hub}", input_rule=rule, **third))
     return found
 
 
@@ -116,12 +115,12 @@ def _gp2() -> list[PublishedNetwork]:
             "gp2",
             builder,
             "?",
-            "?",
+            "MIT",
             Representation.LOG_DISPARITY,
             Ambiguity.SCALE,
             "Romanov et al., 2020",
             arguments,
-            input_rule=_rule(384, "lower_bound", 32, "bilinear"),
+            input_rule=InputResize(384, "lower_bound", interpolation="bilinear"),
             output_rule=OutputResize(),
             protocols="gp2_uts",
         )
@@ -166,7 +165,7 @@ def _monodepth2() -> list[PublishedNetwork]:
                 # a stereo baseline of 0.54 m is 0.1 in training, so that metres are 5.4 times as many
                 {"min_depth": 0.54, "max_depth": 540.0} if stereo else {},
                 checksum=f"md5:{md5}" if md5 else "",
-                input_rule=_rule((height, width), "stretch", 32, antialias=True),
+                input_rule=InputResize((height, width), "stretch", interpolation="lanczos"),
                 output_rule=OutputResize(),
                 protocols="monodepth2_",
             )
@@ -176,7 +175,7 @@ def _monodepth2() -> list[PublishedNetwork]:
 
 def _depth_anything() -> list[PublishedNetwork]:
     found, sizes = [], (("small", "vits", "Small"), ("base", "vitb", "Base"), ("large", "vitl", "Large"))
-    rule = _rule(518, "lower_bound", 14)
+    rule = InputResize(518, "lower_bound", 14)
     relative: dict[str, Any] = {"representation": Representation.DISPARITY, "ambiguity": Ambiguity.SHIFT_SCALE}
     metric: dict[str, Any] = {"representation": Representation.DEPTH, "ambiguity": Ambiguity.METRIC}
     space = "https://huggingface.co/spaces/LiheYoung/Depth-Anything/resolve/main"
@@ -224,17 +223,18 @@ def _depth_anything() -> list[PublishedNetwork]:
                     **metric,
                 )
             )
-    for scene, bounds in (("indoor", {}), ("outdoor", {"depth_range": (0.001, 80.0)})):
+    evaluated = {**first, "output_rule": OutputResize(align_corners=True), "flip": True}
+    for scene in ("indoor", "outdoor"):  # of one configuration, that without bounds, as their commands evaluate both
         found.append(
             PublishedNetwork(
                 f"depth_anything_v1_metric_{scene}",
                 f"{space}/checkpoints_metric_depth/depth_anything_metric_depth_{scene}.pt",
                 "zoedepth",
                 "zoedepth",
-                arguments={"base": "dpt_dinov2_large", **bounds},
-                input_rule=_rule((392, 518), "stretch", 14, "bilinear"),
+                arguments={"base": "dpt_dinov2_large"},
+                input_rule=InputResize((392, 518), "stretch", 14, "bilinear", align_corners=True),
                 protocols="zoedepth_",
-                **first,
+                **evaluated,
                 **metric,
             )
         )
@@ -253,25 +253,32 @@ def _folders() -> list[PublishedNetwork]:
             representation=depth,
             ambiguity=Ambiguity.METRIC,
             paper="Bhat et al., 2023",
+            input_rule=InputResize(side, "minimal", interpolation="bilinear", align_corners=True, padding=3.0),
+            output_rule=OutputResize(mode="bicubic"),
+            flip=True,
             protocols="zoedepth_",
             **none,
         )
-        for name, hub in (("n", "nyu"), ("k", "kitti"), ("nk", "nyu-kitti"))
+        for name, hub, side in (("n", "nyu", (384, 512)), ("k", "kitti", (384, 768)), ("nk", "nyu-kitti", (384, 512)))
     ]
-    for name, place, licence, paper in (
-        ("marigold_v1_1", "prs-eth/marigold-depth-v1-1", "RAIL++-M", "Ke et al., 2025"),
-        ("marigold_v1_0", "prs-eth/marigold-depth-v1-0", "Apache-2.0", "Ke et al., CVPR 2024"),
-        ("marigold_e2e_ft", "GonzaloMG/marigold-e2e-ft-depth", "?", "Martin Garcia et al., WACV 2025"),
+    first, second = "Ke et al., CVPR 2024", "Martin Garcia et al., WACV 2025"
+    once = {"steps": 1, "noise": "zeros"}
+    for name, place, licence, paper, sampling in (
+        ("marigold_v1_1", "prs-eth/marigold-depth-v1-1", "RAIL++-M", "Ke et al., 2025", {"steps": 4}),
+        ("marigold_v1_0", "prs-eth/marigold-depth-v1-0", "Apache-2.0", first, {"steps": 50, "members": 10}),
+        ("marigold_e2e_ft", "GonzaloMG/marigold-e2e-ft-depth", "?", second, once),
+        ("stable_diffusion_e2e_ft", "GonzaloMG/stable-diffusion-e2e-ft-depth", "?", second, once),
     ):
         found.append(
             PublishedNetwork(
                 name,
                 f"diffusers:{place}",
                 licence=licence,
-                licence_code="?" if name == "marigold_e2e_ft" else "Apache-2.0",
+                licence_code="?" if sampling is once else "Apache-2.0",
                 representation=depth,
                 ambiguity=Ambiguity.SHIFT_SCALE,
                 paper=paper,
+                arguments=sampling,
                 protocols="marigold_",
                 **none,
             )
@@ -283,3 +290,9 @@ PUBLISHED: Mapping[str, PublishedNetwork] = MappingProxyType(
     {entry.name: entry for entry in (*_midas(), *_gp2(), *_monodepth2(), *_depth_anything(), *_folders())}
 )
 """Facts of every published network that ``from_pretrained`` knows by name."""
+
+
+def near(name: str) -> str:
+    """Return a sentence with the published names that are nearest to one; empty if none is near."""
+    found = ", ".join(difflib.get_close_matches(name, PUBLISHED, 3, 0.4))
+    return f"Near it: {found}. " if found else ""

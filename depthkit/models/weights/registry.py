@@ -1,11 +1,11 @@
 """Networks by name: one function reads whatever a MODEL may be."""
 
-import difflib
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from zipfile import BadZipFile, ZipFile
 
 from torch import nn
@@ -14,6 +14,7 @@ from depthkit.checks import first_line
 from depthkit.errors import CheckpointError, LabelError
 from depthkit.models.build import build
 from depthkit.models.diffusion.build import latent_diffusion
+from depthkit.models.diffusion.sampling import Sampling
 from depthkit.models.exported import SUFFIXES, ExportedNetwork
 from depthkit.models.net import DepthNet
 from depthkit.models.pose.networks import pose_resnet18
@@ -23,10 +24,11 @@ from depthkit.models.weights.download import fetch
 from depthkit.models.weights.facts import read_run, write_facts
 from depthkit.models.weights.files import check_fit, find_weights, read_file, read_weights
 from depthkit.models.weights.folder import CONFIG, read_folder
-from depthkit.models.weights.published import PUBLISHED, PublishedNetwork
+from depthkit.models.weights.published import PUBLISHED, PublishedNetwork, near
 from depthkit.models.weights.transformers_hub import Output, load_depth
 from depthkit.types import Ambiguity, Representation
 
+Network = TypeVar("Network", bound=nn.Module)
 _SAID: set[str] = set()  # licences that this process has named
 _DEPTH_FILES, _POSE_FILES = ("encoder", "depth"), ("pose_encoder", "pose")
 
@@ -55,7 +57,7 @@ def from_pretrained(
 
     Returns:
         The network with ``representation`` and ``ambiguity``; of a checkpoint, with its ``trained_size`` if that is known; and
-        of a published one, with its authors' ``input_rule`` and ``output_rule``, which predictors follow.
+        of a published one, with its authors' ``input_rule``, ``output_rule`` and ``flip``, which predictors follow.
 
     Raises:
         CheckpointError: there is no such network, or it cannot be had or read.
@@ -83,10 +85,9 @@ def from_pretrained(
     elif path.name != text or path.suffix in (".ckpt", ".pt", ".pth"):  # a path, no name
         raise CheckpointError(f"expected a MODEL at {text}: a checkpoint, an exported program or a folder; there is no file.")
     else:
-        near = ", ".join(difflib.get_close_matches(path.name, PUBLISHED, 3, 0.4))
         raise CheckpointError(
             f"expected a MODEL: a checkpoint, a folder, hf:ORG/NAME, transformers:ORG/NAME or the name of a published network; "
-            f"there is no {text!r}. {f'Near it: {near}. ' if near else ''}`depthkit models` lists the names."
+            f"there is no {text!r}. {near(path.name)}`depthkit models` lists the names."
         )
     predicts = _output_of(network)
     if output is not None and output != predicts:
@@ -118,9 +119,8 @@ def pose_from_pretrained(model: str | Path, *, allow: Sequence[str] = (), cache_
             "`depthkit models` lists them."
         )
     network = pose_resnet18(pretrained=False, unit=5.4 if "stereo" in name else 1.0)  # beside depth in metres
-    path = find_weights(file) if file else fetch(entry.place, entry.checksum, cache_dir)
-    load_published(network, _unzipped(path, _POSE_FILES), source="monodepth2")
-    return network.eval()
+    path = file or fetch(entry.place, entry.checksum, cache_dir)
+    return published(network, path, source="monodepth2").eval()
 
 
 def run_of(model: str | Path) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def run_of(model: str | Path) -> dict[str, Any]:
     return content
 
 
-def published(model: DepthNet, weights: str | Path, *, source: str) -> DepthNet:
+def published(model: Network, weights: str | Path, *, source: str) -> Network:
     """Load the weights of a published file into a network, to build upon.
 
     In a recipe ``base: {class_path: depthkit.models.published, init_args: {model: {class_path:
@@ -149,7 +149,7 @@ def published(model: DepthNet, weights: str | Path, *, source: str) -> DepthNet:
     Args:
         model: the same architecture; its weights are replaced.
         weights: file, or ``package:NAME``; see ``read_weights``. For Monodepth2 the zip with ``encoder.pth`` and ``depth.pth``,
-            or either file if the other lies beside it.
+            the folder that holds them, or either file if the other lies beside it.
         source: who published it, see ``load_published``.
 
     Returns:
@@ -158,10 +158,11 @@ def published(model: DepthNet, weights: str | Path, *, source: str) -> DepthNet:
     Raises:
         CheckpointError: the file cannot be read, or does not fit; see ``load_published``.
     """
+    state: dict[str, Any]
     if source == "monodepth2":
-        path = find_weights(weights)
-        files = _DEPTH_FILES if isinstance(model, DepthNet) else _POSE_FILES
-        state = _unzipped(path, files) if path.suffix == ".zip" else _files_in(path.parent, files)
+        path, files = Path(weights).expanduser(), _DEPTH_FILES if isinstance(model, DepthNet) else _POSE_FILES
+        folder = path if path.is_dir() else find_weights(weights).parent
+        state = _unzipped(path, files) if path.suffix == ".zip" else _files_in(folder, files)
     else:
         state = read_weights(weights)
     load_published(model, state, source=source)
@@ -179,22 +180,24 @@ def _published(entry: PublishedNetwork, hub: dict[str, Any], file: str = "") -> 
         output = Output.DEPTH if entry.ambiguity == Ambiguity.METRIC else Output.DISPARITY
         network = load_depth(file or place, output=output, **hub)
     elif kind == "diffusers":
-        network = latent_diffusion(pretrained=Path(file) if file else _snapshot(place, hub, _DIFFUSERS))
+        folder = Path(file).expanduser() if file else _snapshot(place, hub, _DIFFUSERS)
+        network = latent_diffusion(pretrained=folder, sampling=Sampling(**entry.arguments))
     else:
         network = build({"architecture": entry.builder, **entry.arguments})
+        path: str | Path
         if file:
-            path = find_weights(file)
+            path = file
         elif kind == "hub":
             repo, _, name = place.rpartition("/")
             path = _hub_file(repo, name, hub)
         else:
             path = fetch(entry.place, entry.checksum, hub["cache_dir"])
-        state: Any = _unzipped(path, _DEPTH_FILES) if path.suffix == ".zip" else read_weights(path)
-        load_published(network, state, source=entry.source)
+        published(network, path, source=entry.source)
     if entry.input_rule is not None:
         network.input_rule = entry.input_rule
     if entry.output_rule is not None:
         network.output_rule = entry.output_rule
+    network.flip = entry.flip
     return _told(network, entry.ambiguity)
 
 
@@ -270,7 +273,7 @@ def _unzipped(path: Path, files: tuple[str, ...]) -> dict[str, Any]:
                 for file in files:
                     if f"{file}.pth" in inside:
                         Path(scratch, f"{file}.pth").write_bytes(archive.read(inside[f"{file}.pth"]))
-        except (BadZipFile, OSError) as error:
+        except (BadZipFile, OSError, zlib.error) as error:
             raise CheckpointError(f"expected a zip at {path}; got: {first_line(error)}. Remove it and get it again.") from error
         return _files_in(Path(scratch), files, str(path))
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from depthkit.checks import first_line, optional_import
 from depthkit.errors import CheckpointError, LabelError
-from depthkit.resize import InputResize
+from depthkit.resize import InputResize, OutputResize
 from depthkit.types import Ambiguity, LabelKind, Representation
 
 
@@ -74,6 +74,7 @@ class TransformersDepth(_Transformers):
 
     Attributes:
         input_rule: what the model's processor does to the size of an image.
+        output_rule: what it does to the map's, if that differs from ``OutputResize()``.
 
     Raises:
         LabelError: ``output`` is None, or contradicts the model's configuration.
@@ -95,19 +96,27 @@ class TransformersDepth(_Transformers):
             )
         self.kind = _KINDS[Output(output)]
         self.representation, self.ambiguity = self.kind.representation, self.kind.ambiguity
-        self.input_rule = self._rule()
+        config: Any = model.config
+        self.input_rule = self._rule(processor, zoedepth=getattr(config, "model_type", "") == "zoedepth")
+        if self.input_rule.padding:
+            self.output_rule = OutputResize(mode="bicubic")
+        # ZoeDepth's network of two scenes lets the images of a batch vote for one
+        self.one_by_one = len(getattr(config, "bin_configurations", None) or ()) > 1
 
-    def _rule(self) -> InputResize:
-        (height, width), multiple = self.size, self.size_multiple
-        if not self.keep_aspect:
-            return InputResize((height, width), "stretch", multiple=multiple)
-        if height != width:  # the scale nearer to 1 of two different ones; by area it is the same up to rounding
-            return InputResize((height * width) ** 0.5, "area", multiple=multiple)
-        return InputResize(height, "minimal", multiple=multiple)
+    def _rule(self, processor: dict[str, Any], *, zoedepth: bool) -> InputResize:
+        """Read the rule of the processor, which differs from its own in that pictures are not rounded to 8 bits."""
+        rule = "minimal" if self.keep_aspect else "stretch"
+        multiple = max(int(processor.get("ensure_multiple_of") or 1), 1)
+        if zoedepth:
+            padding = 3.0 if processor.get("do_pad", True) else 0.0
+            return InputResize(self.size, rule, multiple, "bilinear", align_corners=True, padding=padding)
+        bilinear = processor.get("resample") == 2  # Pillow's number
+        return InputResize(self.size, rule, multiple, "bilinear" if bilinear else "bicubic", antialias=True)
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict the map ``(B, 1, h, w)`` of RGB in [0, 1], ``(B, 3, h, w)``."""
-        return self.model(pixel_values=self.normalised(image)).predicted_depth[:, None]
+        parts = image.split(1) if self.one_by_one else [image]
+        return torch.cat([self.model(pixel_values=self.normalised(part)).predicted_depth for part in parts])[:, None]
 
 
 class TransformersSky(_Transformers):

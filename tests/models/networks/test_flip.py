@@ -5,7 +5,7 @@ from torch.testing import assert_close
 
 from depthkit.errors import LabelError
 from depthkit.evaluation import PROTOCOLS, evaluate
-from depthkit.models import FlipAverage, monodepth2_timm
+from depthkit.models import FlipAverage, flip_averaged, monodepth2_timm
 from depthkit.types import Ambiguity, Representation
 
 
@@ -40,6 +40,15 @@ def test_the_average_is_itself_flip_equivariant_but_for_the_sides(width):
     inner = (x >= 0.1) & (x <= 0.9)
     here, there = FlipAverage(Ramp())(image), FlipAverage(Ramp())(image.flip(-1)).flip(-1)
     assert_close(here[..., inner], there[..., inner])
+
+
+def test_a_network_is_averaged_where_asked_or_where_its_authors_do():
+    model = Brightness()
+    assert flip_averaged(model) is model
+    assert isinstance(flip_averaged(model, True), FlipAverage)
+    model.flip = True
+    assert isinstance(flip_averaged(model), FlipAverage)
+    assert flip_averaged(model, False) is model
 
 
 def test_the_sides_are_those_of_one_map_each():

@@ -1,13 +1,8 @@
 """Published files with random weights, in their authors' wrappings, by name: from a server, the hub's cache, a folder."""
 
-import hashlib
-import http.server
 import io
-import threading
 import zipfile
-from dataclasses import replace
 
-import huggingface_hub.constants
 import pytest
 import torch
 import transformers
@@ -15,6 +10,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import depthkit.models
+from depthkit.cli.models import models
 from depthkit.errors import CheckpointError
 from depthkit.inference import DepthPredictor
 from depthkit.models import (
@@ -38,82 +34,15 @@ from depthkit.models import (
     zoedepth,
 )
 from depthkit.models.build import build
-from depthkit.models.weights import download, registry
-from depthkit.models.weights.download import fetch
+from depthkit.models.weights import registry
+from depthkit.models.weights.convert import CONVERTERS
+from depthkit.models.weights.files import plain_state
 from depthkit.types import Ambiguity, Representation
 from tests.models.weights.test_convert import _midas_small
 from tests.models.weights.test_convert_gp2 import _b0_encoder, _decoder, _file
 from tests.models.weights.test_convert_monodepth2 import _depth_file, _encoder_file, _pose_file
 
 MONO = "monodepth2_mono_640x192"
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves ``files`` (path -> bytes) and counts what was asked for; a path in ``cut`` ends after half its bytes."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.cut, self.asked = {}, set(), []
-        self.address = f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        content = self.server.files.get(self.path)
-        if content is None:
-            self.send_error(404, "Not Found")
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if self.path in self.server.cut else content)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server():
-    found = Server()
-    threading.Thread(target=found.serve_forever, daemon=True).start()
-    yield found
-    found.shutdown()
-    found.server_close()
-
-
-@pytest.fixture
-def serve(server, monkeypatch):
-    """Put bytes where an entry of the registry fetches its file, with the checksum they have or another."""
-
-    def served(name, content, **changes):
-        entry = PUBLISHED[name]
-        file = entry.place.rpartition("/")[2]
-        server.files[f"/{file}"] = content
-        if entry.checksum:
-            kind = entry.checksum.partition(":")[0]
-            changes = {"checksum": f"{kind}:{hashlib.new(kind, content).hexdigest()}"} | changes
-        entries = {**registry.PUBLISHED, name: replace(entry, place=f"{server.address}/{file}", **changes)}
-        monkeypatch.setattr(registry, "PUBLISHED", entries)
-
-    return served
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """Lay files out as ``huggingface_hub`` caches them, and forbid the network."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    root = tmp_path / "hub"
-
-    def cached(repo, write):
-        store, commit = root / f"models--{repo.replace('/', '--')}", "0" * 40
-        (store / "refs").mkdir(parents=True)
-        (store / "refs" / "main").write_text(commit)
-        (store / "snapshots" / commit).mkdir(parents=True)
-        write(store / "snapshots" / commit)
-        return root
-
-    return cached
 
 
 def packed(content):
@@ -170,7 +99,8 @@ def test_every_entry_builds_what_it_says(name):
     assert entry.input_rule.multiple % model.size_multiple == 0
 
 
-def test_monodepth2_comes_by_name_from_its_zip_with_its_pose_network(serve, server, tmp_path, capsys):
+def test_monodepth2_comes_by_name_from_its_zip_with_its_pose_network(serve, server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(registry, "_SAID", set())  # by other tests
     files = monodepth2_files()
     serve(MONO, zipped(files, "mono_640x192/"))
     found = from_pretrained(MONO, cache_dir=tmp_path)
@@ -304,48 +234,10 @@ def test_a_network_is_a_folder_and_a_repository(hub, tmp_path):
         from_pretrained("hf:me/other", cache_dir=root)
 
 
-@pytest.mark.parametrize("trouble", ["checksum", "cut", "absent", "gone", "offline"])
-def test_a_download_that_fails_is_one_sentence_and_leaves_nothing(trouble, serve, server, tmp_path, monkeypatch):
-    serve(MONO, b"0" * 5000, **({"checksum": "md5:12"} if trouble == "checksum" else {}))
-    if trouble == "cut":
-        server.cut.add("/mono_640x192.zip")
-    elif trouble == "absent":
-        server.files.clear()
-    elif trouble == "gone":
-        server.shutdown()
-        server.server_close()
-    elif trouble == "offline":
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    words = {"checksum": "its checksum is not md5:12", "cut": "2500 of 5000 bytes", "absent": "404"}
-    with pytest.raises(CheckpointError, match=words.get(trouble, "expected")) as error:
-        from_pretrained(MONO, cache_dir=tmp_path)
-    assert "\n" not in str(error.value)
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_first_download_is_recorded_and_checked_afterwards(server, tmp_path):
-    server.files["/a.pth"] = b"weights"
-    path = fetch(f"{server.address}/a.pth", cache_dir=tmp_path)
-    assert fetch(f"{server.address}/a.pth", cache_dir=tmp_path) == path
-    assert server.asked == ["/a.pth"]
-    path.write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match="it is another file, or damaged"):
-        fetch(f"{server.address}/a.pth", cache_dir=tmp_path)
-
-
-def test_a_full_disk_is_one_sentence(server, tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    server.files["/a.pth"] = b"weights"
-    monkeypatch.setattr(download, "urlopen", full)
-    with pytest.raises(CheckpointError, match="No space left on device"):
-        fetch(f"{server.address}/a.pth", cache_dir=tmp_path)
-
-
 def test_an_unknown_name_gets_the_nearest_ones():
-    with pytest.raises(CheckpointError, match="Near it: depth_anything_v2_small"):
-        from_pretrained("depth_anything_v2_smal")
+    for ask in (from_pretrained, models):
+        with pytest.raises(CheckpointError, match="Near it: depth_anything_v2_small"):
+            ask("depth_anything_v2_smal")
 
 
 def test_monodepth2s_files_in_a_folder_fill_a_network(tmp_path):
@@ -356,6 +248,8 @@ def test_monodepth2s_files_in_a_folder_fill_a_network(tmp_path):
     expected = monodepth2_resnet18(pretrained=False)
     load_published(expected, {name: files[name] for name in ("encoder", "depth")}, source="monodepth2")
     assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+    assert_close(from_pretrained(f"{MONO}={tmp_path}").state_dict(), expected.state_dict(), rtol=0, atol=0)
+    assert pose_from_pretrained(f"{MONO}={tmp_path}").frames == 2
     (tmp_path / "depth.pth").unlink()
     with pytest.raises(CheckpointError, match=r"expected encoder.pth and depth.pth in .*; depth.pth is missing"):
         published(monodepth2_resnet18(pretrained=False), tmp_path / "encoder.pth", source="monodepth2")
@@ -390,3 +284,21 @@ def test_training_starts_from_any_model(serve, tmp_path, monkeypatch):
     assert started["state_dict"].keys() == {f"{part}.{key}" for part, x in parts.items() for key in x.state_dict()}
     save_network(depth, tmp_path / "net.ckpt", ambiguity="scale")
     assert registry.run_of(tmp_path / "net.ckpt")["state_dict"].keys() == {f"model.{key}" for key in depth.state_dict()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda x: {f"module.{key}": v for key, v in x.items()},
+        lambda x: {f"_orig_mod.{key}": v for key, v in x.items()},
+        lambda x: {f"module._orig_mod.{key}": v for key, v in x.items()},
+        lambda x: {"state_dict": {f"module.{key}": v for key, v in x.items()}, "epoch": 3},
+        lambda x: {"model": x, "optimizer": {"state": {}}},
+    ],
+)
+def test_what_training_puts_around_weights_is_taken_off_for_every_source(wrap):
+    tensors = {"encoder.conv1.weight": torch.rand(2), "pretrained.norm.bias": torch.rand(3)}
+    assert plain_state(wrap(tensors)).keys() == tensors.keys()
+    files = monodepth2_files()
+    found = CONVERTERS["monodepth2"]({name: wrap(x) for name, x in files.items()})
+    assert found.keys() == CONVERTERS["monodepth2"](files).keys()

@@ -1,0 +1,38 @@
+"""From an image of any size to its map at that size: rules for a network's input and output, and the one path through them."""
+
+from depthkit.resize.maps import (
+    NativeMap,
+    as_maps,
+    check_finite,
+    input_rule_of,
+    multiple_of,
+    native_map,
+    network_map,
+    output_rule_of,
+    representation_of,
+    resize_space_of,
+    resized_map,
+    shown_part,
+)
+from depthkit.resize.rules import ImageInterpolation, InputResize, InputRule, Interpolation, OutputResize, interpolate
+
+__all__ = [
+    "ImageInterpolation",
+    "InputResize",
+    "InputRule",
+    "Interpolation",
+    "NativeMap",
+    "OutputResize",
+    "as_maps",
+    "check_finite",
+    "input_rule_of",
+    "interpolate",
+    "multiple_of",
+    "native_map",
+    "network_map",
+    "output_rule_of",
+    "representation_of",
+    "resize_space_of",
+    "resized_map",
+    "shown_part",
+]
