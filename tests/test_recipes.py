@@ -78,10 +78,11 @@ def test_there_are_recipes() -> None:
     assert {"quickstart.yaml", "midas_mix5.yaml"} <= {recipe.name for recipe in RECIPES}
 
 
-def test_commands_of_the_readme_that_write_shards_are_understood() -> None:
-    for line in re.findall(r"depthkit (shards write [^;#`(\n]+)", (ROOT / "README.md").read_text()):
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*/*.md"))], ids=lambda page: page.stem)
+def test_commands_of_the_documentation_that_write_shards_are_understood(page: Path) -> None:
+    for line in re.findall(r"depthkit (shards write [^;#`(\n]+)", page.read_text()):
         words = shlex.split(re.split(r" {2,}", line.strip())[0])
-        if words[2] != "--list" and len(words) > 3:  # a command, not its name
+        if words[2] != "--list" and ":" not in words[2] and len(words) > 3:  # a command of the package, not its name
             assert parsed(words[2:])["dataset"] == words[2], line
 
 
