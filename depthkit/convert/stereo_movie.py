@@ -1,4 +1,4 @@
-"""A stereo film: a frame of each second of it, labelled with the disparity that optical flow finds between its two pictures.
+"""A stereo film: a frame of each second, or some of each shot, labelled with the disparity that optical flow finds in a pair.
 
 What films give is disparity up to scale and shift; see ``stereo_labels``. The film is one file whose frames hold both eyes'
 pictures, side by side or one above the other, in any codec that FFmpeg reads. (A 3D Blu-ray stores the second eye as what
@@ -6,7 +6,7 @@ differs from the first, MVC, which FFmpeg does not read: convert it first.)
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from depthkit.convert.records.chain import Chain, chained, films_in
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.optical_flow import Raft
 from depthkit.convert.records.record import Records, key_of, part
+from depthkit.convert.records.shots import frames_of_shots, scene_scores
+from depthkit.convert.records.shots import shots as divided
 from depthkit.convert.records.sky import Sky
 from depthkit.convert.records.stereo_labels import KIND, Flow, Rules, StereoLabels, preset, stereo_frame
 from depthkit.convert.records.stereo_layout import Arrangement, Eyes, Layout, arrange
@@ -38,6 +40,7 @@ def stereo_movie(
     layout: Layout | str = Layout.AUTO,
     eyes: Eyes | str = Eyes.LEFT_RIGHT,
     squeezed: bool | None = None,
+    shots: bool = False,
     rate: float = 1.0,
     trim: float = 0.1,
     height: int | None = None,
@@ -59,7 +62,9 @@ def stereo_movie(
         layout: where both eyes' pictures lie in a frame; auto finds out.
         eyes: whose picture comes first. With the wrong one near and far are turned around.
         squeezed: whether each has half of its width or height; by default judged by its aspect.
-        rate: samples per second.
+        shots: sample shots, as Ranftl et al. do: the first second of each that lasts one, and a second of it every four. Every
+            frame is looked at to find them.
+        rate: samples per second, of the whole film or of those seconds (4 in that paper).
         trim: share of the film to leave out at its begin, and at its end: titles and credits.
         height: reduce the pictures to this height before flow is computed [px].
         rules: gp2 or midas: which pairs are good enough; in Python also ``Rules``.
@@ -80,7 +85,7 @@ def stereo_movie(
     layout, eyes = check_choice("layout", layout, Layout), check_choice("eyes", eyes, Eyes)
 
     def read(file: Path) -> Records:
-        video, positions = _sampled_film(file, rate, trim)
+        video, positions = _sampled_film(file, rate, trim, shots=shots)
         some = _readable(video, positions[:: -(-len(positions) // _LOOKED_AT)])
         if not some:
             raise DepthKitError(f"{file}: expected frames that decode; all of those looked at are damaged. Get the film again.")
@@ -98,10 +103,10 @@ def stereo_movie(
     return chained(root, films_in(root), read, KIND) if root.is_dir() else read(root)
 
 
-def _sampled_film(file: Path, rate: float, trim: float) -> tuple[Video, list[int]]:
+def _sampled_film(file: Path, rate: float, trim: float, *, shots: bool) -> tuple[Video, list[int]]:
     """Open a film and choose the positions of its samples."""
     video = Video(file)
-    positions = sampled(video.times, rate=rate, trim=trim)
+    positions = _of_shots(video, rate, trim) if shots else sampled(video.times, rate=rate, trim=trim)
     if len(positions) < 2:
         seconds = video.times[-1] - video.times[0]
         raise DepthKitError(
@@ -109,6 +114,25 @@ def _sampled_film(file: Path, rate: float, trim: float) -> tuple[Video, list[int
             f"{trim:.0%} at both ends has {len(positions)}. Raise --rate, lower --trim, or leave the film out."
         )
     return video, positions
+
+
+def _of_shots(video: Video, rate: float, trim: float) -> list[int]:
+    """Choose frames of the shots between the begin and the end that are left out."""
+    span = video.times[-1] - video.times[0]
+    low, high = (bisect_left(video.times, video.times[0] + share * span - 1e-6) for share in (trim, 1 - trim))
+    here = range(low, max(high, low + 1))
+    times = [video.times[n] for n in here]
+    found = divided(times, scene_scores(_one_by_one(video, here)))
+    return [here[n] for n in frames_of_shots(times, found, rate=rate)]
+
+
+def _one_by_one(video: Video, positions: Sequence[int]) -> Iterator[np.ndarray | None]:
+    """Yield pictures, None for a damaged one."""
+    for position in positions:
+        try:
+            yield video[position]
+        except DepthKitError:
+            yield None
 
 
 def sampled(times: Sequence[float], *, rate: float, trim: float) -> list[int]:

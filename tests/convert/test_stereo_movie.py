@@ -185,6 +185,14 @@ def test_splits_part_at_a_cut_and_hold_every_frame_once(film):
     assert test[0] == 30  # the scene changes there; a quarter would begin at 29
 
 
+def test_shots_give_their_first_second_and_every_fourth(film):
+    frames = stereo_movie.stereo_movie(film, flow=Oracle(), shots=True, rate=2, trim=0.05)
+    begins = [2 * FPS, 10 * FPS, 20 * FPS, 30 * FPS]  # of the scenes, the first without the film's first two seconds
+    ends = [*begins[1:], 38 * FPS]
+    wanted = [n for a, b in zip(begins, ends, strict=True) for w in range(a, b - FPS + 1, 4 * FPS) for n in (w, w + FPS // 2)]
+    assert [int(frame.key.rpartition("/")[2]) for frame in frames.records] == wanted
+
+
 @pytest.mark.parametrize("layout", ["side_by_side", "over_under"])
 @pytest.mark.parametrize("eyes_first", ["left_right", "right_left"])
 def test_the_layout_is_found_and_bars_are_cut_off(layout, eyes_first, tmp_path):

@@ -230,9 +230,12 @@ def _depth_anything() -> Iterator[Table]:
     names = _ANYTHING_NAMES | dict.fromkeys(("zoedepth_n", "zoedepth_k"), "ZoeDepth (reproduced by Yang et al.)")
     for number, name, count in (("3", "nyu", 654), ("4", "kitti", 652)):
         metrics = tuple(PROTOCOLS[f"zoedepth_{name}"].metrics)
-        rows = tuple(row for row in PROTOCOLS[f"zoedepth_{name}"].published if "ZoeD-" not in row)
+        rows = tuple(row for row in PROTOCOLS[f"zoedepth_{name}"].published if "ZoeD-" not in row and "encoder" not in row)
         columns = tuple(Column(metric, (f"zoedepth_{name}",), metric, count) for metric in metrics)
         yield Table(f"depth_anything_{number}", f"{paper}, table {number}", columns, rows, names)
+    pair = _columns(both, nyu=("zoedepth_nyu", 654), kitti=("zoedepth_kitti", 652))
+    for number, encoder in (("10", "encoder of MiDaS v3.1"), ("11", "encoder of DINOv2")):
+        yield Table(f"depth_anything_{number}", f"{paper}, table {number}", pair, (encoder, "Depth Anything L"), names, encoder)
     unseen = {"sun_rgbd": 5050, "ibims": 100, "hypersim": None, "vkitti2": None, "diode_outdoor": 446}
     both_rows = ("ZoeDepth (reproduced by Yang et al.)", "Depth Anything L")
     yield Table(
@@ -243,7 +246,8 @@ def _depth_anything() -> Iterator[Table]:
 
 def _zoedepth() -> Iterator[Table]:
     paper = "Bhat et al., arXiv 2302.12288"
-    theirs = tuple(row for row in PROTOCOLS["zoedepth_nyu"].published if "Yang" not in row and "Anything" not in row)
+    others = ("Yang", "Anything", "encoder")
+    theirs = tuple(row for row in PROTOCOLS["zoedepth_nyu"].published if not any(word in row for word in others))
     columns = tuple(Column(metric, ("zoedepth_nyu",), metric, 654) for metric in PROTOCOLS["zoedepth_nyu"].metrics)
     yield Table("zoedepth_1", f"{paper}, table 1", columns, theirs, _ZOE_NAMES)
     indoor = {"sun_rgbd": 5050, "ibims": 100, "diode_indoor": 325, "hypersim": None}

@@ -173,10 +173,16 @@ def _zero_shot(rows: tuple[str, ...], figures: tuple[tuple[float, ...], ...], *y
 
 
 def _tests() -> Iterator[Protocol]:
+    encoders = {  # Yang et al., tables 10 and 11: AbsRel and delta 1 by where the encoder comes from
+        "encoder of MiDaS v3.1": ((0.077, 0.951), (0.054, 0.971)),
+        "encoder of DINOv2": ((0.066, 0.973), (0.058, 0.971)),
+    }
     nyu, kitti = (
         {model: dict(zip(rules["metrics"], row, strict=True)) for model, row in table.items()}
         for rules, table in ((_INDOOR, _NYU), (_OUTDOOR, _KITTI))
     )
+    for figures, column in ((nyu, 0), (kitti, 1)):
+        figures |= {row: dict(zip(("abs_rel", "delta1"), pairs[column], strict=True)) for row, pairs in encoders.items()}
     yield _test("nyu", f", table 1; {_YANG}, table 3", nyu, 10.0, EIGEN_NYU, **_INDOOR)
     yield _test("kitti", f"; figures of {_YANG}, table 4", kitti, 80.0, GARG_IN_KB, shown=KB_CROP, **_OUTDOOR)
     both = "; Yang et al., Depth Anything, CVPR 2024, table 5"

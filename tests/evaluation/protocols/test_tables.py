@@ -34,6 +34,12 @@ def test_printed_figures_are_the_papers():
     assert find_table("gp2_3").figures["B5-LRN"] == pytest.approx([0.1064, 0.1305, 0.154, 0.328, 0.1256])
     assert find_table("gp2_5").figures["B5-LRN"] == pytest.approx([0.0740, 0.0986, 0.145, 0.253, 0.1256])
     assert find_table("depth_anything_2").figures["Depth Anything S"][:4] == [0.080, 0.936, 0.053, 0.972]
+    assert find_table("depth_anything_10").figures["encoder of MiDaS v3.1"] == [0.077, 0.951, 0.054, 0.971]
+    assert find_table("depth_anything_11").figures == {
+        "encoder of DINOv2": [0.066, 0.973, 0.058, 0.971],
+        "Depth Anything L": [0.056, 0.984, 0.046, 0.982],
+    }
+    assert not [row for row in find_table("zoedepth_1").figures if "encoder" in row]
     assert find_table("monodepth2_1").figures["MS"] == [0.106, 0.818, 4.750, 0.196, 0.874, 0.957, 0.979]
     assert find_table("marigold_1").figures["Marigold + E2E fine-tuning"][0] == pytest.approx(0.052)
     with pytest.raises(RecipeError, match=r"Near it: .*midas_11"):
