@@ -28,6 +28,30 @@ def test_a_scale_is_recovered(method, scale):
     assert_close(fit_scale(pred, scale * pred, valid, method=method), torch.full((3,), scale).double(), rtol=1e-5, atol=0)
 
 
+def test_every_factor_is_the_formula_of_its_name():
+    """Of an even number of pixels the medians of ratios, of maps and of logarithms are five different numbers."""
+    pred, target = torch.tensor([[1.0, 2.0, 4.0, 5.0], [3.0, 1.0, 9.0, 20.0]], dtype=torch.double).view(2, 1, 1, 1, 4)
+    expected = {
+        "median_ratio": (9 / 4 + 3) / 2,  # of 3, 1/2, 9/4, 4
+        "ratio_of_medians": 6 / 3,
+        "least_squares": (3 + 2 + 36 + 100) / (1 + 4 + 16 + 25),
+        "log_median": (3 * 9) ** 0.5 / (2 * 4) ** 0.5,
+        "log_l1": (9 / 4 * 3) ** 0.5,
+    }
+    found = {method: fit_scale(pred, target, pred > 0, method=method).item() for method in SCALE_METHODS}
+    assert found == pytest.approx(expected)
+
+
+def test_the_median_fit_maps_median_and_mean_absolute_deviation():
+    pred, target, valid = maps(dtype=torch.double, noise=2.0)
+    scale, shift = fit_scale_shift(pred, target, valid, method="median")
+    for i in range(3):
+        p, t = pred[i][valid[i]].numpy(), target[i][valid[i]].numpy()
+        spread = [np.abs(x - np.median(x)).mean() for x in (p, t)]
+        assert scale[i].item() == pytest.approx(spread[1] / spread[0])
+        assert shift[i].item() == pytest.approx(np.median(t) - spread[1] / spread[0] * np.median(p))
+
+
 @shift_method
 @pytest.mark.parametrize(("scale", "shift"), [(3.0, -5.0), (1e-3, 0.2), (40.0, 100.0)])
 def test_scale_and_shift_are_recovered(method, scale, shift):
