@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from depthkit.convert import stereo_pairs
-from depthkit.convert.records.stereo_labels import Rules
+from depthkit.convert.records.stereo_labels import RULES, Rules, check_frame, disparity_from_flow
 from depthkit.errors import DepthKitError, LabelError
 from depthkit.shards import ShardIndex, verify, write_shards
 
@@ -77,6 +77,37 @@ def test_the_label_is_the_truth_however_the_pair_is_stored(way, tmp_path):
     report = write_shards(frames, tmp_path / "out", split="train", dataset="photos", originals=tmp_path / "photos")
     assert (report.samples, verify(tmp_path / "out").ok) == (3, True)
     assert str(ShardIndex.load(tmp_path / "out").split("train").views) == "stereo"
+
+
+def test_the_papers_rules_are_theirs():
+    """Romanov et al. (2020), appendix E; Ranftl et al. (2022), appendix: 2 px, 70 %, 10 px, and 2 px up or down for 10 %."""
+    numbers = {name: (r.discrepancy, r.matched, r.span, r.vertical, r.tilted) for name, r in RULES.items()}
+    assert numbers == {"gp2": (8, 0.8, 8, None, 0.1), "midas": (2, 0.7, 10, 2, 0.1)}
+
+
+@pytest.mark.parametrize(("returned", "confirmed"), [(1.9, True), (-1.9, True), (2.0, False), (2.5, False), (-3.0, False)])
+def test_flow_is_confirmed_if_it_returns_to_less_than_the_discrepancy(returned, confirmed):
+    there = np.full((2, 9, 2), -3.0)
+    disparity, found = disparity_from_flow(there, np.full_like(there, 3.0 + returned), discrepancy=2)
+    assert found[:, 3:].all() == found.any() == confirmed
+    assert (disparity[:, 3:] == 3 * confirmed).all()
+
+
+def test_a_frame_needs_matches_span_and_level_cameras():
+    rules, level = Rules(matched=0.5, span=4, vertical=1, tilted=0.25), np.zeros((2, 4, 8))
+    disparity, good = np.zeros((4, 8)), np.ones((4, 8), bool)
+    disparity[0], disparity[1], good[:2, 0] = 2.1, -2.0, False
+    check_frame(disparity, good, rules, seen=good, vertical=level)
+    with pytest.raises(LabelError, match="no more than 50% of its pixels match"):
+        check_frame(disparity, (np.arange(8) < 4) & good, rules, seen=good, vertical=level)
+    with pytest.raises(LabelError, match="span no more than 4 px"):
+        check_frame(disparity.clip(-1.9, 2.1), good, rules, seen=good, vertical=level)
+    tilted = level.copy()
+    tilted[1, 0] = -1.5  # a quarter, which is not more than a quarter
+    check_frame(disparity, good, rules, seen=good, vertical=tilted)
+    tilted[1, 1, 0] = 1.5
+    with pytest.raises(LabelError, match="over 25% of its pixels move by more than 1 px vertically"):
+        check_frame(disparity, good, rules, seen=good, vertical=tilted)
 
 
 def test_photographs_of_other_sizes_and_bars_are_cut_one_by_one(tmp_path):

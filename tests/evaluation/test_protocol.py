@@ -286,5 +286,22 @@ def test_metrics_made_for_a_protocol_cap_as_it_does(scene):
     assert not torch.isclose(uncapped.compute(), scores["abs_rel"].mean())
 
 
+def test_what_a_protocol_does_not_say_is_the_plain_way():
+    plain = Protocol("plain", "a test", kinds(Ambiguity.METRIC), {"abs_rel": AbsRel().formula})
+    assert (plain.alignment, plain.scale_of, plain.space, plain.reduction) == (None, "image", DEPTH, "image")
+    assert (plain.min_depth, plain.max_depth, plain.label_range) == (0, torch.inf, (0, torch.inf))
+    assert plain.order == ("resize", "mask", "crop", "align", "clamp")
+    assert (plain.crop.name, plain.shown.name, plain.min_valid, plain.coarse_labels) == ("none", "none", 10, False)
+    size, rule, multiple = plain.input.side, plain.input.rule, plain.input.multiple
+    assert (size, rule, multiple, plain.input.interpolation, plain.input.antialias) == (
+        384,
+        "upper_bound",
+        32,
+        "bicubic",
+        False,
+    )
+    assert (plain.output.space, plain.output.mode, plain.output.align_corners) == (None, "bilinear", False)
+
+
 def test_a_crop_is_a_rectangle_of_one_author():
     assert replace(METRIC, crop=Crop("mine", "me", (0.5, 1), (0, 1))).crop.box(10, 10) == (5, 10, 0, 10)

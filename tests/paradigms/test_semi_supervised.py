@@ -180,6 +180,12 @@ def test_a_teacher_with_another_grid_is_asked_at_the_nearest_size() -> None:
     assert valid[1].all()
 
 
+def test_teacher_and_frozen_encoder_stay_in_evaluation_mode() -> None:
+    m = module(teacher=network(1).train()).train()
+    assert m.model.training
+    assert not any(part.training for net in m.outside for part in net.modules())
+
+
 def test_the_coarsest_of_several_maps_is_tied() -> None:
     m, b = module(feature_loss=Distance(), **PLAIN), mixed()
     (last,) = m.model.encode(b.image)

@@ -164,6 +164,13 @@ def test_settings_travel_in_the_config(codec):
     assert depth.max() <= (1 if again.ambiguity == Ambiguity.SHIFT_SCALE else codec.d_max * 1.001)
 
 
+@pytest.mark.parametrize(("reduction", "one", "spread"), [("median", 1.5, 1.0), ("mean", 2.5, 2.0)])
+def test_the_spread_of_an_ensemble_is_the_members_median_distance_from_the_one_map(reduction, one, spread):
+    members = torch.tensor([0.0, 1.0, 2.0, 7.0]).view(1, 4, 1, 1, 1)
+    found = Sampling(members=4, reduction=reduction).reduce(members)
+    assert_close(torch.cat(found).flatten(), torch.tensor([one, spread]))
+
+
 def test_the_config_is_that_of_the_parts_as_they_are():
     made = latent_diffusion_tiny(vae_channels=(8, 8))
     made.vae.register_to_config(scaling_factor=3.0)

@@ -8,16 +8,31 @@ import torch
 
 from depthkit import losses
 from depthkit.alignment import align_pair, fit_scale, fit_scale_shift
-from depthkit.data import LabelledUnlabelled
+from depthkit.data import DepthDataModule, LabelledUnlabelled, VideoDataModule
+from depthkit.data.stream.loader import Loader
 from depthkit.data.stream.plan import Plan
 from depthkit.data.transforms import HorizontalFlip, Photometric, RandomResizedCrop, RandomRotation, WeakenLabel
 from depthkit.geometry import sample_pixels, warp
 from depthkit.losses import functional
 from depthkit.losses.reprojection import TIE_BREAK
-from depthkit.models import monodepth2_resnet18, pose_cnn, pose_resnet18, pose_shared
+from depthkit.models import (
+    dpt_dinov2_base,
+    dpt_dinov2_large,
+    dpt_dinov2_small,
+    monodepth2_resnet18,
+    monodepth2_resnet50,
+    monodepth2_timm,
+    pose_cnn,
+    pose_resnet18,
+    pose_shared,
+    zoedepth,
+)
 from depthkit.models.diffusion.depth_codecs import AffineDepth, LinearDepth, LogDepth
 from depthkit.models.diffusion.noise_schedule import SD2_SCHEDULE
 from depthkit.models.diffusion.sampling import Sampling
+from depthkit.models.encoders.vit import ViTEncoder
+from depthkit.models.networks.refinenet_light import LightRefineNetDecoder
+from depthkit.models.networks.zoedepth import BinsHead
 from depthkit.paradigms import (
     AffineInvariantModule,
     CosineDecay,
@@ -62,7 +77,11 @@ DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
             "reprojection": None,
         },
     ),
-    (monodepth2_resnet18, {"scales": 4, "min_depth": 0.1, "max_depth": 100.0}),
+    *(
+        (f, {"scales": 4, "min_depth": 0.1, "max_depth": 100.0})
+        for f in (monodepth2_resnet18, monodepth2_resnet50, monodepth2_timm)
+    ),
+    (VideoDataModule, {"views": "video", "size": (192, 640), "transform": None}),
     (pose_resnet18, {"frames": 2, "unit": 1.0}),
     (pose_cnn, {"frames": 2, "unit": 1.0}),
     (pose_shared, {"frames": 2, "unit": 1.0, "channels": 512}),
@@ -80,6 +99,7 @@ DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
     (GeometryPreservingModule, {"geometric_weight": 1.0, "affine_weight": 1.0, "geometric_loss": None, "affine_loss": None}),
     (LookaheadRAdam, {"lr": 1e-3, "betas": (0.95, 0.999), "eps": 1e-5, "weight_decay": 0.0, "alpha": 0.5, "k": 6}),
     *((f, {"norm": "l1", "scale_invariant": False}) for f in (functional.pointwise_loss, losses.PointwiseLoss)),
+    (LightRefineNetDecoder, {"crp_stages": 4, "crp_average": True, "crp_bn": True}),
     (RandomRotation, {"degrees": 5.0}),
     (WeakenLabel, {"factor": (0.1, 10.0), "offset": 0.5, "seed": 0}),
     # Yang et al. (2024): sections 3.1 to 3.3 and 4.1
@@ -90,6 +110,11 @@ DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
         {"labelled_weight": 1.0, "unlabelled_weight": 1.0, "feature_weight": 1.0, "feature_images": "unlabelled"},
     ),
     (CutMix, {"probability": 0.5, "area": (0.02, 0.4), "aspect": 0.3}),
+    *(
+        (f, {"hooks": "v1", "position_interpolation": "transformers"})
+        for f in (ViTEncoder, dpt_dinov2_small, dpt_dinov2_base, dpt_dinov2_large)
+    ),
+    *((f, {"bins": 64, "depth_range": None}) for f in (zoedepth, BinsHead)),
     (LabelledUnlabelled, {"labelled": 1, "unlabelled": 2}),
     # Eigen et al. (2014), eq 4, with the focus of its successors, and without their root and factor
     *((f, {"variance_focus": 0.85, "root": False, "factor": 1.0}) for f in (functional.silog_loss, losses.SILogLoss)),
@@ -112,6 +137,8 @@ DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
     (RandomResizedCrop, {"scale": (0.5, 1.0)}),
     (HorizontalFlip, {"p": 0.5}),
     (Photometric, {"p": 1.0}),
+    (DepthDataModule, {"mixing": None, "seed": 0, "shuffle_window": 256, "drop_last": True, "max_broken_fraction": 0.01}),
+    (Loader, {"max_broken_fraction": 0.01}),
     (Plan, {"seed": 0, "shuffle": True, "continuing": False, "window": 256}),
     (sample_pixels, {"padding": "border"}),
     (warp, {"padding": "border"}),

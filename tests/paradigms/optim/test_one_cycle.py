@@ -39,7 +39,8 @@ def test_zoedepths_cycle_has_its_closed_form() -> None:
 
 def test_a_cycle_rises_from_its_start_to_one_and_ends_at_its_final_factor() -> None:
     rates = [fresh["lr"] for fresh, _ in run(OneCycle(rise=0.5, start=0.1, final=0.01, momentum=None))]
-    assert_close([rates[0], max(rates), rates[-1]], [0.1, 1.0, 0.01], atol=0.01, rtol=0)
+    assert_close([rates[0], rates[-1]], [0.1, 0.01])
+    assert_close(max(rates), 1.0, atol=0.01, rtol=0)
     assert rates.index(max(rates)) in (19, 20)
 
 

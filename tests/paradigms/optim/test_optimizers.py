@@ -1,8 +1,31 @@
+from functools import partial
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
-from depthkit.paradigms import LookaheadRAdam
+from depthkit.paradigms import AffineInvariantModule, LookaheadRAdam
+from tests.contracts.paradigm import METRIC_DEPTH, Memory, TinyNet, batch, weights_after
+
+
+def test_an_epoch_ends_with_the_slow_weights(tmp_path: Path) -> None:
+    """Also without validation: half the way back to the start, for no move came before."""
+    data = Memory([batch([(0, METRIC_DEPTH)], seed=seed) for seed in range(3)], (METRIC_DEPTH,))
+
+    def weights(optimizer: Any) -> Tensor:
+        torch.manual_seed(0)
+        m = AffineInvariantModule(TinyNet(), optimizer=optimizer)
+        after = weights_after(m, data, tmp_path, max_steps=-1, max_epochs=1)
+        return torch.cat([x.flatten() for x in after.values()])
+
+    start = weights(partial(torch.optim.SGD, lr=0.0))
+    fast = weights(partial(torch.optim.RAdam, lr=1e-2, betas=(0.95, 0.999), eps=1e-5))
+    slow = weights(partial(LookaheadRAdam, lr=1e-2, k=100))
+    assert (fast - start).norm() > 1e-3
+    assert_close(slow - start, (fast - start) / 2, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.2])
