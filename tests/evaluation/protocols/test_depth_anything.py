@@ -236,12 +236,45 @@ def test_a_report_names_the_space_of_fit_and_metrics():
         assert f"{space} where the label is between 0 and 300 m" in report.table()
 
 
-def test_the_protocols_carry_the_papers_caps_and_figures():
-    figure = lambda name, model: PROTOCOLS[name].published[model]  # noqa: E731
+def test_the_relative_tests_carry_the_papers_caps_and_crops():
     for name, cap in CAPS.items():
         for space in ("", "_in_depth"):
             assert PROTOCOLS[f"depth_anything_{name}{space}"].label_range == (0, cap)
         assert PROTOCOLS[f"depth_anything_{name}_in_depth"].max_depth == cap
+    for space in ("", "_in_depth"):
+        assert [PROTOCOLS[f"depth_anything_{name}{space}"].crop.name for name in SETS] == ["garg"] + 5 * ["none"]
+    assert PROTOCOLS["depth_anything_eth3d_in_depth"].max_depth == 72
+    v2 = [PROTOCOLS[f"depth_anything_v2_{name}"] for name in ("hypersim", "vkitti2")]
+    assert [(p.max_depth, p.label_range) for p in v2] == [(20, (1e-3, 20)), (80, (1e-3, 80))]
+    assert all((p.metrics["silog"].variance_focus, p.metrics["silog"].factor) == (0.5, 1) for p in v2)
+    assert all(p.output.align_corners and p.input_size(480, 640) == (518, 686) for p in v2)
+
+
+def test_zoedepths_tests_carry_their_ranges_inputs_and_corners():
+    """Of the released code: 1e-3 m to the cap but for three, Garg's and Eigen's crops, corners aligned."""
+    expected = {
+        "nyu": (1e-3, 10, "eigen_nyu"),
+        "kitti": (1e-3, 80, "garg_in_kb"),
+        "sun_rgbd": (0, 8, "eigen_nyu_on_any"),
+        "ibims": (0, 10, "eigen_nyu"),
+        "diode_indoor": (1e-3, 10, "eigen_nyu_on_any"),
+        "hypersim": (1e-3, 80, "eigen_nyu_on_hypersim"),
+        "diml_indoor": (0, 10, "eigen_nyu_on_any"),
+        "vkitti2": (1e-3, 80, "garg_in_kb"),
+        "ddad": (1e-3, 80, "garg"),
+        "diml_outdoor": (2, 80, "garg"),
+        "diode_outdoor": (1e-3, 80, "garg"),
+    }
+    found = {p.name.removeprefix("zoedepth_"): (*p.label_range, p.crop.name) for p in IN_METRES}
+    assert found == expected
+    assert all((p.min_depth, p.max_depth) == p.label_range and p.output.align_corners for p in IN_METRES)
+    indoor = [p for p in IN_METRES if "log10" in p.metrics]
+    assert {p.input.side for p in indoor} == {(392, 518)}
+    assert {p.input.side for p in IN_METRES if p not in indoor} == {(384, 768)}
+
+
+def test_the_protocols_carry_the_papers_figures():
+    figure = lambda name, model: PROTOCOLS[name].published[model]  # noqa: E731
     assert figure("depth_anything_diode", "Depth Anything L") == {"abs_rel": 0.066, "delta1": 0.952}
     assert figure("depth_anything_kitti", "Depth Anything S") == {"abs_rel": 0.080, "delta1": 0.936}
     assert figure("depth_anything_sintel", "S, margin 0.70") == {"abs_rel": 0.482}
