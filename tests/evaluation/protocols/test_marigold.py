@@ -103,6 +103,17 @@ def test_the_network_sees_what_the_released_scripts_feed():
     assert size["diode"](768, 1024, 8) == (480, 640)
 
 
+@pytest.mark.parametrize("suffix", ["", "_disparity", "_metric"])
+def test_every_set_has_its_range_as_floor_cap_and_bounds_of_labels(suffix):
+    protocols = {name: PROTOCOLS[f"marigold_{name}{suffix}"] for name in SETS}
+    assert {name: p.label_range for name, p in protocols.items()} == SETS
+    assert {name: p.min_depth for name, p in protocols.items()} == {name: near for name, (near, _) in SETS.items()}
+    caps = {name: min(far, 1000) if suffix == "_disparity" else far for name, (_, far) in SETS.items()}
+    assert {name: p.max_depth for name, p in protocols.items()} == caps
+    assert [p.crop.name for p in protocols.values()] == ["eigen_nyu", "eigen_kitti_in_kb", "none", "none", "none"]
+    assert all(p.min_valid == 1 for p in protocols.values())
+
+
 def test_the_crop_of_kitti_is_eigens_within_the_benchmarks():
     assert EIGEN_KITTI_IN_KB.box(352, 1216) == (117, 321, 43, 1172)
     assert EIGEN_KITTI_IN_KB.mask(375, 1242).sum() == (321 - 117) * (1172 - 43)
