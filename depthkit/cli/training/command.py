@@ -1,5 +1,6 @@
 """``depthkit fit | validate | test``: LightningCLI whose recipes are OmegaConf files."""
 
+import logging
 import re
 import signal
 import sys
@@ -22,6 +23,16 @@ from depthkit.evaluation import table_of
 from depthkit.models.weights.facts import read_run
 from depthkit.paradigms import DepthModule
 
+_EXPECTED = (
+    "LightningCLI's args parameter",  # the command line is ours to pass on
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own affair
+    r"The number of training batches \(\d+\) is smaller than the logging interval",  # steps count across epochs
+    "Total length of `.*` across ranks is zero",  # no validation sets
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # frozen on purpose
+    "The dirpath has changed from",  # a resumed run has a folder of its own
+    "Checkpoint directory .* exists and is not empty",  # it goes on there
+)
+"""Beginnings of warnings about what is meant to be so."""
 _KEYWORDS = ("best", "hpc", "registry")  # checkpoints that the trainer finds itself
 _NOISE = re.compile(r"does not validate against|^subtypes:|^errors:|^given value|^expected a <class 'nonetype'>", re.IGNORECASE)
 
@@ -39,7 +50,7 @@ class DepthCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False},
             seed_everything_default=0,
-            trainer_defaults={"callbacks": list(callbacks)},
+            trainer_defaults={"callbacks": list(callbacks), "log_every_n_steps": 10},
             args=list(arguments),
         )
 
@@ -157,7 +168,9 @@ def _with_files(arguments: Sequence[str]) -> list[str]:
 
 def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> DepthCLI:
     """Run one of the three commands with its arguments, ``["fit", "--config", ...]``, and callbacks beside the recipe's."""
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the command line is ours to pass on
+    for message in _EXPECTED:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡 Tip" not in record.getMessage())
     stop = SaveOnTermination()
     try:
         return DepthCLI(_with_files(arguments), [stop, *callbacks])

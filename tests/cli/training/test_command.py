@@ -63,10 +63,14 @@ def test_what_is_loaded_for_use_is_what_was_trained(checkpoint: Path) -> None:
         torch.testing.assert_close(module(image), predictor.model(image))
 
 
-def test_training_goes_on_from_a_checkpoint(options: list[str], checkpoint: Path) -> None:
+def test_training_goes_on_from_a_checkpoint_and_warns_of_nothing(
+    options: list[str], checkpoint: Path, recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
     main(["fit", *options, "--trainer.max_epochs=2", "--ckpt_path=last"])
     newest = max(checkpoint.parents[3].rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
     assert torch.load(newest, weights_only=True)["global_step"] == 2 * torch.load(checkpoint, weights_only=True)["global_step"]
+    assert [str(warning.message) for warning in recwarn] == []
+    assert "Tip" not in caplog.text
 
 
 def test_auto_begins_a_run_and_goes_on_with_it_wherever_its_checkpoints_are(options: list[str], tmp_path: Path) -> None:
