@@ -88,8 +88,9 @@ def evaluate(
         for batch in batches(_progress(samples, title, progress), coarse_labels=protocol.coarse_labels, broken=broken):
             batch = batch.to(place)
             image = protocol.resize_input(batch.image, multiple)
-            seen, size = (image.shape[-2], image.shape[-1]), protocol.input_size(*batch.image.shape[-2:], multiple)
-            maps = shown_part(as_maps(predict(image), len(batch), batch.keys[0]), seen, size).to(place)
+            size = protocol.input_size(batch.image.shape[-2], batch.image.shape[-1], multiple)
+            maps = as_maps(predict(image), len(batch), batch.keys[0])
+            maps = shown_part(maps, (image.shape[-2], image.shape[-1]), size).to(place)
             metrics.update(maps, representation, batch, resize_space=space)
             yield batch, f"{image.shape[-2]}x{image.shape[-1]}"
 

@@ -263,8 +263,14 @@ class DepthPredictor:
         """
         for row, loaded in enumerate(batch):
             own, size = self.representation, (loaded.image.shape[-2], loaded.image.shape[-1])
-            rules = {"output_rule": self.output_rule, "input_rule": self.input_rule}
-            full = resized_map(found.map[row : row + 1], size, self.model, **rules, representation=own)
+            full = resized_map(
+                found.map[row : row + 1],
+                size,
+                self.model,
+                output_rule=self.output_rule,
+                input_rule=self.input_rule,
+                representation=own,
+            )
             check_finite(full, loaded.name)
             image = loaded.image[0]
             picture = (image if image.dtype == torch.uint8 else (image * 255).round().byte()).permute(1, 2, 0).cpu().numpy()

@@ -86,7 +86,7 @@ class ScoresProtocols(LightningModule):
         prediction = shown_part(self(image), (image.shape[-2], image.shape[-1]), size)
         own, space = self.model.representation, resize_space_of(self.model)
         metrics.update(prediction.float(), own, batch, resize_space=space)
-        return cast(Tensor, prediction)
+        return prediction
 
     def on_validation_epoch_end(self) -> None:
         """Log every protocol's numbers as ``val/<dataset>/<metric>``."""
