@@ -235,6 +235,20 @@ def test_rotation_by_half_a_turn_reverses_every_map(sample):
     np.testing.assert_array_equal(turned.pairs[:, 4], sample.pairs[:, 4])
 
 
+def test_a_positive_angle_turns_the_picture_clockwise_and_mirrors_the_border_into_its_corners(sample: Sample) -> None:
+    square = crop(sample.replace(intrinsics=None), 0, 0, 24, 24)
+    np.testing.assert_array_equal(rotate(square, np.pi / 2).label[2:-2, 2:-2], np.rot90(square.label, -1)[2:-2, 2:-2])
+    white = square.replace(image=np.full_like(square.image, 255))
+    assert (rotate(white, 0.6).image == 255).all()
+
+
+def test_random_rotations_turn_both_ways_up_to_their_angle(sample: Sample) -> None:
+    poses = [RandomRotation(10)(sample, np.random.default_rng(seed)).world_from_camera for seed in range(60)]
+    angles = np.rad2deg([np.arctan2(pose[1, 0], pose[0, 0]) for pose in poses])
+    assert -10 <= angles.min() < -7
+    assert 7 < angles.max() <= 10
+
+
 def test_rotation_keeps_what_one_camera_sees_of_the_other(sample):
     turned = rotate(sample, 0.5)
     point = np.array([0.3, -0.2, 4.0, 1.0])

@@ -77,6 +77,12 @@ def test_points_within_the_ratio_are_the_same():
     assert whdr(-depth, pairs, closer, equal_ratio=1.1).isnan().all()
 
 
+def test_a_ratio_of_exactly_the_limit_is_the_same():
+    pairs = torch.tensor([[[0, 0, 0, 1, 0]]])
+    assert whdr(torch.tensor([4.0, 5.0]).view(1, 1, 1, 2), pairs, equal_ratio=1.25).item() == 0
+    assert whdr(torch.tensor([4.0, 5.1]).view(1, 1, 1, 2), pairs, equal_ratio=1.25).item() == 1
+
+
 def test_pairs_labelled_the_same_are_left_out_without_a_ratio():
     depth, pairs, order = torch.rand(1, 1, 3, 3), torch.tensor([[[0, 0, 1, 1]]]), torch.zeros(1, 1, dtype=torch.int64)
     metric = run(WHDR(), (depth, pairs, order), (1,))

@@ -229,6 +229,15 @@ def test_planes_smaller_than_their_share_are_not_scored():
     assert f.planarity_error(pred, planes, valid, cameras(pred), min_share=1.0).isnan().all()
 
 
+def test_three_pixels_lie_in_a_plane_whatever_their_depth_and_are_not_scored():
+    depth, planes = 1 + torch.rand(1, 1, 6, 6), torch.zeros(1, 1, 6, 6, dtype=torch.int64)
+    for pixels, known in ((3, False), (4, True)):
+        planes[0, 0, 2, :pixels] = 1
+        planes[0, 0, 3, 0] = 1  # not in one row
+        planes[0, 0, 2, pixels - 1] = 0
+        assert f.planarity_error(depth, planes, depth > 0, cameras(depth), min_share=0.0).isfinite().item() == known
+
+
 def test_pooled_planes_weigh_alike_and_images_weigh_alike_by_name():
     pred, planes, valid = faces(images=2)
     planes = planes.clone()
@@ -283,6 +292,12 @@ def test_f_score_grows_with_the_threshold_and_falls_with_the_error(views):
     for scores in (by_threshold, by_error):
         assert all((b >= a).all() for a, b in pairwise(scores))
         assert (scores[-1] > scores[0] + 0.1).all()
+
+
+def test_a_point_as_far_as_the_threshold_is_not_near():
+    depth, camera = torch.full((1, 1, 1, 1), 2.0), torch.eye(3)[None]
+    near = [f.point_cloud_fscore(depth + 0.5, depth, depth > 0, camera, threshold=t).item() for t in (0.5, 0.51)]
+    assert near == [0, 1]
 
 
 def test_a_relative_threshold_makes_the_unit_of_both_clouds_irrelevant(views):

@@ -3,6 +3,7 @@
 import torch
 
 from depthkit.models import RedWebDecoder, RedWebHead, redweb_resnet50
+from depthkit.models.networks.redweb import FeatureTransfer
 from depthkit.types import Representation
 
 
@@ -11,6 +12,16 @@ def test_it_starts_with_small_normal_weights():
     weights = torch.cat([m.weight.flatten() for m in decoder.modules() if isinstance(m, torch.nn.Conv2d)])
     assert abs(weights.std().item() - 0.01) < 2e-4
     assert abs(weights.mean().item()) < 2e-4
+
+
+def test_a_transfer_rectifies_the_sum_of_what_it_is_given_and_its_branch():
+    transfer = FeatureTransfer(1, 1).eval()
+    for module in transfer.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.dirac_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+    found = transfer(torch.tensor([-1.0, 3.0]).view(1, 1, 1, 2))
+    torch.testing.assert_close(found.flatten(), torch.tensor([0.0, 6.0]), rtol=1e-4, atol=0)
 
 
 def test_on_resnet50_it_predicts_disparity_of_any_sign_at_the_image_size():

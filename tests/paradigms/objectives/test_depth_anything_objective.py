@@ -166,6 +166,8 @@ def test_each_image_has_its_own_coin_and_half_of_them_are_mixed() -> None:
     aspects = boxes.any(2).sum(1) / boxes.any(1).sum(1)
     assert 0.28 < aspects.min() < 0.45
     assert 2.2 < aspects.max() < 3.6
+    edges = [boxes[:, 0].any(1), boxes[:, -1].any(1), boxes[..., 0].any(1), boxes[..., -1].any(1)]
+    assert all(0 < edge.float().mean() < 0.2 for edge in edges)  # a rectangle lies anywhere
     shares = 1 - kept[mixed]
     assert 0.01 < shares.min() < 0.05
     assert 0.35 < shares.max() < 0.42
