@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -105,16 +105,8 @@ class DepthCLI(LightningCLI):
 
     def _score(self, part: str, run: Callable[..., Any], options: dict[str, Any]) -> None:
         run(**options | {"verbose": False})  # the trainer's own table has a column per set and cuts off names
-        rows: dict[str, dict[str, float]] = {name: {} for name in getattr(self.datamodule, f"{part}_names")}
-        others = []  # a subclass may log what it likes
-        for name, value in self.trainer.callback_metrics.items():
-            dataset, _, metric = name.removeprefix(f"{part}/").rpartition("/")
-            if dataset in rows:
-                rows[dataset][metric] = float(value)
-            else:
-                others.append(f"{name}: {float(value):.4f}\n")
         if self.trainer.is_global_zero:
-            sys.stdout.write(f"{part} sets, protocols: {self.model.protocols}\n\n{table_of(rows)}\n{''.join(others)}")
+            sys.stdout.write(f"{part} sets, protocols: {self.model.protocols}\n\n{_table(self.trainer, part)}")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse as Lightning does; turn mistakes in a recipe into one sentence, and check the checkpoint.
@@ -135,6 +127,27 @@ class DepthCLI(LightningCLI):
                     f"expected a checkpoint of a run to go on with; {checkpoint} holds a network alone. "
                     "Start a new run from its weights: --model.weights instead of --ckpt_path."
                 )
+
+
+class _ScoresAtValidation(Callback):
+    """Print the scores of each validation during training."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and trainer.is_global_zero:
+            sys.stdout.write(f"\nstep {trainer.global_step}\n{_table(trainer, 'val')}")
+
+
+def _table(trainer: Any, part: str) -> str:
+    """Write the scores that were logged, a line per set, and what else a subclass logs of it."""
+    rows: dict[str, dict[str, float]] = {name: {} for name in getattr(trainer.datamodule, f"{part}_names", ())}
+    others = []
+    for name, value in trainer.callback_metrics.items():
+        dataset, _, metric = name.removeprefix(f"{part}/").rpartition("/")
+        if dataset in rows:
+            rows[dataset][metric] = float(value)
+        elif name.startswith(f"{part}/") or trainer.state.fn != "fit":
+            others.append(f"{name}: {float(value):.4f}\n")
+    return f"{table_of(rows)}\n{''.join(others)}"
 
 
 def _folders(trainer: Any) -> list[Path]:
@@ -173,7 +186,7 @@ def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> DepthCL
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡 Tip" not in record.getMessage())
     stop = SaveOnTermination()
     try:
-        return DepthCLI(_with_files(arguments), [stop, *callbacks])
+        return DepthCLI(_with_files(arguments), [stop, _ScoresAtValidation(), *callbacks])
     except (SIGTERMException, SystemExit) as error:  # Lightning's own exit codes, 0 and 1, would tell a scheduler otherwise
         if stop.received is None and not isinstance(error, SIGTERMException):
             raise

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -64,13 +65,18 @@ def test_what_is_loaded_for_use_is_what_was_trained(checkpoint: Path) -> None:
 
 
 def test_training_goes_on_from_a_checkpoint_and_warns_of_nothing(
-    options: list[str], checkpoint: Path, recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture
+    options: list[str],
+    checkpoint: Path,
+    recwarn: pytest.WarningsRecorder,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     main(["fit", *options, "--trainer.max_epochs=2", "--ckpt_path=last"])
     newest = max(checkpoint.parents[3].rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
     assert torch.load(newest, weights_only=True)["global_step"] == 2 * torch.load(checkpoint, weights_only=True)["global_step"]
     assert [str(warning.message) for warning in recwarn] == []
     assert "Tip" not in caplog.text
+    assert re.search(r"^step 6\n +abs_rel.*\n-.*\nroom +0\.\d{4}", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_auto_begins_a_run_and_goes_on_with_it_wherever_its_checkpoints_are(options: list[str], tmp_path: Path) -> None:
