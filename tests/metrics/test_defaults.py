@@ -57,3 +57,8 @@ def test_a_function_has_the_options_of_its_metric(name: str) -> None:
     found = defaults(getattr(functional, name))
     expected = OPTIONS.get(metric, {})
     assert {key: found[key] for key in expected} == expected
+
+
+def test_the_collections_shares_are_within_powers_of_1_25() -> None:
+    found = {name: metric.formula.threshold for name, metric in metrics.depth_metrics().items() if name.startswith("delta")}
+    assert found == {"delta1": 1.25, "delta2": 1.25**2, "delta3": 1.25**3}
