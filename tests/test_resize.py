@@ -23,6 +23,7 @@ from depthkit.types import Representation
         ("lower_bound", 624, 464, (512, 384)),
         ("lower_bound", 1080, 1920, (384, 672)),
         ("native", 641, 479, (640, 480)),
+        ("area", 1242, 375, (704, 224)),
     ],
 )
 def test_input_sizes_are_those_of_the_published_transforms(rule, width, height, expected):
