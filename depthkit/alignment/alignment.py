@@ -41,6 +41,8 @@ class Alignment:
         degrees: ``"scale"`` (a factor) or ``"scale_shift"`` (a factor and an offset).
         method: of ``fit_scale`` or ``fit_scale_shift``, by ``degrees``.
         space: what the maps are while they are fitted. MiDaS aligns in disparity, Marigold in depth.
+        positive: fit over the pixels alone whose prediction is above 0, as Marigold's code does in disparity: networks that
+            end in a ReLU give 0 in the sky. All pixels are scored.
 
     A constant prediction has no scale and shift, but it is a prediction: it is scored as the best constant, the mean (for
     ``least_squares``) or median of the label. A factor alone that does not exist is NaN, and so is then the metric.
@@ -60,6 +62,7 @@ class Alignment:
     degrees: Degrees | str
     method: str
     space: Representation = Representation.DEPTH
+    positive: bool = False
 
     def __post_init__(self) -> None:
         degrees = check_choice("degrees", self.degrees, Degrees)
@@ -77,11 +80,12 @@ class Alignment:
             target: labelled map in ``space``, ``(B, 1, H, W)``; any value where not valid.
             valid: bool, ``(B, 1, H, W)``.
         """
+        seen = valid & (pred > 0) if self.positive else valid
         if self.degrees == Degrees.SCALE:
-            scale = fit_scale(pred, target, valid, method=self.method)
+            scale = fit_scale(pred, target, seen, method=self.method)
             return Fit(scale, torch.zeros_like(scale))
-        pred, target, valid = where_float64_exists(pred, target, valid)
-        scale, shift = fit_scale_shift(pred, target, valid, method=self.method)
+        pred, target, valid, seen = where_float64_exists(pred, target, valid, seen)
+        scale, shift = fit_scale_shift(pred, target, seen, method=self.method)
         constant = scale.isnan() & valid.flatten(1).any(1)
         centre = masked_mean if self.method == ScaleShiftMethod.LEAST_SQUARES else masked_median
         return Fit(scale.where(~constant, 0), shift.where(~constant, centre(to_float64(target), valid)))

@@ -12,7 +12,7 @@ from typing import Any
 from depthkit.errors import DepthKitError, RecipeError
 
 TRAINING = ("fit", "validate", "test")
-_SCORING = ("evaluate", "benchmark", "compare", "odometry", "roundtrip")
+_SCORING = ("evaluate", "benchmark", "calibrate", "compare", "odometry", "roundtrip")
 COMMANDS = ("shards", "predict", *_SCORING, "label", "export", "models", "recipes", "demo")
 _REMEDIES = {
     "OSError": "Give a path that may be read and written, on a disk with room.",
@@ -34,6 +34,7 @@ use (MODEL: a checkpoint, a folder, or a name that `depthkit models` lists):
   label                             pseudo-labels for a pool of images, on all devices, by any teacher
   evaluate                          MODEL SHARDS...: score a network on shards under a published protocol
   benchmark                         MODEL... --table NAME --shards ROOT: a paper's whole table, ours beside the paper's
+  calibrate                         MODEL SHARDS: one scale (and shift) from labels in metres, stored with the network
   compare                           REPORT_A REPORT_B: two reports image by image, with an interval
   odometry                          score the camera's motions that a pose network predicts, and write its path
   roundtrip                         what the VAE of a latent diffusion model alone makes of true depth

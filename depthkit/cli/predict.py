@@ -33,7 +33,7 @@ def predict(
     sources: list[str],
     *,
     out: Path = Path("predictions"),
-    format: Literal["png", "npy", "exr", "ply", "glb"] = "png",
+    format: Literal["png", "npy", "exr", "ply", "glb", "kitti"] = "png",
     unit: Literal["relative", "mm", "256"] = "relative",
     range: tuple[float, float] | None = None,
     colour: bool = True,
@@ -59,7 +59,8 @@ def predict(
         model: a checkpoint, a folder, or a name that `depthkit models` lists.
         sources: image files, folders of them, and .txt lists with a path in each line.
         out: folder of the results: photos/a/x.jpg has a/x.jpg.png there, and a coloured picture a/x.jpg.colour.png.
-        format: png (16 bits), npy or exr (float32 as predicted), ply or glb (coloured points).
+        format: png (16 bits), npy or exr (float32 as predicted), ply or glb (coloured points), or kitti: what the server of
+            its depth benchmark takes, x.png of 1/256 m for x.png, and no pictures.
         unit: of the codes of a png: relative (steps of the map's range, which the file states), mm, or 256 (1/256 m, as
             KITTI's benchmark wants it). The last two need a network that predicts metres; 0 there is no depth.
         range: lowest and highest predicted value, one scale for the codes, colours and points of all files.
@@ -87,7 +88,7 @@ def predict(
     if batch_size < 1 or threads < 1:
         raise ShapeError(f"expected batch_size and threads of at least 1; got {batch_size} and {threads}.")
     places = listed(sources)
-    names = OutputNames(places, out, results.endings)
+    names = OutputNames(places, out, results.endings, stems=results.format == Format.KITTI)
     network: Any = from_pretrained(model, output=output, allow=allow or ())
     results.check(network.ambiguity)
     resize.of_network(network)

@@ -8,6 +8,8 @@ files relative to the scene and poses from sensor to world; ``calibration/KEY.js
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from depthkit.checks import check_choice
 from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.files import read_bytes
 from depthkit.convert.records.record import Annotation, Record, Records, camera_matrix, check_folder, key_of, wrong_layout
@@ -25,6 +28,15 @@ from depthkit.shards.images import ImageFormat
 from depthkit.types import Ambiguity, LabelKind, Representation
 
 _SPLITS = {"train": "0", "val": "1"}
+
+
+class Projection(StrEnum):
+    """Which pixel a point belongs to, and which point a pixel shows."""
+
+    NEAREST = "nearest"
+    """The pixel whose centre is nearest; of several points the nearest to the camera."""
+    DGP = "dgp"
+    """Coordinates cut off to integers, of several points the last: TRI's own code, with which published numbers are made."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,14 @@ class LidarRecord(Record):
     camera_from_lidar: np.ndarray | None = None
 
 
-def ddad(root: str | Path, split: str = "val", *, camera: str = "CAMERA_01", lidar: str = "LIDAR") -> Records:
+def ddad(
+    root: str | Path,
+    split: str = "val",
+    *,
+    camera: str = "CAMERA_01",
+    lidar: str = "LIDAR",
+    projection: Projection | str = Projection.NEAREST,
+) -> Records:
     """Read the images of one camera in a split, by scene and time, with the laser points in them.
 
     Args:
@@ -46,12 +65,13 @@ def ddad(root: str | Path, split: str = "val", *, camera: str = "CAMERA_01", lid
         split: ``val`` or ``train``.
         camera: ``CAMERA_01``, which looks ahead and is what others test on, or another.
         lidar: name of the laser.
+        projection: ``nearest``, or ``dgp`` for the labels that others score on: three quarters of their pixels are other ones.
 
     Raises:
         DepthKitError: the folder is not laid out like this.
         GeometryError: a scene's poses or cameras are garbled.
     """
-    root = Path(root)
+    root, rule = Path(root), check_choice("projection", projection, Projection)
     check_folder(root, "DDAD's ddad_train_val/ddad.json")
     root = root / "ddad_train_val" if (root / "ddad_train_val").is_dir() else root
     if not (root / "ddad.json").is_file():
@@ -72,11 +92,11 @@ def ddad(root: str | Path, split: str = "val", *, camera: str = "CAMERA_01", lid
         found, rejects = found + here, rejects + alone
     if not found:
         raise wrong_layout(f"{scenes[0] if scenes else 'scenes'} with rgb/{camera} and point_cloud/{lidar},", root)
-    return Records(root, tuple(found), _KIND, tuple(rejects), read_points)
+    return Records(root, tuple(found), _KIND, tuple(rejects), partial(read_points, projection=rule))
 
 
-def read_points(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
-    """Return the depth of the nearest laser point in each pixel; pixels without a point are not valid."""
+def read_points(root: Path, frame: Record, size: tuple[int, int], *, projection: Projection = Projection.NEAREST) -> Annotation:
+    """Return the depth of a laser point in each pixel; pixels without a point are not valid."""
     assert isinstance(frame, LidarRecord)
     assert frame.label
     assert frame.intrinsics is not None
@@ -89,30 +109,36 @@ def read_points(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
         raise LabelError(
             f"{root / frame.label}: expected a .npz of points under 'data'; got {error!r}. Get it again."
         ) from error
-    depth = project(points, frame.camera_from_lidar, frame.intrinsics, size)
+    depth = project(points, frame.camera_from_lidar, frame.intrinsics, size, projection)
     return Annotation(depth, depth > 0)
 
 
-def project(points: np.ndarray, camera_from_lidar: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the depth of the nearest point in each pixel [m], float32 of that size; 0 where there is none.
-
-    A point belongs to the pixel whose centre is nearest.
+def project(
+    points: np.ndarray,
+    camera_from_lidar: np.ndarray,
+    intrinsics: np.ndarray,
+    size: tuple[int, int],
+    projection: Projection = Projection.NEAREST,
+) -> np.ndarray:
+    """Return the depth of a point in each pixel [m], float32 of that size; 0 where there is none.
 
     Args:
         points: of the laser [m], ``(N, 3)``.
         camera_from_lidar: pose ``(4, 4)``.
         intrinsics: ``(3, 3)`` [px].
         size: (height, width) [px].
+        projection: which pixel, and which point.
     """
     seen = points @ camera_from_lidar[:3, :3].T + camera_from_lidar[:3, 3]
     seen = seen[np.isfinite(seen).all(1)]
     seen = seen[seen[:, 2] > 0]
     u, v, _ = intrinsics @ (seen / seen[:, 2:]).T
-    column, row = np.rint(u), np.rint(v)
+    column, row = (np.trunc(x) if projection == Projection.DGP else np.rint(x) for x in (u, v))
     inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
     row, column, value = row[inside].astype(int), column[inside].astype(int), seen[inside, 2]
-    depth, far_to_near = np.zeros(size, np.float32), np.argsort(-value, kind="stable")
-    depth[row[far_to_near], column[far_to_near]] = value[far_to_near]
+    order = np.arange(len(value)) if projection == Projection.DGP else np.argsort(-value, kind="stable")
+    depth = np.zeros(size, np.float32)
+    depth[row[order], column[order]] = value[order]  # of several the last stays
     return depth
 
 

@@ -5,6 +5,10 @@ Under the root lie, as the archives ``SCENE_dslr_jpg`` and ``SCENE_dslr_depth`` 
 - ``SCENE/images/dslr_images/NAME.JPG``,
 - ``SCENE/ground_truth_depth/dslr_images/NAME.JPG``, which is no picture but float32 row by row, of the image's size, and
 - ``SCENE/dslr_calibration_jpg/cameras.txt`` and ``images.txt`` in COLMAP's format.
+
+Romanov et al. 2020 (GP2) score on another rendering of the scans, dense and at a quarter of the resolution, which lies beside
+their weights as ``eth3d.zip``: ``SCENE/images_out/dslr_images_undistorted/NAME.JPG`` and
+``SCENE/depth/dslr_images_undistorted/NAME.png`` (16 bit, millimetres). Numbers on the two are not comparable.
 """
 
 from collections.abc import Mapping
@@ -13,14 +17,25 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from depthkit.convert.records.dataset import Dataset
-from depthkit.convert.records.files import names_in, read_bytes
-from depthkit.convert.records.record import Annotation, Record, Records, camera_matrix, check_folder, paired, wrong_layout
+from depthkit.convert.records.files import names_in, read_bytes, read_png16
+from depthkit.convert.records.record import (
+    Annotation,
+    Record,
+    Records,
+    camera_matrix,
+    check_folder,
+    paired,
+    read_codes,
+    read_picture,
+    wrong_layout,
+)
 from depthkit.convert.tum import pose_of
 from depthkit.errors import GeometryError, LabelError
-from depthkit.shards import Reject
+from depthkit.shards import DepthFormat, Reject
 from depthkit.types import Ambiguity, LabelKind, Representation
 
 
@@ -51,6 +66,39 @@ def eth3d(root: str | Path, split: str = "test") -> Records:
     if not found:
         raise wrong_layout("SCENE/images/dslr_images/ and SCENE/ground_truth_depth/dslr_images/", root)
     return Records(root, tuple(found), _KIND, tuple(rejects), read_depth)
+
+
+def eth3d_gp2(root: str | Path, split: str = "test") -> Records:
+    """Read the images of GP2's rendering, by scene, at the size of their depth.
+
+    Args:
+        root: folder of the scenes of ``eth3d.zip``.
+        split: ``test``; there is no other.
+
+    Raises:
+        DepthKitError: the folder is not laid out like this.
+    """
+    root = Path(root)
+    check_folder(root, "the scenes of GP2's eth3d.zip, such as courtyard/images_out,")
+    found: list[Record] = []
+    rejects: list[Reject] = []
+    for scene in names_in(root):
+        images, labels = f"{scene}/{_GP2_IMAGES}/dslr_images_undistorted", f"{scene}/{_GP2_DEPTH}/dslr_images_undistorted"
+        here, alone = paired(root, images, labels, "{}.png".format, scene)
+        found, rejects = found + [replace(frame, scale=0.001) for frame in here], rejects + alone
+    if not found:
+        raise wrong_layout("SCENE/images_out/dslr_images_undistorted/ and SCENE/depth/dslr_images_undistorted/", root)
+    return Records(root, tuple(found), _KIND, tuple(rejects), read_codes, _read_small)
+
+
+def _read_small(root: Path, name: str) -> np.ndarray:
+    """Read a picture at the size of its depth, which is a quarter of the camera's."""
+    image = read_picture(root, name)
+    label = Path(name.replace(f"/{_GP2_IMAGES}/", f"/{_GP2_DEPTH}/", 1)).with_suffix(".png")
+    height, width = read_png16(root / label).shape
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def read_depth(root: Path, frame: Record, size: tuple[int, int]) -> Annotation:
@@ -112,6 +160,7 @@ def _lines(file: Path) -> list[str]:
 
 
 _KIND = LabelKind(Ambiguity.METRIC, Representation.DEPTH)
+_GP2_IMAGES, _GP2_DEPTH = "images_out", "depth"
 
 DATASETS = (
     Dataset(
@@ -128,5 +177,21 @@ DATASETS = (
         published={"test": 454},
         splits="the 13 scenes that are published with depth, all for testing",
         test="tests/convert/test_eth3d.py",
+    ),
+    Dataset(
+        name="eth3d_gp2",
+        read=eth3d_gp2,
+        layout="SCENE/ with images_out/dslr_images_undistorted/ and depth/dslr_images_undistorted/",
+        kind=_KIND,
+        unit="depth along the axis in millimetres, rendered from the cleaned scans",
+        invalid="0",
+        sky="without depth",
+        camera="not in the archive",
+        source="Romanov et al. 2020, eth3d.zip beside their weights; ETH3D for the scenes and their count",
+        licence="CC BY-NC-SA 4.0, ETH3D's",
+        published={"test": 454},
+        splits="the 13 scenes that are published with depth, all for testing",
+        test="tests/convert/test_eth3d.py",
+        depth_format=DepthFormat.PNG_LINEAR16,
     ),
 )

@@ -218,6 +218,7 @@ def describe(protocol: Protocol) -> dict[str, str]:
     fit = protocol.alignment
     low, high = protocol.label_range
     per = {"image": "per image", "set": "of the set, the median of those per image"}[protocol.scale_of]
+    over = ", over positive predictions" if fit and fit.positive else ""
     data = {"data": command} if (command := command_for(protocol.name)) else {}
     if protocol.ordinal:
         return {
@@ -232,7 +233,7 @@ def describe(protocol: Protocol) -> dict[str, str]:
         "protocol": protocol.name,
         "source": protocol.source,
         **data,
-        "alignment": f"{fit.degrees.replace('_', ' and ')} {per} by {fit.method}, in {fit.space}" if fit else "none",
+        "alignment": f"{fit.degrees.replace('_', ' and ')} {per} by {fit.method}, in {fit.space}{over}" if fit else "none",
         "scored": f"{protocol.space} where the label is between {low:g} and {high:g} m",
         "crop": _rectangle(protocol.crop),
         "shown to the network": _rectangle(protocol.shown),

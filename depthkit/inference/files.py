@@ -36,6 +36,8 @@ class Format(StrEnum):
     EXR = "exr"
     PLY = "ply"
     GLB = "glb"
+    KITTI = "kitti"
+    """What KITTI's depth benchmark takes: 16-bit PNG of 1/256 m under the image's own name, and nothing beside it."""
 
 
 _CLOUDS = (Format.PLY, Format.GLB)
@@ -114,6 +116,8 @@ class Results:
     def __post_init__(self) -> None:
         object.__setattr__(self, "format", check_choice("format", self.format, Format))
         object.__setattr__(self, "unit", check_choice("unit", self.unit, Unit))
+        if self.format == Format.KITTI:
+            object.__setattr__(self, "colour", False)
         if self.unit != Unit.RELATIVE and self.format != Format.PNG:
             raise RecipeError(f"expected format png for the unit {self.unit}; got {self.format}. Leave out the unit.")
         if self.span is not None and not self.span[0] < self.span[1]:
@@ -122,7 +126,12 @@ class Results:
     @property
     def endings(self) -> tuple[str, ...]:
         """What the names of an image's results end in."""
-        return (f".{self.format}", COLOUR) if self.colour else (f".{self.format}",)
+        return (self.suffix, COLOUR) if self.colour else (self.suffix,)
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the main result."""
+        return ".png" if self.format == Format.KITTI else f".{self.format}"
 
     def check(self, ambiguity: Ambiguity) -> None:
         """Check that a network's predictions can be written so, before the first is made.
@@ -135,16 +144,19 @@ class Results:
                 f"expected a network that predicts depth, or depth up to scale, for format {self.format}; this one predicts "
                 "up to scale and shift, and the shift is not known. Choose format png or npy, or another network."
             )
-        if self.unit != Unit.RELATIVE and ambiguity != Ambiguity.METRIC:
+        if (self.unit != Unit.RELATIVE or self.format == Format.KITTI) and ambiguity != Ambiguity.METRIC:
+            wanted = f"format {self.format}" if self.format == Format.KITTI else f"the unit {self.unit}"
             raise LabelError(
-                f"expected a network that predicts metres for the unit {self.unit}; this one predicts up to {ambiguity}. "
-                f"Choose unit {Unit.RELATIVE}."
+                f"expected a network that predicts metres for {wanted}; this one predicts up to {ambiguity}. "
+                f"Choose unit {Unit.RELATIVE} and format {Format.PNG}, or find its scale by `depthkit calibrate`."
             )
 
     def write(self, prediction: Prediction, names: Callable[[str, str], Path]) -> None:
         """Write the results of an image, whose name the prediction bears."""
-        path = names(prediction.name, f".{self.format}")
-        if self.format in _CLOUDS:
+        path = names(prediction.name, self.suffix)
+        if self.format == Format.KITTI:
+            prediction.save_kitti(path)
+        elif self.format in _CLOUDS:
             prediction.save_point_cloud(path, self._camera(prediction.map.shape), max_edge=self.max_edge, span=self.span)
         else:
             prediction.save(path, unit=self.unit, span=self.span)

@@ -24,6 +24,7 @@ class OutputNames:
         sources: image files, and folders that are searched for them.
         out: folder of the results.
         endings: of the results of each image.
+        stems: results take the place of the image's own ending: ``out/a/x.png`` of ``photos/a/x.jpg``.
 
     Raises:
         ShapeError: there is no image.
@@ -33,8 +34,8 @@ class OutputNames:
         files: the images, each once.
     """
 
-    def __init__(self, sources: Sequence[str | Path], out: str | Path, endings: Sequence[str]) -> None:
-        self.files = image_files(sources)
+    def __init__(self, sources: Sequence[str | Path], out: str | Path, endings: Sequence[str], *, stems: bool = False) -> None:
+        self.stems, self.files = stems, image_files(sources)
         folders = [_absolute(source) if Path(source).is_dir() else _absolute(source).parent for source in sources]
         self._root, self._out = Path(os.path.commonpath(folders)), Path(out)
         images = {os.path.realpath(file): file for file in self.files}
@@ -54,7 +55,7 @@ class OutputNames:
     def __call__(self, file: str | Path, ending: str) -> Path:
         """Name the result of a file with this ending."""
         place = self._out / _absolute(file).relative_to(self._root)
-        return place.with_name(place.name + ending)
+        return place.with_name((place.stem if self.stems else place.name) + ending)
 
 
 @contextmanager

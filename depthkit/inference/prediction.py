@@ -131,18 +131,41 @@ class Prediction:
         codes = np.zeros(self.map.shape) if step == 0 else (self.map.astype(np.float64) - low) / step
         return codes.round().clip(0, _LEVELS).astype(np.uint16), {"value": "low + step * code", "low": low, "step": step}
 
+    def save_kitti(self, path: str | Path) -> Path:
+        """Write depth as KITTI's benchmark takes it: 16-bit PNG of 1/256 m, clipped to what it holds, 1/256 to 256 m.
+
+        0 says that there is no depth, so it is written only where the prediction has none.
+
+        Args:
+            path: of the file; its folder is made.
+
+        Raises:
+            LabelError: the prediction is not metric.
+            PredictionError: the file cannot be written.
+        """
+        path = Path(path)
+        self._check_metric(Unit.KITTI)
+        metres = self.depth().astype(np.float64)
+        codes = np.nan_to_num((metres * _PER_METRE[Unit.KITTI]).round().clip(1, _LEVELS), nan=0.0).astype(np.uint16)
+        with replacing(path) as part:
+            Image.fromarray(codes).save(part, format="png")
+        return path
+
     def _codes_in(self, unit: Unit) -> tuple[np.ndarray, dict[str, Any]]:
         """Codes of metres, uint16 ``(H, W)``, and what they mean."""
-        if self.ambiguity != Ambiguity.METRIC:
-            raise LabelError(
-                f"expected a metric prediction for the unit {unit}; this one is {self.ambiguity} {self.representation}. "
-                f"Choose unit {Unit.RELATIVE}, or a network that predicts metres."
-            )
+        self._check_metric(unit)
         codes = (self.depth().astype(np.float64) * _PER_METRE[unit]).round()
         codes[~(codes <= _LEVELS)] = 0  # also where there is no depth
         value = f"metres * {_PER_METRE[unit]}; 0: none"
         facts = {"value": value, "representation": "depth", "low": 0.0, "step": 1 / _PER_METRE[unit], "none": 0}
         return codes.astype(np.uint16), facts
+
+    def _check_metric(self, unit: Unit) -> None:
+        if self.ambiguity != Ambiguity.METRIC:
+            raise LabelError(
+                f"expected a metric prediction for the unit {unit}; this one is {self.ambiguity} {self.representation}. "
+                f"Choose unit {Unit.RELATIVE}, or a network that predicts metres."
+            )
 
     def save_colour(self, path: str | Path, *, span: tuple[float, float] | None = None) -> Path:
         """Write the coloured picture as PNG, marked as a picture of a prediction; ``span`` as of ``save``."""

@@ -6,7 +6,8 @@ maps, ``alignment=``. To add a metric, subclass ``PixelMean`` (what to average) 
 
 from depthkit.alignment import Alignment
 from depthkit.metrics import functional
-from depthkit.metrics.boundary import BoundaryF1
+from depthkit.metrics.boundaries.boundary_f1 import BoundaryF1
+from depthkit.metrics.boundaries.depth_boundary_error import DepthBoundaryError
 from depthkit.metrics.collection import depth_metrics
 from depthkit.metrics.delta import DeltaAccuracy, DeltaError
 from depthkit.metrics.formula import Formula, PixelMean, RootPixelMean
@@ -30,6 +31,7 @@ __all__ = [
     "BoundaryF1",
     "DeltaAccuracy",
     "DeltaError",
+    "DepthBoundaryError",
     "DepthMetric",
     "Formula",
     "FormulaMetric",

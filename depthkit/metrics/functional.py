@@ -1,6 +1,7 @@
 """The metrics as functions: maps in, one number per image out, ``(B,)``."""
 
-from depthkit.metrics.boundary import boundary_f1
+from depthkit.metrics.boundaries.boundary_f1 import boundary_f1
+from depthkit.metrics.boundaries.depth_boundary_error import depth_boundary_error
 from depthkit.metrics.delta import delta_accuracy, delta_error
 from depthkit.metrics.inverse import imae, irmse
 from depthkit.metrics.linear import abs_rel, mae, rmse, sq_rel
@@ -15,6 +16,7 @@ __all__ = [
     "boundary_f1",
     "delta_accuracy",
     "delta_error",
+    "depth_boundary_error",
     "imae",
     "irmse",
     "log10",

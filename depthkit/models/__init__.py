@@ -15,6 +15,7 @@ from depthkit.models.encoders.timm_encoder import TimmEncoder
 from depthkit.models.encoders.vgg import vgg16_relu1_1
 from depthkit.models.encoders.vit import ViTEncoder
 from depthkit.models.net import DepthNet
+from depthkit.models.networks.calibrated import CalibratedHead, calibrated
 from depthkit.models.networks.dpt import (
     DPTDecoder,
     DPTHead,
@@ -72,6 +73,7 @@ __all__ = [
     "PUBLISHED",
     "AffineDepth",
     "BinsHead",
+    "CalibratedHead",
     "DPTDecoder",
     "DPTHead",
     "DepthCodec",
@@ -105,6 +107,7 @@ __all__ = [
     "ZoeDepthNet",
     "architecture",
     "build",
+    "calibrated",
     "codec_of",
     "dpt_dinov2_base",
     "dpt_dinov2_large",

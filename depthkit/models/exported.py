@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from depthkit.checks import first_line, optional_import
 from depthkit.errors import CheckpointError, ShapeError
-from depthkit.resize import InputResize, InputRule
+from depthkit.resize import InputResize, InputRule, OutputResize
 from depthkit.types import Ambiguity, Representation
 
 SUFFIXES = (".pt2", ".onnx")
@@ -27,7 +27,9 @@ class ExportedNetwork(nn.Module):
     Attributes:
         representation: what its numbers are.
         ambiguity: what they leave undetermined.
-        input_rule: stretches an image to the program's size, if it takes one size only.
+        input_rule: stretches an image to the program's size, if it takes one size only; else the network's.
+        output_rule: the network's.
+        size_multiple: sides of an image must be multiples of it [px].
         fixed_size: that size, (height, width) [px]; None for a program of any size.
 
     Raises:
@@ -41,6 +43,8 @@ class ExportedNetwork(nn.Module):
             facts, shape, self._run = (_read_pt2 if path.suffix.lower() == ".pt2" else _read_onnx)(path)
             self.representation = Representation(facts["representation"])
             self.ambiguity = Ambiguity(facts["ambiguity"])
+            self.size_multiple = int(facts.get("multiple", 1))
+            rules = {name: json.loads(facts[name]) for name in ("input_rule", "output_rule") if facts.get(name)}
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, CheckpointError):
                 raise
@@ -50,8 +54,13 @@ class ExportedNetwork(nn.Module):
         self.name = path.name
         height, width = shape[-2:]
         self.fixed_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        if "output_rule" in rules:
+            self.output_rule = OutputResize(**rules["output_rule"])
         if self.fixed_size is not None:
             self.input_rule = InputResize(self.fixed_size, InputRule.STRETCH, multiple=1, antialias=True)
+        elif "input_rule" in rules:
+            side = rules["input_rule"].pop("side")
+            self.input_rule = InputResize(tuple(side) if isinstance(side, list) else side, **rules["input_rule"])
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict the map of RGB in [0, 1], ``(B, 3, H, W)``, image by image.

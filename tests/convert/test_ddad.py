@@ -103,3 +103,27 @@ def test_a_cloud_that_is_none_is_named_and_nothing_in_it_is_executed(root):
         ddad.ddad(root)[0]
     with pytest.raises(DepthKitError, match=r"expected ddad.json under .*000000; found calibration/"):
         ddad.ddad(root / "ddad_train_val/000000")
+
+
+def test_labels_as_dgp_projects_them_cut_off_coordinates_and_keep_the_last_point(root):
+    """Law of the second projection, point by point: toward zero, whatever the depth, later points over earlier ones."""
+    rng = np.random.default_rng(0)
+    points = np.c_[rng.uniform(-6, 6, 400), rng.uniform(-5, 5, 400), rng.uniform(-2, 20, 400)]
+    points = np.r_[points, [[-0.25, 0, 5], [0, -4.1, 10], [0, 0, 0]]]  # at column 27.5; half a pixel above row 0; in the lens
+    matrix = np.array([[50.0, 0, 30], [0, 50, 20], [0, 0, 1]])
+    expected = np.zeros(SIZE)
+    for x, y, z in points:
+        if z > 0:
+            u, v = int(50 * x / z + 30), int(50 * y / z + 20)
+            if 0 <= u < SIZE[1] and 0 <= v < SIZE[0]:
+                expected[v, u] = z
+    found = ddad.project(points, np.eye(4), matrix, SIZE, ddad.Projection.DGP)
+    assert np.array_equal(found, expected.astype(np.float32))
+    assert found[20, 27] == 5
+    assert found[0, 30] == 10
+    assert (found != ddad.project(points, np.eye(4), matrix, SIZE)).sum() > 50
+    nearest, dgp = ddad.ddad(root)[0], ddad.ddad(root, projection="dgp")[0]
+    assert (nearest.label[20, 30], dgp.label[20, 30]) == pytest.approx((9, 19))  # the later point, though it is behind
+    assert dgp.label[20, int(50 / 9 + 30)] == pytest.approx(9)
+    with pytest.raises(DepthKitError, match="expected projection to be one of nearest, dgp; got 'floor'"):
+        ddad.ddad(root, projection="floor")

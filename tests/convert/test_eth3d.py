@@ -71,3 +71,25 @@ def test_depth_of_another_size_and_another_layout_are_named(root, tmp_path):
     (tmp_path / "other/multi_view_training_dslr_jpg").mkdir(parents=True)
     with pytest.raises(DepthKitError, match=r"expected SCENE/images/dslr_images/ and .* under .*; found multi_view_training"):
         eth3d.eth3d(tmp_path / "other")
+
+
+def test_gp2s_rendering_is_in_millimetres_at_the_size_of_its_depth(tmp_path):
+    codes = (np.arange(8 * 12).reshape(8, 12) * 680).astype(np.uint16)
+    picture = np.repeat(np.kron(np.arange(96, dtype=np.uint8).reshape(8, 12), np.ones((4, 4), np.uint8))[..., None], 3, 2)
+    for folder in ("images_out", "depth"):
+        (tmp_path / "office" / folder / "dslr_images_undistorted").mkdir(parents=True)
+    for name, image in (("DSC_1", picture), ("DSC_2", picture[::4, ::4]), ("DSC_3", picture)):
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 100]
+        cv2.imwrite(str(tmp_path / f"office/images_out/dslr_images_undistorted/{name}.JPG"), image, quality)
+        if name != "DSC_3":
+            cv2.imwrite(str(tmp_path / f"office/depth/dslr_images_undistorted/{name}.png"), codes)
+    found = eth3d.eth3d_gp2(tmp_path)
+    assert [found.key(i) for i in range(len(found))] == ["office/DSC_1", "office/DSC_2"]
+    assert [reject.name for reject in found.rejects] == ["office/DSC_3"]
+    for sample in found:
+        assert sample.size == (8, 12)
+        assert np.allclose(sample.label, codes / 1000)
+        assert np.array_equal(sample.valid, codes > 0)
+        assert np.abs(sample.image[..., 1].astype(int) - picture[::4, ::4, 1]).max() <= 3
+    with pytest.raises(DepthKitError, match=r"expected SCENE/images_out/dslr_images_undistorted/ and SCENE/depth/"):
+        eth3d.eth3d_gp2(tmp_path / "office")

@@ -101,3 +101,15 @@ def test_pixels_beyond_infinity_have_no_point():
 def test_points_need_a_camera():
     with pytest.raises(GeometryError, match="expected intrinsics for a point cloud"):
         prediction(ambiguity=Ambiguity.METRIC).to_point_cloud()
+
+
+def test_kittis_codes_say_nothing_only_where_there_is_no_depth(tmp_path):
+    """KITTI's server reads 0 as a missing pixel: what is too near or too far for its codes becomes the nearest of them."""
+    depth = np.array([[0.001, 1.0, 255.0, 400.0]], np.float32)
+    Prediction(depth, Representation.DEPTH, Ambiguity.METRIC).save_kitti(tmp_path / "a.png")
+    assert np.asarray(Image.open(tmp_path / "a.png")).tolist() == [[1, 256, 65280, 65535]]
+    disparity = np.array([[0.0, 0.1]], np.float32)
+    Prediction(disparity, Representation.DISPARITY, Ambiguity.METRIC).save_kitti(tmp_path / "b.png")
+    assert np.asarray(Image.open(tmp_path / "b.png")).tolist() == [[0, 2560]]
+    with pytest.raises(LabelError, match="expected a metric prediction for the unit 256"):
+        Prediction(depth, Representation.DEPTH, Ambiguity.SCALE).save_kitti(tmp_path / "c.png")

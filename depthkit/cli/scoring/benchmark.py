@@ -3,11 +3,11 @@
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,14 +18,16 @@ from depthkit.checks import check_device
 from depthkit.cli.options import shown_name
 from depthkit.cli.scoring.evaluate import evaluation_samples
 from depthkit.errors import RecipeError, ShardError
-from depthkit.evaluation import evaluate, find_table, table_of
+from depthkit.evaluation import FULL, Protocol, evaluate, find_table, table_of
 from depthkit.evaluation.protocols.benchmark_data import Place, place_of
 from depthkit.evaluation.protocols.tables import Column, Table, mean_improvement, mean_rank
 from depthkit.evaluation.report import Report
 from depthkit.inference.outputs import replacing
+from depthkit.inference.stored import StoredPredictions
 from depthkit.inference.teacher import weights_sha256
 from depthkit.models import flip_averaged, from_pretrained
 from depthkit.shards import ShardIndex
+from depthkit.types import Ambiguity, Representation
 
 
 @dataclass
@@ -46,6 +48,18 @@ class _Row:
         return [None if value is None or value != value else value for value in found]
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What is scored: a network, or maps that are stored."""
+
+    name: str
+    model: str
+    weights: str
+    representation: Representation
+    ambiguity: Ambiguity
+    score: Callable[[Protocol, Place], Report | None]
+
+
 def benchmark(
     models: list[str],
     *,
@@ -57,6 +71,10 @@ def benchmark(
     num_workers: int = 0,
     device: str = "cpu",
     allow: list[str] | None = None,
+    predictions: Path | None = None,
+    representation: Literal["depth", "disparity", "log_depth", "log_disparity"] | None = None,
+    ambiguity: Literal["metric", "scale", "shift_scale"] | None = None,
+    scale: float | None = None,
 ) -> None:
     """Score networks on all tests of a paper's table; print ours beside the paper's, and write a ledger.
 
@@ -70,6 +88,11 @@ def benchmark(
         num_workers: processes that read and decode.
         device: where the networks run, such as `cuda`.
         allow: beginnings of further Python names that may be imported to build a checkpoint's network.
+        predictions: folder with a folder of KEY.npy or KEY.png for each folder of shards, under its name; they are scored, and
+            the one model is what the table calls them.
+        representation: of predictions that do not say it themselves.
+        ambiguity: of predictions that do not say it themselves.
+        scale: codes per unit of 16-bit PNG that do not say it themselves, such as 256.
 
     Raises:
         RecipeError: there is no such table, or no such row in it.
@@ -86,15 +109,21 @@ def benchmark(
         console.print(line, markup=False)
     if len(missing) == len(places):
         raise ShardError(f"expected shards for a test of table {table} in {shards}; got none. The commands above write them.")
+    options: dict[str, Any] = {"num_workers": num_workers, "flip": flip}
+    sources: list[_Source]
+    if predictions is not None:
+        stated: dict[str, Any] = {"representation": representation, "ambiguity": ambiguity, "scale": scale}
+        sources = [_stored(models, predictions, stated, **options)]
+    else:
+        sources = [_network(model, device=device, allow=allow or (), **options) for model in models]
     found = []
-    for model in models:
-        network: Any = from_pretrained(model, allow=allow or ())
-        scored: Any = flip_averaged(network, flip).to(check_device(device))
-        name = f"{shown_name(model)} + flip" if scored is not network else shown_name(model)
-        ours = _Row(name, model, _weights(model, network), row or rules.models.get(model.partition("=")[0], ""))
-        reports: dict[str, Report] = {}
+    for source in sources:
+        paper = row or rules.models.get(source.model.partition("=")[0], "")
+        paper = f"{paper} + flip" if source.name.endswith(" + flip") and f"{paper} + flip" in figures else paper
+        ours = _Row(source.name, source.model, source.weights, paper)
+        reports: dict[str, Report | None] = {}
         for column in rules.columns:
-            protocol = column.protocol_for(network.representation, network.ambiguity)
+            protocol = column.protocol_for(source.representation, source.ambiguity)
             if protocol is None or protocol.name in missing:
                 ours.reports.append(None)
                 ours.why.append("no test resolves what the network leaves open" if protocol is None else "no shards")
@@ -102,12 +131,9 @@ def benchmark(
             if protocol.name not in reports:
                 place = places[protocol.name]
                 assert place is not None
-                rule = network.input_rule if getattr(network, "fixed_size", None) else protocol.input
-                samples = evaluation_samples(place.folder, place.split, num_workers=num_workers)
-                kept = replace(protocol, input=rule)
-                reports[protocol.name] = evaluate(scored, samples, kept, ambiguity=network.ambiguity, name=name, pictures=0)
+                reports[protocol.name] = source.score(protocol, place)
             ours.reports.append(reports[protocol.name])
-            ours.why.append("")
+            ours.why.append("" if reports[protocol.name] is not None else "no stored predictions")
         found.append(ours)
     console.print(f"\n{rules.source}\n\n{_printed(rules, found)}\n", markup=False)
     for warning in _warnings(rules, found):
@@ -115,6 +141,41 @@ def benchmark(
     with replacing(out) as part:
         part.write_text(json.dumps(_ledger(rules, found, places), indent=1, allow_nan=False), encoding="utf-8")
     console.print(f"wrote {out}", markup=False)
+
+
+def _network(model: str, *, device: str, allow: Sequence[str], num_workers: int, flip: bool) -> _Source:
+    network: Any = from_pretrained(model, allow=allow)
+    scored: Any = flip_averaged(network, flip).to(check_device(device))
+    name = f"{shown_name(model)} + flip" if scored is not network else shown_name(model)
+
+    def score(protocol: Protocol, place: Place) -> Report:
+        rule = network.input_rule if getattr(network, "fixed_size", None) else protocol.input
+        samples = evaluation_samples(place.folder, place.split, num_workers=num_workers)
+        kept = replace(protocol, input=rule)
+        return evaluate(scored, samples, kept, ambiguity=network.ambiguity, name=name, pictures=0)
+
+    return _Source(name, model, _weights(model, network), network.representation, network.ambiguity, score)
+
+
+def _stored(models: Sequence[str], folder: Path, stated: dict[str, Any], *, num_workers: int, flip: bool) -> _Source:
+    """Score maps in a folder per set of shards.
+
+    Raises:
+        RecipeError: they have more than one name, or are to be mirrored.
+    """
+    if len(models) != 1 or flip:
+        raise RecipeError(f"expected one name for the maps in {folder}, and no --flip; got {', '.join(models)}.")
+    known = StoredPredictions(folder, shown=FULL, **stated)
+
+    def score(protocol: Protocol, place: Place) -> Report | None:
+        maps = folder / place.folder.name
+        if not maps.is_dir():
+            return None
+        stored = StoredPredictions(maps, shown=protocol.shown, **stated)
+        samples = stored.of(evaluation_samples(place.folder, place.split, num_workers=num_workers))
+        return evaluate(stored, samples, protocol, ambiguity=stored.ambiguity, name=models[0], pictures=0)
+
+    return _Source(models[0], models[0], "", known.representation, known.ambiguity, score)
 
 
 def _is_there(place: Place) -> bool:
@@ -206,7 +267,7 @@ def _ledger(table: Table, rows: Sequence[_Row], places: dict[str, Place | None])
         numbers = mean_rank(values, others, table.columns), mean_improvement(values, reference, table.columns)
         rank, gain = (None if x != x else x for x in numbers)
         content.append(
-            {"name": ours.name, "model": ours.model, "weights_sha256": ours.weights, "paper_row": ours.paper or None}
+            {"name": ours.name, "model": ours.model, "weights_sha256": ours.weights or None, "paper_row": ours.paper or None}
             | {"mean_rank": rank, "mean_relative_improvement": gain, "columns": cells}
         )
     versions = {

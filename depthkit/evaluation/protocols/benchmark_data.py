@@ -10,11 +10,12 @@ _IMPROVED = "kitti_improved --split test --split_file LIST"
 _NYU, _NYU_RAW = "nyuv2 --split test", "nyuv2 --split test --depth raw"
 _TUM, _DIW, _MAKE3D = "tum_people --split test", "diw --split test", "make3d --split test"
 _ETH3D, _SINTEL, _DIODE = "eth3d --split test", "sintel --split test", "diode --split val"
-_HYPERSIM, _VKITTI2, _DDAD = "hypersim --split test", "virtual_kitti --split val", "ddad --split val"
+_HYPERSIM, _VKITTI2, _DDAD = "hypersim --split test", "virtual_kitti --split val", "ddad --split val --projection dgp"
 _SCANNET = "scannet --split val --split_file LIST"
 
-_GP2 = {"nyu": _NYU_RAW, "tum": _TUM, "eth3d": _ETH3D, "sintel": _SINTEL, "sintel_released": _SINTEL}
+_GP2 = {"nyu": _NYU_RAW, "tum": _TUM, "eth3d": "eth3d_gp2 --split test", "sintel": _SINTEL, "sintel_released": _SINTEL}
 _RELATIVE = {"kitti": _IMPROVED, "nyu": _NYU, "sintel": _SINTEL, "ddad": _DDAD, "eth3d": _ETH3D, "diode": _DIODE}
+_MARIGOLD_FITS = ("", "_disparity", "_disparity_all", "_metric")
 _MARIGOLD = {"nyu": _NYU, "kitti": _IMPROVED, "eth3d": _ETH3D, "scannet": _SCANNET, "diode": _DIODE}
 
 TEST_DATA: Mapping[str, str] = MappingProxyType(
@@ -48,7 +49,7 @@ TEST_DATA: Mapping[str, str] = MappingProxyType(
         "zoedepth_vkitti2": _VKITTI2,
         "zoedepth_ddad": _DDAD,
         "zoedepth_diode_outdoor": "diode_outdoor --split val",
-        **{f"marigold_{name}{fit}": data for name, data in _MARIGOLD.items() for fit in ("", "_disparity", "_metric")},
+        **{f"marigold_{name}{fit}": data for name, data in _MARIGOLD.items() for fit in _MARIGOLD_FITS},
     }
 )
 """Arguments of ``depthkit shards write`` beside both folders, by the protocol's name; LIST is the authors' list of frames."""

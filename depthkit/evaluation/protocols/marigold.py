@@ -2,10 +2,12 @@
 
 Their code fits scale and shift per image by least squares and clips to the set's range. It offers two spaces to fit in: depth,
 ``least_square``, for models that predict depth like Marigold, and disparity, ``least_square_disparity``, for models like MiDaS
-and Depth Anything. Both are here, and without a fit, for models that predict metres such as MetricGold.
+and Depth Anything. The latter leaves pixels whose prediction is not positive out of the fit, though not out of the score;
+``..._disparity_all`` fits them, too. All are here, and without a fit, for models that predict metres such as MetricGold.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,7 +37,7 @@ _METRICS: dict[str, Formula] = {
     "silog": SILog().formula,
 }
 _IN_DEPTH = Alignment("scale_shift", "least_squares", space=Representation.DEPTH)
-_IN_DISPARITY = Alignment("scale_shift", "least_squares", space=Representation.DISPARITY)
+_IN_DISPARITY = Alignment("scale_shift", "least_squares", space=Representation.DISPARITY, positive=True)
 _NATIVE = InputResize(rule="native", multiple=8, interpolation="bilinear", antialias=True)
 _FARTHEST = 1000.0  # [m] of an inverted prediction: the code's floor of an aligned disparity is 0.001 1/m
 
@@ -95,7 +97,7 @@ def _tests() -> Iterator[Protocol]:
             published=_column(column),
             **shared,
         )
-        yield Protocol(
+        in_disparity = Protocol(
             f"marigold_{name}_disparity",
             f"{source}; alignment least_square_disparity, without figures",
             anything,
@@ -103,6 +105,13 @@ def _tests() -> Iterator[Protocol]:
             max_depth=min(far, _FARTHEST),
             output=OutputResize(Representation.DISPARITY),
             **shared,
+        )
+        yield in_disparity
+        yield replace(
+            in_disparity,
+            name=f"marigold_{name}_disparity_all",
+            source=f"{source}; depthkit: as least_square_disparity, but fitted over all pixels, without figures",
+            alignment=replace(_IN_DISPARITY, positive=False),
         )
         yield Protocol(
             f"marigold_{name}_metric",
@@ -121,4 +130,4 @@ def _column(column: int) -> dict[str, dict[str, float]]:
 
 
 MARIGOLD_PROTOCOLS: tuple[Protocol, ...] = tuple(_tests())
-"""``marigold_{nyu,kitti,eth3d,scannet,diode}[_disparity|_metric]``."""
+"""``marigold_{nyu,kitti,eth3d,scannet,diode}[_disparity|_disparity_all|_metric]``."""

@@ -41,6 +41,11 @@ _ANYTHING_NAMES = {
     "depth_anything_v1_metric_outdoor": "Depth Anything L",
 }
 _ZOE_NAMES = {"zoedepth_n": "ZoeD-M12-N", "zoedepth_k": "ZoeD-M12-K", "zoedepth_nk": "ZoeD-M12-NK"}
+_UNLABELLED = ("L, unlabelled images unperturbed", "L, unlabelled images perturbed")
+_UNSEEN = {  # images of ZoeDepth's table 7
+    "sun_rgbd": 5050, "ibims": 100, "diode_indoor": 325, "hypersim": 7690,
+    "vkitti2": 1701, "ddad": 3950, "diml_outdoor": 500, "diode_outdoor": 446,
+}  # fmt: skip
 _MARIGOLD_NAMES = {"marigold_v1_0": "Marigold, 50 steps, ensemble of 10", "marigold_e2e_ft": "Marigold + E2E fine-tuning"}
 
 
@@ -60,7 +65,7 @@ class Column:
 
     Attributes:
         label: its head.
-        protocols: names of tests that print it; the first one that resolves what a network leaves open scores it.
+        protocols: names of tests that print it, see ``protocol_for``.
         metric: of the protocol.
         images: how many the paper scored; None where it does not say.
     """
@@ -82,14 +87,22 @@ class Column:
         return {row: figures[self.metric] for row, figures in found.items() if self.metric in figures}
 
     def protocol_for(self, representation: Representation, ambiguity: Ambiguity) -> Protocol | None:
-        """Find the test for networks with such predictions; None if none of them resolves what they leave open."""
-        for name in self.protocols:
-            try:
-                PROTOCOLS[name].check_prediction(representation, ambiguity)
-            except ValueError:
-                continue
-            return PROTOCOLS[name]
-        return None
+        """Find the test for networks with such predictions; None if none of them resolves what they leave open.
+
+        Of several, metres are scored by one that fits nothing: a paper scores its stereo models as they predict.
+        """
+        fitting = [PROTOCOLS[name] for name in self.protocols if _resolves(PROTOCOLS[name], representation, ambiguity)]
+        if ambiguity == Ambiguity.METRIC:
+            fitting.sort(key=lambda protocol: protocol.alignment is not None)
+        return next(iter(fitting), None)
+
+
+def _resolves(protocol: Protocol, representation: Representation, ambiguity: Ambiguity) -> bool:
+    try:
+        protocol.check_prediction(representation, ambiguity)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -206,17 +219,46 @@ def _gp2() -> Iterator[Table]:
     )  # fmt: skip
 
 
+_STEPS = ("baseline", "minimum reprojection", "automask", "full-resolution", "SSIM", "predicted mask", "full Eigen")
+_PARTS = ("ResNet", "pose encoder", "PoseCNN")
+
+
 def _monodepth2() -> Iterator[Table]:
+    video, both = ("monodepth2_eigen",), ("monodepth2_eigen", "monodepth2_eigen_metric")
+    make3d = ("monodepth2_make3d", "monodepth2_make3d_metric")
+    improved = ("monodepth2_improved", "monodepth2_improved_metric")
+    large, small = (tuple(f"{name}_{width}" for name in both) for width in (1024, 416))
     for number, tests, images, models in (
-        ("1", ("monodepth2_eigen", "monodepth2_eigen_metric"), 697, _MONODEPTH2_NAMES),
-        ("1_1024", ("monodepth2_eigen_1024", "monodepth2_eigen_metric_1024"), 697, _LARGE_NAMES),
-        ("3", ("monodepth2_make3d", "monodepth2_make3d_metric"), 134, _MONODEPTH2_NAMES),
-        ("7", ("monodepth2_improved", "monodepth2_improved_metric"), 652, _MONODEPTH2_NAMES),
+        ("1", both, 697, _MONODEPTH2_NAMES),
+        ("1_1024", large, 697, _LARGE_NAMES),
+        ("2", video, 697, _MONODEPTH2_NAMES),
+        ("3", make3d, 134, _MONODEPTH2_NAMES),
+        ("7", improved, 652, _MONODEPTH2_NAMES),
         ("8", ("monodepth2_improved_one_scale",), 652, _MONODEPTH2_NAMES),
         ("9", ("monodepth2_benchmark",), 500, _MONODEPTH2_NAMES),
+        ("10", both, 697, _MONODEPTH2_NAMES),
+        ("10_1024", large, 697, _LARGE_NAMES),
+        ("11_416", small, 697, {}),
+        ("12", video, 697, _MONODEPTH2_NAMES),
     ):
         columns = tuple(Column(metric, tests, metric, images) for metric in PROTOCOLS[tests[0]].metrics)
-        yield Table(f"monodepth2_{number}", f"Godard et al., ICCV 2019, table {number[0]}", columns, (), models)
+        printed = tuple(dict.fromkeys(row for name in tests for row in PROTOCOLS[name].published))
+        table, _, _ = number.partition("_")
+        rows = tuple(row for row in printed if _in_table_of_monodepth2(table, row, printed))
+        yield Table(f"monodepth2_{number}", f"Godard et al., ICCV 2019, table {table}", columns, rows, models)
+
+
+def _in_table_of_monodepth2(table: str, row: str, printed: Sequence[str]) -> bool:
+    """Whether a table prints a row: 2 the steps of the method, 10 the flip, 12 networks and pose networks, 1 none of these."""
+    plain = row.removesuffix(" + flip")
+    of_steps, of_parts = (row.startswith("M") and any(word in row for word in words) for words in (_STEPS, _PARTS))
+    anchors = ("M", "M without ImageNet")
+    return {
+        "1": not (of_steps or of_parts or (row.startswith(("M", "S")) and plain != row)),
+        "2": of_steps or row in anchors,
+        "10": plain in printed and f"{plain} + flip" in printed,
+        "12": (of_parts and not row.startswith("Monodepth")) or row in anchors,
+    }.get(table, True)
 
 
 def _depth_anything() -> Iterator[Table]:
@@ -227,16 +269,25 @@ def _depth_anything() -> Iterator[Table]:
     yield Table("depth_anything_2", f"{paper}, table 2", _columns(both, **sets), rows, _ANYTHING_NAMES, rows[0])
     alone = tuple(row for row in PROTOCOLS["depth_anything_nyu"].published if row.startswith("L, ") and "unlabelled" not in row)
     yield Table("depth_anything_6", f"{paper}, table 6", _columns(both, **sets), alone)
+    for number, chosen in (
+        ("9", ("L, labelled images only", *_UNLABELLED, "Depth Anything L")),
+        ("12", ("S, margin 1.00", "Depth Anything S", "S, margin 0.70")),
+        ("13", ("S, no feature alignment", "Depth Anything S", "S, feature alignment on labelled images")),
+    ):
+        yield Table(
+            f"depth_anything_{number}", f"{paper}, table {number}", _columns("abs_rel", **sets), chosen, _ANYTHING_NAMES
+        )
     names = _ANYTHING_NAMES | dict.fromkeys(("zoedepth_n", "zoedepth_k"), "ZoeDepth (reproduced by Yang et al.)")
     for number, name, count in (("3", "nyu", 654), ("4", "kitti", 652)):
         metrics = tuple(PROTOCOLS[f"zoedepth_{name}"].metrics)
-        rows = tuple(row for row in PROTOCOLS[f"zoedepth_{name}"].published if "ZoeD-" not in row and "encoder" not in row)
+        printed = PROTOCOLS[f"zoedepth_{name}"].published
+        rows = tuple(row for row in printed if "ZoeD-" not in row and "encoder" not in row)
         columns = tuple(Column(metric, (f"zoedepth_{name}",), metric, count) for metric in metrics)
         yield Table(f"depth_anything_{number}", f"{paper}, table {number}", columns, rows, names)
     pair = _columns(both, nyu=("zoedepth_nyu", 654), kitti=("zoedepth_kitti", 652))
     for number, encoder in (("10", "encoder of MiDaS v3.1"), ("11", "encoder of DINOv2")):
         yield Table(f"depth_anything_{number}", f"{paper}, table {number}", pair, (encoder, "Depth Anything L"), names, encoder)
-    unseen = {"sun_rgbd": 5050, "ibims": 100, "hypersim": None, "vkitti2": None, "diode_outdoor": 446}
+    unseen = {name: _UNSEEN[name] for name in ("sun_rgbd", "ibims", "hypersim", "vkitti2", "diode_outdoor")}
     both_rows = ("ZoeDepth (reproduced by Yang et al.)", "Depth Anything L")
     yield Table(
         "depth_anything_5", f"{paper}, table 5",
@@ -244,18 +295,21 @@ def _depth_anything() -> Iterator[Table]:
     )  # fmt: skip
 
 
+def _is_yangs(row: str) -> bool:
+    return "Yang" in row or "Anything" in row or row.startswith("encoder of")
+
+
 def _zoedepth() -> Iterator[Table]:
     paper = "Bhat et al., arXiv 2302.12288"
-    others = ("Yang", "Anything", "encoder")
-    theirs = tuple(row for row in PROTOCOLS["zoedepth_nyu"].published if not any(word in row for word in others))
+    theirs = tuple(row for row in PROTOCOLS["zoedepth_nyu"].published if not _is_yangs(row))
     columns = tuple(Column(metric, ("zoedepth_nyu",), metric, 654) for metric in PROTOCOLS["zoedepth_nyu"].metrics)
     yield Table("zoedepth_1", f"{paper}, table 1", columns, theirs, _ZOE_NAMES)
-    indoor = {"sun_rgbd": 5050, "ibims": 100, "diode_indoor": 325, "hypersim": None}
-    outdoor = {"vkitti2": None, "ddad": None, "diml_outdoor": 500, "diode_outdoor": 446}
+    indoor = ("sun_rgbd", "ibims", "diode_indoor", "hypersim")
+    outdoor = ("vkitti2", "ddad", "diml_outdoor", "diode_outdoor")
     for number, sets in (("3", indoor), ("4", outdoor)):
-        tests = {name: (f"zoedepth_{name}", count) for name, count in sets.items()}
-        first = PROTOCOLS[f"zoedepth_{next(iter(sets))}"].published
-        rows = tuple(row for row in first if "Yang" not in row and "Anything" not in row)
+        tests = {name: (f"zoedepth_{name}", _UNSEEN[name]) for name in sets}
+        first = PROTOCOLS[f"zoedepth_{sets[0]}"].published
+        rows = tuple(row for row in first if not _is_yangs(row))
         yield Table(
             f"zoedepth_{number}", f"{paper}, table {number}", _columns(("delta1", "abs_rel", "rmse"), **tests), rows, _ZOE_NAMES
         )

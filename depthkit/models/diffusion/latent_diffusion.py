@@ -250,15 +250,24 @@ class LatentDiffusionDepth(DepthNet):
         y = self.decode_latent(self.denoise(each, latents.flatten(0, 1).to(each), steps=steps))
         return y.unflatten(0, latents.shape[:2])
 
-    def with_uncertainty(self, image: Tensor, shown: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+    def start(self, height: int, width: int) -> Tensor:
+        """Draw the latents that members start from on images of this size [px], ``(members, 1, C, h, w)``."""
+        channels: int = self.vae.config.latent_channels
+        return self.sampling.latents(
+            (self.sampling.members, 1, channels, height // self.size_multiple, width // self.size_multiple)
+        )
+
+    def with_uncertainty(
+        self, image: Tensor, shown: tuple[int, int] | None = None, start: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Predict as ``forward`` does, and the members' spread as a fraction of depth, ``(B, 1, H, W)``: 0 for one member.
 
         Members are predicted one after another, so that memory holds one batch. Both maps are cropped to the first rows and
-        columns, ``shown``, before members are reduced.
+        columns, ``shown``, before members are reduced. ``start`` is by default what the method of this name draws.
         """
         height, width = shown or image.shape[-2:]
         latent = self.encode_image(image)
-        start = self.sampling.latents((self.sampling.members, 1, *latent.shape[1:]))
+        start = self.start(image.shape[-2], image.shape[-1]) if start is None else start
         each = [self.members(latent, one.expand(len(latent), *one.shape), steps=self.sampling.steps) for one in start]
         y, spread = self.reduce(torch.cat(each, 1)[..., :height, :width], self.sampling)
         return self.codec.decode(y), self.codec.relative_spread(spread, y)

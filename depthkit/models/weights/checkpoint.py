@@ -1,6 +1,8 @@
 """Networks in checkpoints: write them, and rebuild them without their paradigm and without running code from the file."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +17,7 @@ from depthkit.models.diffusion.build import latent_diffusion
 from depthkit.models.net import DepthNet
 from depthkit.models.weights.facts import NETWORKS, read_facts, write_facts
 from depthkit.models.weights.files import check_fit, plain_network, plain_state
+from depthkit.resize import InputResize, OutputResize
 from depthkit.types import AMBIGUITIES, Ambiguity
 
 # Entries that Lightning needs in a file to validate or predict with.
@@ -56,7 +59,11 @@ def read_checkpoint(path: str | Path, *, allow: Sequence[str] = ()) -> Checkpoin
     facts, state = read_facts(path)
     size = tuple(facts.get("size") or ())
     known_size = (int(size[0]), int(size[1])) if len(size) == 2 else None
-    return Checkpoint(_part("model", facts, state, tuple(allow), path), Ambiguity(facts["ambiguity"]), known_size)
+    model = _part("model", facts, state, tuple(allow), path)
+    for name, kind in (("input_rule", InputResize), ("output_rule", OutputResize)):
+        if facts.get(name):
+            setattr(model, name, kind(**facts[name]))
+    return Checkpoint(model, Ambiguity(facts["ambiguity"]), known_size)
 
 
 def read_pose_net(path: str | Path, *, allow: Sequence[str] = ()) -> nn.Module:
@@ -80,7 +87,13 @@ def read_pose_net(path: str | Path, *, allow: Sequence[str] = ()) -> nn.Module:
 
 
 def save_network(
-    model: nn.Module, path: str | Path, *, ambiguity: Ambiguity | str, size: tuple[int, int] | None = None
+    model: nn.Module,
+    path: str | Path,
+    *,
+    ambiguity: Ambiguity | str,
+    size: tuple[int, int] | None = None,
+    input_rule: InputResize | None = None,
+    output_rule: OutputResize | None = None,
 ) -> None:
     """Write a network as a checkpoint that every command reads, ``predict`` and ``validate`` too.
 
@@ -89,6 +102,8 @@ def save_network(
         path: the ``.ckpt`` file.
         ambiguity: what its predictions leave undetermined: shift_scale for relative networks, metric for depth in metres.
         size: (height, width) [px] of the images it was trained on; default 384x384.
+        input_rule: how images are resized for it, instead of to as many pixels as ``size`` has.
+        output_rule: how its maps are resized to their images.
 
     Raises:
         CheckpointError: the network was put together from parts, or the folder does not exist.
@@ -107,7 +122,15 @@ def save_network(
     state = plain_state(model.state_dict())
     content: dict[str, Any] = {**_TRAINER, "state_dict": {f"model.{key}": x for key, x in state.items()}}
     write_facts(content, model, ambiguity, size)
+    for name, rule in (("input_rule", input_rule), ("output_rule", output_rule)):
+        if rule is not None:
+            content["depthkit"][name] = plain_rule(rule)
     torch.save(content, path)
+
+
+def plain_rule(rule: InputResize | OutputResize) -> dict[str, Any]:
+    """Convert a rule of resizing to plain values, of which it can be made again."""
+    return {name: str(x) if isinstance(x, StrEnum) else x for name, x in asdict(rule).items()}
 
 
 def fresh_networks(path: str | Path) -> dict[str, nn.Module]:

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from depthkit.cli.main import main
+from depthkit.cli.scoring.evaluate import evaluation_samples
+from depthkit.evaluation import PROTOCOLS
 from depthkit.inference.teacher import weights_sha256
 from depthkit.models import from_pretrained, midas_timm, save_network
 from depthkit.shards import ShardWriter
@@ -25,7 +27,7 @@ def network(tmp_path: Path) -> str:
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
     rng, root = np.random.default_rng(0), tmp_path / "shards"
-    for name, size in (("nyuv2", (480, 640)), ("eth3d", (60, 80))):
+    for name, size in (("nyuv2", (480, 640)), ("eth3d", (60, 80)), ("eth3d_gp2", (60, 80))):
         with ShardWriter(root / name, split="test", dataset=name) as writer:
             for i in range(2):
                 depth = rng.uniform(1, 9, size).astype(np.float32)
@@ -92,3 +94,43 @@ def test_a_network_that_no_test_of_a_table_fits_is_named(
 ) -> None:
     main(["benchmark", network, "--table", "gp2_3", "--shards", str(shards), "--out", str(tmp_path / "ledger.json")])
     assert "mine: ETH3D has no number: no test resolves what the network leaves open." in capsys.readouterr().out
+
+
+def test_stored_maps_are_scored_as_the_network_that_made_them(network: str, shards: Path, tmp_path: Path, capsys) -> None:
+    """A folder per set, under the name of its shards: what another program stored, as maps at the network's size."""
+    model = from_pretrained(network)
+    for name, protocol in (("nyuv2", "midas_nyu"), ("eth3d", "midas_eth3d")):
+        (tmp_path / "maps" / name).mkdir(parents=True)
+        for batch in evaluation_samples(shards / name):
+            with torch.inference_mode():
+                image = PROTOCOLS[protocol].resize_input(batch.image, model.size_multiple)
+                np.save(tmp_path / "maps" / name / f"{batch.keys[0]}.npy", model(image)[0, 0].numpy())
+    ledgers = []
+    said = ["--representation", "disparity", "--ambiguity", "shift_scale"]
+    for given, more in (([network], []), (["theirs"], ["--predictions", str(tmp_path / "maps"), *said])):
+        out = tmp_path / f"{len(ledgers)}.json"
+        main(["benchmark", *given, "--table", "midas_11", "--shards", str(shards), "--out", str(out), *more])
+        ledgers.append(json.loads(out.read_text())["networks"][0])
+    ours, theirs = ledgers
+    assert (theirs["name"], theirs["weights_sha256"]) == ("theirs", None)
+    for own, given in zip(ours["columns"], theirs["columns"], strict=True):
+        assert given["ours"] == (own["ours"] if own["ours"] is None else pytest.approx(own["ours"], rel=1e-6))
+    for folder in (tmp_path / "maps" / "eth3d").iterdir():
+        folder.unlink()
+    (tmp_path / "maps" / "eth3d").rmdir()
+    capsys.readouterr()
+    main(
+        [
+            "benchmark",
+            "x",
+            "--table",
+            "midas_11",
+            "--shards",
+            str(shards),
+            "--predictions",
+            str(tmp_path / "maps"),
+            *said,
+            f"--out={tmp_path / 'x.json'}",
+        ]
+    )
+    assert "x: ETH3D has no number: no stored predictions." in capsys.readouterr().out

@@ -23,7 +23,7 @@ def scene(name, seed=0):
     return depth, np.where(depth > 0, depth, 1) * rng.uniform(0.8, 1.25, size), depth > 0
 
 
-def by_hand(name, pred, depth, valid, space):
+def by_hand(name, pred, depth, valid, space, *, positive=False):
     """All numbers of one image in NumPy; the prediction is one of the rectangle that the network is shown."""
     near, far = SETS[name]
     if name == "kitti":
@@ -35,8 +35,8 @@ def by_hand(name, pred, depth, valid, space):
     g, p = depth[scored & inside], pred[scored & inside]
     target = g if space != DISPARITY else 1 / g
     if space is not None:
-        columns = np.stack([p, np.ones_like(p)], 1)
-        p = columns @ np.linalg.lstsq(columns, target, rcond=None)[0]
+        columns, fitted = np.stack([p, np.ones_like(p)], 1), p > 0 if positive else np.ones(p.shape, bool)
+        p = columns @ np.linalg.lstsq(columns[fitted], target[fitted], rcond=None)[0]
     if space == DISPARITY:
         p = 1 / np.maximum(p, 1e-3)
     p = np.clip(p, near, far)
@@ -72,6 +72,23 @@ def test_numbers_are_those_of_an_independent_implementation(name, suffix, space)
     expected = by_hand(name, pred, depth, valid, space)
     assert list(PROTOCOLS[f"marigold_{name}{suffix}"].metrics) == list(expected)
     assert_close([scores[metric].item() for metric in expected], list(expected.values()), rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_pixels_that_a_relu_puts_to_0_are_scored_but_not_fitted(name):
+    """Half of the pixels predicted as 0: in the authors' fit they have no part, in the other they bend the line."""
+    depth, estimate, valid = scene(name)
+    pred = np.maximum(4 / shown(name, estimate) - np.median(4 / shown(name, estimate)), 0)
+    numbers = []
+    for suffix, positive in (("_disparity", True), ("_disparity_all", False)):
+        found = score(PROTOCOLS[f"marigold_{name}{suffix}"], pred, depth, valid, DISPARITY)
+        expected = by_hand(name, pred, depth, valid, DISPARITY, positive=positive)
+        assert_close([found[metric].item() for metric in expected], list(expected.values()), rtol=2e-4, atol=1e-6)
+        numbers.append(expected["abs_rel"])
+    assert abs(numbers[0] / numbers[1] - 1) > 0.01
+    nothing = score(PROTOCOLS[f"marigold_{name}_disparity"], 0 * pred - 1, depth, valid, DISPARITY)
+    assert nothing["degenerate"].all()
+    assert nothing["abs_rel"].isfinite().all()
 
 
 @pytest.mark.parametrize("name", SETS)

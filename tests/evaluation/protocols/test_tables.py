@@ -65,7 +65,7 @@ def test_ranks_and_gains():
 
 def test_networks_are_scored_by_the_test_that_resolves_what_they_leave_open():
     column = find_table("monodepth2_1").columns[0]
-    for ambiguity, name in ((Ambiguity.SCALE, "monodepth2_eigen"), (Ambiguity.METRIC, "monodepth2_eigen")):
+    for ambiguity, name in ((Ambiguity.SCALE, "monodepth2_eigen"), (Ambiguity.METRIC, "monodepth2_eigen_metric")):
         assert column.protocol_for(Representation.DISPARITY, ambiguity).name == name
     assert find_table("gp2_3").columns[0].protocol_for(Representation.DISPARITY, Ambiguity.SHIFT_SCALE) is None
 

@@ -1,0 +1,145 @@
+"""`depthkit predict` against the bare forward loop of the same network on the same photos; and its memory over time.
+
+The bare loop holds each photo decoded, resized and as a float tensor of batch 1 in memory before the clock starts, calls the
+network on one after the other under ``torch.inference_mode``, and drops what it returns: no reading, resizing, bringing of maps
+to the photos' sizes, colouring or writing. The command reads every file, resizes, predicts, brings the map to the photo's size
+and writes it as 16-bit PNG with a coloured picture beside it (`--bare_maps` without), by threads of its own.
+
+Both run in turn in pieces of `--piece` photos, so that what else the machine does meets both alike; the ratio is the median
+over pieces. On a busy machine the ratio of processor times is the one to trust: it counts every thread. On one processor the
+work beside the network cannot hide behind it, on several it can: both ratios are printed.
+
+Memory is the process's resident size after each piece; flat means that the last half grows by nothing that counts photos.
+
+    python benchmarks/predict.py --photos 1100 --network lrn_efficientnet_lite0 --side 384
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from _command import parsed
+from lightning.pytorch import Trainer
+
+from depthkit import models
+from depthkit.cli.predict import PredictModule
+from depthkit.images import read_image
+from depthkit.inference.files import Results, Writer
+from depthkit.inference.outputs import OutputNames
+from depthkit.inference.predictor import DepthPredictor
+from depthkit.resize import InputResize, multiple_of
+from depthkit.types import Ambiguity
+
+
+def photographs(root: Path, count: int) -> list[Path]:
+    """Make photos of two aspects with smooth content and fine texture, 640 x 480 as cameras of phones give them small."""
+    files = [root / f"{i:05d}.jpg" for i in range(count)]
+    for i, file in enumerate(files):
+        rng, (height, width) = np.random.default_rng(i), [(480, 640), (640, 480)][i % 10 == 0]
+        coarse, fine = (
+            cv2.resize(rng.random((n, n, 3), dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC) for n in (6, 60)
+        )
+        cv2.imwrite(str(file), (255 * np.clip(0.7 * coarse + 0.3 * fine, 0, 1)).astype(np.uint8))
+    return files
+
+
+def now() -> tuple[float, float]:
+    """The clock, and the processor time of this process and of its children that have ended [s]."""
+    return time.perf_counter(), sum(os.times()[:4])
+
+
+def since(start: tuple[float, float]) -> tuple[float, float]:
+    """Seconds on both since."""
+    end = now()
+    return end[0] - start[0], end[1] - start[1]
+
+
+def resident() -> float:
+    """Memory of this process [MB]; NaN where the system does not tell."""
+    status = Path("/proc/self/statm")
+    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6 if status.is_file() else float("nan")
+
+
+@torch.inference_mode()
+def bare(predictor: DepthPredictor, files: Sequence[Path]) -> tuple[float, float]:
+    """Seconds of the network alone on photos that are in memory."""
+    rule, multiple = predictor.input_rule, multiple_of(predictor.model)
+    images = [rule(torch.from_numpy(read_image(file)).permute(2, 0, 1)[None].float() / 255, multiple) for file in files]
+    start = now()
+    for image in images:
+        predictor.model(image)
+    return since(start)
+
+
+def commanded(predictor: DepthPredictor, files: Sequence[Path], out: Path, options: argparse.Namespace) -> tuple[float, float]:
+    """Seconds of the command's own module and trainer, from the files to the files."""
+    results = Results(colour=not options.bare_maps)
+    start = now()
+    writer = Writer(results, OutputNames(files, out, results.endings), options.threads)
+    module: Any = PredictModule(predictor, writer, batch_size=1, num_workers=options.workers)
+    trainer = Trainer(
+        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False,
+        enable_progress_bar=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.predict(module, return_predictions=False)
+    module.writer.close()
+    seconds = since(start)
+    assert writer.written == len(files), "results are missing"
+    return seconds
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=int, default=1100)
+    parser.add_argument("--piece", type=int, default=50, help="photos that are predicted in turn by both")
+    parser.add_argument(
+        "--network", default="midas_small", help="architecture with random weights: speed does not depend on them"
+    )
+    parser.add_argument("--side", type=int, default=384, help="lower bound of the network's input [px]")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bare_maps", action="store_true", help="write no coloured pictures")
+    options = parsed(parser, photos=4, piece=2, network="lrn_mobilenetv2", side=64)
+    warnings.filterwarnings("ignore")
+    torch.manual_seed(0)
+    network = getattr(models, options.network)(pretrained=False).eval()
+    rule = InputResize(options.side, "lower_bound", network.size_multiple)
+    predictor = DepthPredictor(network, ambiguity=Ambiguity.SCALE, input_rule=rule)
+    rounds, memory = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        files = photographs(Path(folder), options.photos)
+        out = Path(folder) / "out"
+        bare(predictor, files[:2])
+        commanded(predictor, files[:2], out / "first", options)
+        for first in range(0, len(files), options.piece):
+            piece = files[first : first + options.piece]
+            rounds.append((*bare(predictor, piece), *commanded(predictor, piece, out, options), len(piece)))
+            memory.append(resident())
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    print(f"{platform.machine()}, {processors} processors, {torch.get_num_threads()} threads of torch\n")
+    print(
+        "| network | side | photos | bare photos/s | predict photos/s | ratio | processor time | MB half way | MB at the end |"
+    )
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    count = sum(r[4] for r in rounds)
+    one, two = (count / sum(r[i] for r in rounds) for i in (0, 2))
+    clock, processor = (statistics.median(r[i] / r[i + 2] for r in rounds) for i in (0, 1))
+    print(
+        f"| {options.network} | {options.side} | {count} | {one:.2f} | {two:.2f} | {clock:.1%} | {processor:.1%} | "
+        f"{memory[len(memory) // 2]:.0f} | {memory[-1]:.0f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
