@@ -332,6 +332,11 @@ def test_a_step_of_midas_holds_eight_images_of_each_dataset() -> None:
         assert at(keys, "data.batch_size") * at(keys, "trainer.devices") == 8 * len(at(keys, "data.sources"))
 
 
+def test_no_recipe_averages_weights_which_no_paper_here_does() -> None:
+    kept = {c["class_path"].rpartition(".")[2] for r in OF_PAPERS for c in content(r)["trainer"]["callbacks"]}
+    assert kept == {"DepthImages", "ReprojectionImages", "LearningRateMonitor", "ModelCheckpoint"}
+
+
 def test_a_step_of_diffusion_holds_32_images() -> None:
     for recipe in (r for r in OF_PAPERS if r.parent.name == "diffusion"):
         parts = ("data.batch_size", "trainer.devices", "trainer.accumulate_grad_batches")

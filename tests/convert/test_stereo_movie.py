@@ -185,6 +185,21 @@ def test_splits_part_at_a_cut_and_hold_every_frame_once(film):
     assert test[0] == 30  # the scene changes there; a quarter would begin at 29
 
 
+def test_a_folder_of_films_is_one_dataset_of_many_sources(film, tmp_path):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for name in ("b.mp4", "a.mp4"):
+        (folder / name).symlink_to(film)
+    parts = [stereo_movie.stereo_movie(folder, split, holdout=0.25, flow=Oracle()) for split in ("train", "test")]
+    train, test = ([part.key(n).rpartition("/") for n in range(len(part))] for part in parts)
+    for part in (train, test):
+        assert [film for film, _, _ in part] == ["a"] * (len(part) // 2) + ["b"] * (
+            len(part) // 2
+        )  # the end of each is held out
+    assert len(train) + len(test) == 2 * 33
+    assert parts[0][0].kind == parts[0][len(train) - 1].kind
+
+
 def test_shots_give_their_first_second_and_every_fourth(film):
     frames = stereo_movie.stereo_movie(film, flow=Oracle(), shots=True, rate=2, trim=0.05)
     begins = [2 * FPS, 10 * FPS, 20 * FPS, 30 * FPS]  # of the scenes, the first without the film's first two seconds

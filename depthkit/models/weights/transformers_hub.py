@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from depthkit.checks import first_line, optional_import
 from depthkit.errors import CheckpointError, LabelError
+from depthkit.models.networks.heads import OutputConv
 from depthkit.resize import InputResize, OutputResize
 from depthkit.types import Ambiguity, LabelKind, Representation
 
@@ -100,6 +101,7 @@ class TransformersDepth(_Transformers):
         self.input_rule = self._rule(processor, zoedepth=getattr(config, "model_type", "") == "zoedepth")
         if self.input_rule.padding:
             self.output_rule = OutputResize(mode="bicubic")
+        _leave_autocast(model)
         # ZoeDepth's network of two scenes lets the images of a batch vote for one
         self.one_by_one = len(getattr(config, "bin_configurations", None) or ()) > 1
 
@@ -117,6 +119,15 @@ class TransformersDepth(_Transformers):
         """Predict the map ``(B, 1, h, w)`` of RGB in [0, 1], ``(B, 3, h, w)``."""
         parts = image.split(1) if self.one_by_one else [image]
         return torch.cat([self.model(pixel_values=self.normalised(part)).predicted_depth for part in parts])[:, None]
+
+
+def _leave_autocast(model: nn.Module) -> None:
+    """Let the convolutions of a model's heads leave autocast, as depthkit's own: a map in bfloat16 has 8 bits."""
+    for name, head in model.named_children():
+        if "head" in name:
+            for layer in head.modules():
+                if type(layer) is nn.Conv2d:
+                    layer.__class__ = OutputConv
 
 
 class TransformersSky(_Transformers):

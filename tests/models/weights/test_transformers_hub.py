@@ -67,6 +67,23 @@ def test_a_metric_model_returns_metric_depth(metric):
     assert 0 <= float(model(torch.rand(1, 3, 56, 56)).detach().max()) <= 20
 
 
+@pytest.mark.parametrize("kind", ["relative", "metric"])
+@torch.inference_mode()
+def test_a_map_of_a_network_in_bfloat16_keeps_the_steps_of_float32(kind, request):
+    output = {"relative": "disparity", "metric": "depth"}[kind]
+    model, image = load_depth(request.getfixturevalue(kind), output=output), torch.rand(1, 3, 56, 84)
+    torch.manual_seed(0)
+    for weight in model.model.parameters():  # fresh ones make a flat map
+        torch.nn.init.normal_(weight, std=0.3 if weight.ndim > 1 else 0.1)
+    torch.nn.init.constant_(model.model.head.conv3.bias, 1.0)
+    full = model(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(image)
+    assert found.dtype == torch.float32
+    assert len(found.unique()) > 0.9 * len(full.unique()) > 1000  # in bfloat16 there are at most some hundreds
+    assert (found - full).abs().mean() < 0.05 * full.std()
+
+
 def test_what_a_model_returns_is_its_own_word_and_must_not_be_contradicted(relative, metric):
     for folder, output, message in (
         (relative, "depth", "expected --output disparity, as this model calls itself relative"),
