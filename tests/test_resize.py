@@ -174,3 +174,10 @@ def test_bilinear_resize_to_the_label_is_exact_on_ramps_with_corners_aligned():
     ramp = torch.arange(5.0).expand(1, 1, 4, 5)
     wide = OutputResize(align_corners=True)(ramp, (7, 9))
     torch.testing.assert_close(wide, torch.linspace(0, 4, 9).expand(1, 1, 7, 9))
+
+
+@pytest.mark.parametrize("rule", [InputResize((1, 3), "stretch", 1, "nearest"), OutputResize(mode="nearest")])
+def test_nearest_takes_the_pixel_whose_centre_is_nearest(rule):
+    ramp = torch.arange(9.0).expand(1, 3, 1, 9)
+    found = rule(ramp) if isinstance(rule, InputResize) else rule(ramp[:, :1], (1, 3))
+    assert found[0, 0, 0].tolist() == [1, 4, 7]

@@ -21,6 +21,7 @@ from depthkit.models import (
     read_weights,
 )
 from depthkit.models.encoders.vit import resample_positions
+from depthkit.models.networks.dpt import SigmoidDepthHead
 from depthkit.types import Representation
 
 VIT = "test_vit"  # timm's own test network: 6 blocks of 64 channels, patches of 16 px, trained on 10x10 of them
@@ -213,3 +214,14 @@ def test_the_file_of_dinov2s_authors_starts_the_encoder(tmp_path):
     torch.save(weights | {"mask_token": torch.zeros(1, 64)}, tmp_path / "dinov2.pth")
     encoder = ViTEncoder(VIT, pretrained=tmp_path / "dinov2.pth")
     assert all(torch.equal(x, weights[key]) for key, x in encoder.backbone.state_dict().items())
+
+
+def test_four_maps_have_one_two_four_and_eight_times_three_quarters_of_the_features():
+    decoder = DPTDecoder((8,) * 4, (16,) * 4, features=16)
+    assert [part.project.out_channels for part in decoder.reassemble] == [12, 24, 48, 96]
+
+
+def test_metric_depth_is_at_least_a_millionth_of_its_greatest():
+    head = SigmoidDepthHead(4, 1, max_depth=20.0)
+    nn.init.constant_(head.output.bias, -100.0)
+    assert_close(head(torch.zeros(1, 4, 2, 2)), torch.full((1, 1, 2, 2), 2e-5))

@@ -60,10 +60,11 @@ def test_the_sides_are_those_of_one_map_each():
     assert_close(found[48], 0.5 + torch.tensor(0.5) * (0.5 - x[48]), atol=1e-3, rtol=0)  # half way between, at 7.5 %
 
 
-def test_depth_is_the_plain_mean_of_both():
+@pytest.mark.parametrize("representation", [Representation.DEPTH, Representation.LOG_DEPTH])
+def test_depth_is_the_plain_mean_of_both(representation):
     """ZoeDepth's, and flip-equivariant everywhere."""
     image = torch.rand(2, 3, 2, 41)
-    model = FlipAverage(Ramp(), representation=Representation.DEPTH)
+    model = FlipAverage(Ramp(), representation=representation)
     assert_close(model(image), image.mean(1, keepdim=True) + 0.5)
     assert_close(model(image.flip(-1)).flip(-1), model(image))
 
