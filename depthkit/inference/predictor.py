@@ -15,7 +15,7 @@ from depthkit.errors import CheckpointError, DepthKitError
 from depthkit.images import as_image, find_images, read_image
 from depthkit.inference.outputs import COLOUR, OutputNames
 from depthkit.inference.prediction import MapFormat, Prediction
-from depthkit.models import LatentDiffusionDepth, flip_averaged, from_pretrained
+from depthkit.models import flip_averaged, from_pretrained
 from depthkit.precision import Precision
 from depthkit.resize import (
     InputResize,
@@ -92,8 +92,6 @@ class DepthPredictor:
         own = next((x.device for x in (*model.parameters(), *model.buffers())), torch.device("cpu"))
         self.device = own if device is None else check_device(device)
         self.model = model.to(self.device).eval()
-        if self.device.type == "cpu" and isinstance(model, LatentDiffusionDepth):
-            self.model.to(memory_format=torch.channels_last)  # a tenth faster; on CUDA group norms would undo it
         self.representation, self.ambiguity = found, Ambiguity(ambiguity)
         self.input_rule, self.output_rule = input_rule or input_rule_of(model), output_rule or output_rule_of(model)
         self.precision = check_choice("precision", precision, Precision)

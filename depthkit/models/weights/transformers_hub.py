@@ -64,6 +64,15 @@ class _Transformers(nn.Module):
         return (image - self.image_mean) / self.image_std
 
 
+class _Patches:
+    """A hook that tells the stage which reassembles tokens how many patches lie along height and width."""
+
+    grid = (0, 0)
+
+    def __call__(self, stage: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0], *self.grid)
+
+
 class TransformersDepth(_Transformers):
     """A depth network from an ``AutoModelForDepthEstimation``.
 
@@ -102,6 +111,10 @@ class TransformersDepth(_Transformers):
         if self.input_rule.padding:
             self.output_rule = OutputResize(mode="bicubic")
         _leave_autocast(model)
+        # DPT without a backbone of its own takes the grid of its patches for square
+        self.patches = _Patches() if getattr(model, "backbone", self) is None and hasattr(model, "neck") else None
+        if self.patches is not None:
+            model.neck.reassemble_stage.register_forward_pre_hook(self.patches)
         # ZoeDepth's network of two scenes lets the images of a batch vote for one
         self.one_by_one = len(getattr(config, "bin_configurations", None) or ()) > 1
 
@@ -117,6 +130,8 @@ class TransformersDepth(_Transformers):
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict the map ``(B, 1, h, w)`` of RGB in [0, 1], ``(B, 3, h, w)``."""
+        if self.patches is not None:
+            self.patches.grid = image.shape[-2] // self.size_multiple, image.shape[-1] // self.size_multiple
         parts = image.split(1) if self.one_by_one else [image]
         return torch.cat([self.model(pixel_values=self.normalised(part)).predicted_depth for part in parts])[:, None]
 
