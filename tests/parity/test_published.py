@@ -19,7 +19,8 @@ from depthkit.models import PUBLISHED
 from depthkit.models.weights import registry
 from tests.parity.published import files
 
-TOLERANCE = 1e-4
+TOLERANCE, ROUNDED = 1e-4, 1e-3
+"""Monodepth2's images are rounded to 8 bits twice."""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,8 @@ def test_one_of_each_kind_predicts_an_image_file_as_its_authors_do(name, tmp_pat
 SMALLER = {
     "dpt_large": 96, "dpt_hybrid": 192, "dpt_beit_large_512": 128, "zoedepth_n": (96, 128), "zoedepth_k": (96, 192),
     "zoedepth_nk": (96, 128), "depth_anything_v1_metric_indoor": (98, 140), "depth_anything_v1_metric_outdoor": (98, 140),
-    **{name: 126 for name in PUBLISHED if name.startswith("depth_anything_") and name.endswith(("base", "large"))},
+    **{name: 126 for name in PUBLISHED if name.startswith("depth_anything_") and name.endswith(("small", "base", "large"))},
+    **{f"gp2_b{k}": 128 for k in range(1, 6)},
 }  # fmt: skip
 """Sides for machines that take minutes for a large network at its authors' size: with ``DEPTHKIT_SMALLER=1``."""
 
@@ -83,4 +85,4 @@ def test_a_published_network_predicts_an_image_file_as_its_authors_do(name, tmp_
     if table := os.environ.get("DEPTHKIT_TABLE"):
         with Path(table).open("a") as file:
             file.write(f"| `{name}` | {family.reference} | {side or 'own'} | {found[0]:.1e} | {found[1]:.1e} |\n")
-    assert max(found) <= TOLERANCE, found
+    assert max(found) <= (ROUNDED if "monodepth2" in name else TOLERANCE), found

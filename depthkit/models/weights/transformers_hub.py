@@ -73,6 +73,11 @@ class _Patches:
         return (inputs[0], *self.grid)
 
 
+def _of_any_size(embeddings: Any, inputs: tuple[Tensor]) -> None:
+    """Let DPT-Hybrid resize its positions, as it knows how to, instead of refusing images of another size."""
+    embeddings.image_size = inputs[0].shape[-2:]
+
+
 class TransformersDepth(_Transformers):
     """A depth network from an ``AutoModelForDepthEstimation``.
 
@@ -111,10 +116,11 @@ class TransformersDepth(_Transformers):
         if self.input_rule.padding:
             self.output_rule = OutputResize(mode="bicubic")
         _leave_autocast(model)
-        # DPT without a backbone of its own takes the grid of its patches for square
+        # DPT without a backbone of its own takes the grid of its patches for square, and one of the two refuses others
         self.patches = _Patches() if getattr(model, "backbone", self) is None and hasattr(model, "neck") else None
         if self.patches is not None:
             model.neck.reassemble_stage.register_forward_pre_hook(self.patches)
+            model.dpt.embeddings.register_forward_pre_hook(_of_any_size)
         # ZoeDepth's network of two scenes lets the images of a batch vote for one
         self.one_by_one = len(getattr(config, "bin_configurations", None) or ()) > 1
 

@@ -57,7 +57,7 @@ def randomize(model: nn.Module) -> nn.Module:
         elif name.endswith("running_mean"):
             x.copy_(0.1 * noise)
         elif isinstance(x, nn.Parameter) and x.ndim > 1 and "embedding" not in name:
-            x.copy_(0.5 * noise / x[0].numel() ** 0.5)
+            x.copy_((1.0 if "metric_head" in name else 0.5) * noise / x[0].numel() ** 0.5)
         elif isinstance(x, nn.Parameter):
             x.copy_(0.2 * noise + (0.5 if name.endswith(("weight", "lambda1")) else 0))
     return model.eval()
@@ -112,6 +112,7 @@ def on_any_grid(model: nn.Module) -> Callable[[Tensor], Tensor]:
     own = stage.forward
 
     def run(image: Tensor) -> Tensor:
+        model.dpt.embeddings.image_size = image.shape[2:]
         stage.forward = lambda states, *_: own(states, image.shape[2] // 16, image.shape[3] // 16)
         return predicted(model)(image)
 
@@ -276,7 +277,6 @@ def depth_anything_metric(name: str, folder: Path, side: Side = None) -> Written
 
 @contextmanager
 def importable(folder: str | Path) -> Iterator[None]:
-    """Import from a folder of packages that nothing else must see."""
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
@@ -298,17 +298,18 @@ def gp2(name: str, folder: Path, side: Side = None) -> Written:
         with importable(os.environ["DEPTHKIT_GP2"]):
             network = Gp2(Lite0() if size == "lite0" else efficientnet(size))
     trained_like(network, torch.rand(2, 3, 96, 128) * 4 - 2)
+    encoder, decoder = network.branches
+
+    def run(image: Tensor) -> Tensor:
+        return decoder(list(encoder.maps(image)))
+
+    settle(network, run, (96, 128), mean=0.0)
     path = folder / "gp2.pth"
     torch.save(network.state_dict(), path)
-    encoder, decoder = network.branches
-    return path, rules.gp2(lambda image: decoder(list(encoder.maps(image))), side or 384)
-
-
-# Monodepth2
+    return path, rules.gp2(run, side or 384)
 
 
 def of_package(layers: int, folder: Path) -> tuple[dict[str, dict], Network]:
-    """The released package's networks."""
     with importable(folder):
         import networks
 
@@ -345,9 +346,6 @@ def monodepth2(name: str, folder: Path, side: Side = None, *, quick: bool = Fals
     return path, rules.monodepth2(sigmoid, (height, width), metres="stereo" in name)
 
 
-# Latent diffusion
-
-
 def marigold(name: str, folder: Path, side: Side = None) -> Written:
     """A folder of diffusers, without what ours adds; with small networks, which its configurations describe. One member."""
     model = latent_diffusion_tiny(codec=AffineDepth(), processing_size=768)
@@ -379,7 +377,7 @@ QUICK: dict[str, tuple[Callable[..., Written], int]] = {
     "depth_anything_v2_metric_vkitti_small": (partial(depth_anything, tiny=True), FRAME),
     "gp2_mobilenetv2": (gp2, PHOTO),
     "monodepth2_mono_640x192": (partial(monodepth2, quick=True), FRAME),
-    "marigold_e2e_ft": (marigold, FRAME),
+    "marigold_v1_1": (marigold, FRAME),
 }
 """One of each code path with the image to predict, the smallest network there is, or a small one where the path allows it."""
 FAMILIES: tuple[tuple[str, Callable[[str, Path], Written], str], ...] = (
