@@ -179,6 +179,12 @@ def test_the_second_stage_may_see_noise() -> None:
     m, b = module(EndToEndDiffusionModule, noise=MultiResolutionNoise(0.0)), labelled()
     assert m.model.sampling.noise == "gaussian"
     assert step(m, b, seed=0)["total"] != step(m, b, seed=1)["total"]
+    times = []
+    m.start = lambda like, time: (
+        times.append(time) or torch.zeros_like(like)
+    )  # as at the last timestep, when nothing is annealed
+    m.predict_once(b.image)
+    assert_close(times[0], torch.ones(len(b)))
 
 
 def test_a_clipped_pixel_still_learns() -> None:

@@ -53,14 +53,36 @@ def test_zero_terminal_snr_leaves_noise_alone_at_the_end_and_the_beginning_as_it
     assert_close(rescaled.target(clean, noise, last), -clean)
 
 
-def test_a_perfect_network_reaches_the_clean_latent_in_any_number_of_steps():
-    found = schedule(rescale_betas_zero_snr=True, timestep_spacing="trailing", set_alpha_to_one=True)
+@pytest.mark.parametrize("kind", ["v_prediction", "sample"])
+def test_a_perfect_network_reaches_the_clean_latent_in_any_number_of_steps(kind):
+    ends = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "set_alpha_to_one": True}
+    found = schedule(prediction_type=kind, **ends)
     clean = torch.randn(2, 4, 3, 3)
     for steps in (1, 2, 10):
         latent = noise = torch.randn(2, 4, 3, 3)
         for t in found.timesteps(steps):
             latent = found.step(found.target(clean, noise, torch.tensor([t, t])), latent, t, steps)
         assert_close(latent, clean, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_goes_to_the_noisy_latent_of_the_next_timestep(kind):
+    found, clean, noise = schedule(prediction_type=kind, timestep_spacing="trailing"), *torch.randn(2, 2, 4, 3, 3)
+    now, following = torch.tensor([749, 749]), torch.tensor([499, 499])
+    latent = found.step(found.target(clean, noise, now), found.add_noise(clean, noise, now), 749, 4)
+    assert_close(latent, found.add_noise(clean, noise, following), rtol=1e-4, atol=1e-4)
+
+
+def test_a_clipped_sample_is_clipped_before_noise_is_added_again():
+    found = schedule(prediction_type="sample", clip_sample=True, clip_sample_range=0.5, set_alpha_to_one=True)
+    noisy = torch.zeros(1, 1, 1, 2)
+    latent = found.step(torch.tensor([0.2, 3.0]).view(1, 1, 1, 2), noisy, 100, 10)
+    plain = schedule(prediction_type="sample", set_alpha_to_one=True)
+    loose = plain.step(torch.tensor([0.2, 3.0]).view(1, 1, 1, 2), noisy, 100, 10)
+    assert_close(latent[..., 0], loose[..., 0])
+    assert_close(
+        loose[..., 1] - latent[..., 1], torch.full((1, 1, 1), 2.5 * found.alphas_cumprod[0].sqrt().item()), rtol=0.01, atol=0
+    )
 
 
 def test_without_alpha_set_to_one_a_residue_of_noise_stays():
