@@ -31,6 +31,7 @@ def test_only_the_decoder_learns_and_latents_stay_as_they_are():
     reached = {name for name, p in m.model.named_parameters() if p.grad is not None}
     assert reached == {name for name, p in m.model.named_parameters() if p.requires_grad}
     assert {name.split(".")[1] for name in reached} == {"decoder", "post_quant_conv"}
+    assert {name.split(".")[1] for name in reached} == {"decoder", "post_quant_conv"}
     assert all(p.grad.isfinite().all() for p in m.model.parameters() if p.grad is not None)
 
 
