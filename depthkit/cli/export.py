@@ -49,6 +49,8 @@ def export(
         options: dict[str, Any] = {"dynamic": dynamic, "opset": opset, "precision": precision}
         written = export_program(network, out, size=size, ambiguity=ambiguity, **options)
         said = f"wrote {out}; its map of noise differs from the network's by {written.difference:.1e} of the largest value"
+    elif out.suffix.lower() != ".safetensors":
+        raise RecipeError(f"expected a path that ends in .pt2, .onnx or .safetensors; got {out.name}. Choose one of them.")
     elif dynamic or opset is not None or precision != "fp32":
         raise RecipeError(
             f"expected dynamic, opset and precision with a program, .pt2 or .onnx; got {out.name}. Leave them out."

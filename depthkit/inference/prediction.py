@@ -102,6 +102,8 @@ class Prediction:
         facts: dict[str, Any] = {
             "representation": str(self.representation), "ambiguity": str(self.ambiguity), "name": self.name,
         }  # fmt: skip
+        if self.intrinsics is not None:
+            facts["intrinsics"] = np.asarray(self.intrinsics, np.float64).tolist()
         suffix = path.suffix.lower()
         if suffix not in SUFFIXES:
             raise ShapeError(f"expected a suffix of {', '.join(SUFFIXES)} to save as; got {path}.")
@@ -228,7 +230,7 @@ class Prediction:
             Pixels without a positive depth have no point.
 
         Raises:
-            GeometryError: no intrinsics, or ``max_edge`` not above 1.
+            GeometryError: no intrinsics, some that no camera of this image's size has, or ``max_edge`` not above 1.
             LabelError: the prediction is known up to scale and shift, and no shift is given.
         """
         depth = self.depth(scale=scale, shift=shift)
@@ -238,14 +240,14 @@ class Prediction:
                 "expected intrinsics for a point cloud; got none. Pass fx, fy, cx, cy [px] as a 3x3 matrix, or "
                 "depthkit.geometry.intrinsics_from_field_of_view(size, degrees)."
             )
+        matrix = _checked_camera(camera, depth.shape)
         valid = np.isfinite(depth)
         if max_edge is not None:
             valid &= ~across_edges(depth, max_edge)
         if span is not None:
             valid &= (self.map >= span[0]) & (self.map <= span[1])
         z = torch.from_numpy(np.where(valid, depth, 1))[None, None]
-        camera = torch.as_tensor(np.asarray(camera), dtype=torch.float32)[None]
-        points = depth_to_points(z, camera, torch.from_numpy(valid)[None, None])[0]
+        points = depth_to_points(z, matrix[None], torch.from_numpy(valid)[None, None])[0]
         return points.numpy(), None if self.image is None else self.image[valid]
 
     def save_point_cloud(
@@ -266,6 +268,30 @@ class Prediction:
         return write_point_cloud(path, *points)
 
 
+_WIDEST = 0.1
+"""Least focal length in units of the image's longer side: below it a picture would span 157 degrees."""
+
+
+def _checked_camera(camera: np.ndarray | Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return intrinsics as float32 ``(3, 3)``.
+
+    Raises:
+        GeometryError: no camera of images of this size has them.
+    """
+    matrix = torch.as_tensor(np.asarray(camera), dtype=torch.float32)
+    height, width = size
+    fine = matrix.shape == (3, 3) and bool(matrix.isfinite().all())
+    if fine:
+        fx, fy, cx, cy = (float(matrix[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2)))
+        fine = min(fx, fy) > _WIDEST * max(height, width) and 0 <= cx <= width and 0 <= cy <= height
+    if not fine:
+        raise GeometryError(
+            f"expected intrinsics [px] of an image of {height}x{width}, with its centre inside and a focal length like its "
+            f"sides; got {matrix.tolist()}. Give pixels of this very image: multiply fractions by its width and height."
+        )
+    return matrix
+
+
 def load_prediction(path: str | Path) -> Prediction:
     """Read a file of ``Prediction.save``, ``.png`` (to half a step) and ``.npy`` (exactly).
 
@@ -283,7 +309,9 @@ def load_prediction(path: str | Path) -> Prediction:
                 codes = np.asarray(file, np.float64)
                 values = (facts["low"] + facts["step"] * codes).astype(np.float32)
                 values[codes == facts.get("none", -1)] = np.nan
-        return Prediction(values, Representation(facts["representation"]), Ambiguity(facts["ambiguity"]), name=facts["name"])
+        camera = None if facts.get("intrinsics") is None else np.asarray(facts["intrinsics"], np.float64)
+        kind = Representation(facts["representation"]), Ambiguity(facts["ambiguity"])
+        return Prediction(values, *kind, intrinsics=camera, name=facts["name"])
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise ShapeError(
             f"expected a map written by Prediction.save at {path}; got {type(error).__name__}: {error}. "

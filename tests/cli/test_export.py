@@ -26,7 +26,7 @@ def test_another_kind_of_file_is_refused_in_one_sentence(tmp_path: Path, capsys:
     save_network(model, tmp_path / "last.ckpt", ambiguity="shift_scale")
     with pytest.raises(SystemExit):
         main(["export", str(tmp_path / "last.ckpt"), str(tmp_path / "encoder.pth")])
-    assert "expected a path that ends in .safetensors" in capsys.readouterr().err
+    assert "expected a path that ends in .pt2, .onnx or .safetensors; got encoder.pth" in capsys.readouterr().err
     torch.save({}, tmp_path / "none.ckpt")
     with pytest.raises(SystemExit):
         main(["export", str(tmp_path / "none.ckpt"), str(tmp_path / "encoder.safetensors")])

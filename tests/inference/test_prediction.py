@@ -94,7 +94,7 @@ def test_points_project_onto_their_pixels():
 
 def test_pixels_beyond_infinity_have_no_point():
     below = prediction(map=np.array([[1.0, -2.0], [0.0, 3.0]], np.float32), image=np.zeros((2, 2, 3), np.uint8))
-    points, colours = below.to_point_cloud(CAMERA, shift=0.0)
+    points, colours = below.to_point_cloud(np.array([[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]]), shift=0.0)
     assert len(points) == len(colours) == 2
 
 
@@ -113,3 +113,29 @@ def test_kittis_codes_say_nothing_only_where_there_is_no_depth(tmp_path):
     assert np.asarray(Image.open(tmp_path / "b.png")).tolist() == [[0, 2560]]
     with pytest.raises(LabelError, match="expected a metric prediction for the unit 256"):
         Prediction(depth, Representation.DEPTH, Ambiguity.SCALE).save_kitti(tmp_path / "c.png")
+
+
+@pytest.mark.parametrize(
+    "camera",
+    [
+        np.zeros((3, 3)),
+        [[0.8, 0, 0.5], [0, 0.8, 0.5], [0, 0, 1]],  # in units of the image
+        [[20, 0, 70.5], [0, 20, 5.5], [0, 0, 1]],  # of a larger image
+        [[-20, 0, 7.5], [0, 20, 5.5], [0, 0, 1]],
+        [[np.nan, 0, 7.5], [0, 20, 5.5], [0, 0, 1]],
+        [20, 20, 7.5, 5.5],
+    ],
+)
+def test_intrinsics_that_no_camera_of_the_image_has_are_refused(camera):
+    depth = prediction(Representation.DEPTH, Ambiguity.METRIC)
+    with pytest.raises(GeometryError, match=r"expected intrinsics .px. of an image of 12x16, with its centre inside"):
+        depth.to_point_cloud(np.asarray(camera))
+    assert len(depth.to_point_cloud(CAMERA)[0]) == 12 * 16
+
+
+@pytest.mark.parametrize("suffix", [".png", ".npy"])
+def test_the_camera_is_saved_with_the_map(suffix, tmp_path):
+    camera = CAMERA + np.diag([0.123456789, 0.2, 0])
+    found = load_prediction(prediction(intrinsics=camera).save(tmp_path / f"a{suffix}"))
+    assert np.array_equal(found.intrinsics, camera)
+    assert load_prediction(prediction().save(tmp_path / f"b{suffix}")).intrinsics is None
