@@ -74,6 +74,11 @@ def test_proportional_reads_every_sample_once_where_the_epoch_has_room_for_all()
     np.testing.assert_array_equal(Proportional().filled(sum(large), large, ALL), large)
 
 
+def test_batches_of_one_dataset_follow_the_weights_or_else_the_sizes():
+    np.testing.assert_array_equal(OneDatasetPerBatch().filled(543, SIZES, ALL), SIZES)
+    np.testing.assert_array_equal(OneDatasetPerBatch([1, 1, 2]).filled(400, SIZES, ALL), [100, 100, 200])
+
+
 def test_labelled_and_unlabelled_keep_their_ratio_in_every_batch_and_share_it_by_size():
     mixture = Mixture(LabelledUnlabelled(1, 2), (30, 10, 500), (True, True, False))
     assert {int(mixture.between(first, first + 9)[2]) for first in range(0, 900, 9)} == {6}
