@@ -119,8 +119,9 @@ class TransformersDepth(_Transformers):
         # DPT without a backbone of its own takes the grid of its patches for square, and one of the two refuses others
         self.patches = _Patches() if getattr(model, "backbone", self) is None and hasattr(model, "neck") else None
         if self.patches is not None:
-            model.neck.reassemble_stage.register_forward_pre_hook(self.patches)
-            model.dpt.embeddings.register_forward_pre_hook(_of_any_size)
+            network: Any = model
+            network.neck.reassemble_stage.register_forward_pre_hook(self.patches)
+            network.dpt.embeddings.register_forward_pre_hook(_of_any_size)
         # ZoeDepth's network of two scenes lets the images of a batch vote for one
         self.one_by_one = len(getattr(config, "bin_configurations", None) or ()) > 1
 
