@@ -62,8 +62,7 @@ def stereo_movie(
         layout: where both eyes' pictures lie in a frame; auto finds out.
         eyes: whose picture comes first. With the wrong one near and far are turned around.
         squeezed: whether each has half of its width or height; by default judged by its aspect.
-        shots: sample shots, as Ranftl et al. do: the first second of each that lasts one, and a second of it every four. Every
-            frame is looked at to find them.
+        shots: sample shots, as Ranftl et al. do: the first second of each, and every fourth one after it.
         rate: samples per second, of the whole film or of those seconds (4 in that paper).
         trim: share of the film to leave out at its begin, and at its end: titles and credits.
         height: reduce the pictures to this height before flow is computed [px].

@@ -217,6 +217,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(trouble, photos, tmp_path,
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", trouble == "nothing cached")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the hub's client tries again, later each time
     assert code("predict", SMALL, photos, f"--out={tmp_path / 'out'}", *CPU) == 2
     said = capsys.readouterr().err
     assert "Traceback" not in said

@@ -63,7 +63,7 @@ def test_what_a_constructor_refuses_is_one_sentence(option: str, culprit: str, c
 
 def test_there_is_no_last_checkpoint_before_a_first_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--config", str(QUICKSTART), f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=last"]
-    assert f"expected a last.ckpt of a run under {tmp_path}; there is none" in complaint(["fit", *options], capsys)
+    assert f"expected a checkpoint of a run under {tmp_path}; there is none" in complaint(["fit", *options], capsys)
 
 
 def test_a_recipe_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
