@@ -25,7 +25,8 @@ from depthkit.models import PUBLISHED, dpt_dinov2_small, from_pretrained
 from depthkit.models.weights import registry
 from depthkit.shards import ShardWriter
 from depthkit.types import Ambiguity, Representation, Sample
-from tests.models.weights.test_from_pretrained import MONO, Server, depth_anything_names, monodepth2_files, zipped
+from tests.contracts.server import Server
+from tests.models.weights.test_from_pretrained import MONO, depth_anything_names, monodepth2_files, zipped
 
 SMALL, REPOSITORY = "depth_anything_v2_small", "depth-anything/Depth-Anything-V2-Small"
 CPU = ["--accelerator=cpu", "--devices=1"]

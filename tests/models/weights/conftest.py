@@ -1,7 +1,6 @@
 """A server and a cache of the hub that hold published files."""
 
 import hashlib
-import http.server
 import threading
 from dataclasses import replace
 
@@ -10,31 +9,7 @@ import pytest
 
 from depthkit.models import PUBLISHED
 from depthkit.models.weights import registry
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves ``files`` (path -> bytes) and counts what was asked for; a path in ``cut`` ends after half its bytes."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.cut, self.asked = {}, set(), []
-        self.address = f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        content = self.server.files.get(self.path)
-        if content is None:
-            self.send_error(404, "Not Found")
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if self.path in self.server.cut else content)
-
-    def log_message(self, *_):
-        pass
+from tests.contracts.server import Server
 
 
 @pytest.fixture
