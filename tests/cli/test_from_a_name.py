@@ -198,7 +198,7 @@ def test_a_download_that_fails_is_one_sentence(trouble, words, serve, server, ph
         if not Path("/dev/full").exists():
             pytest.skip("there is no device that is full")
         serve.mkdir(parents=True)
-        (serve / "mono_640x192.zip.part").symlink_to("/dev/full")
+        (serve / f"mono_640x192.zip.{os.getpid()}.part").symlink_to("/dev/full")
     else:
         serve.mkdir(parents=True)
         (serve / "mono_640x192.zip").write_bytes(b"0" * 100)
