@@ -88,6 +88,12 @@ def test_flip_keeps_pairs_on_their_pixels(sample):
         np.testing.assert_array_equal(sample.image[before[2], before[3]], flipped.image[after[2], after[3]])
 
 
+def test_pairs_stay_in_the_middle_of_pixels_that_grow(sample):
+    larger = resize(sample, 3 * HEIGHT, 3 * WIDTH).pairs
+    np.testing.assert_array_equal(larger[0], [10, 13, 61, 91, 1])
+    np.testing.assert_array_equal(larger[1], [1, 1, 3 * 23 + 1, 3 * 35 + 1, -1])
+
+
 def test_flip_refuses_a_stereo_pair_without_its_pose(sample):
     stereo = sample.replace(frames={"stereo": sample.image}, frames_from_camera={}, stereo_baseline=0.1)
     with pytest.raises(GeometryError, match="stereo pair without frames_from_camera"):

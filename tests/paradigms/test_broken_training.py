@@ -1,6 +1,8 @@
 """A loss that is not finite: what stops a run, what does not, and what is left of it."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from depthkit.errors import TrainingError
 from depthkit.losses import SSILoss
 from depthkit.paradigms import AffineInvariantModule
+from depthkit.paradigms.guards import FiniteWeights
 from tests.contracts.paradigm import METRIC_DEPTH, Memory, TinyNet, batch, trainer
 from tests.contracts.ranks import on_ranks
 
@@ -74,3 +77,14 @@ def _on_rank(rank: int, root: Path) -> str:
 def test_all_ranks_stop_together_whichever_broke(tmp_path: Path) -> None:
     first, second = on_ranks(2, _on_rank, tmp_path)
     assert first == second
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("part", ["weight", "running_mean"])
+def test_a_weight_or_a_statistic_that_is_not_finite_is_named(value: float, part: str) -> None:
+    layer: Any = torch.nn.BatchNorm2d(2)
+    trainer: Any = SimpleNamespace(global_step=7)
+    FiniteWeights.check(trainer, layer)
+    getattr(layer, part).data[1] = value
+    with pytest.raises(TrainingError, match=f"after 7 steps 1 of them, {part} for one"):
+        FiniteWeights.check(trainer, layer)

@@ -74,6 +74,17 @@ def test_affine_depth_of_a_constant_map_is_finite():
     assert AffineDepth().encode(flat, everywhere(flat)).isfinite().all()
 
 
+def test_a_sky_at_infinity_moves_no_quantile():
+    depth, codec = depth_map(), AffineDepth()
+    under_sky = depth.clone()
+    under_sky[..., :4, :] = torch.inf
+    ground = everywhere(depth)
+    ground[..., :4, :] = False
+    y = codec.encode(under_sky, everywhere(depth))
+    assert torch.equal(y[ground], codec.encode(depth, ground)[ground])
+    assert (y[~ground] == 1).all()
+
+
 @pytest.mark.parametrize("codec", ALL, ids=str)
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf, 0.0, -1.0, 1e9])
 def test_what_stands_in_invalid_pixels_changes_nothing(codec, poison):
