@@ -172,7 +172,7 @@ def test_a_logarithm_of_something_negative_is_no_fit(method):
 )
 def test_every_fit_has_the_gradient_of_its_numbers(fit, method):
     """Nothing is detached; an odd number of pixels, so that medians and the least absolute line have one slope."""
-    pred, target, valid = maps(batch=1, dtype=torch.double, noise=2.0)
+    pred, target, valid = (x[..., :6, :7].clone() for x in maps(batch=1, dtype=torch.double, noise=2.0))
     valid[valid.cumsum(3) + valid.flatten(1).sum() > 10_000] = False
     if valid.sum() % 2 == 0:
         valid.view(-1)[valid.view(-1).nonzero()[0]] = False
@@ -243,4 +243,5 @@ def test_a_map_that_varies_by_a_hundred_thousandth_is_fitted():
 def test_an_image_with_a_constant_label_leaves_the_mask(align):
     pred, target, valid = maps()
     target[1] = 2.0
-    assert align_pair(pred, target, valid, align=align)[2].flatten(1).any(1).tolist() == [True, False, True]
+    has_a_fit = align == Align.SCALE  # any label but 0 has a scale
+    assert align_pair(pred, target, valid, align=align)[2].flatten(1).any(1).tolist() == [True, has_a_fit, True]

@@ -70,7 +70,7 @@ def _stopped_and_continued(rank: int, root: Path, scenes: Path, after: tuple[int
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("after", [(1, 2), (2, 1), (0, 1)])
+@pytest.mark.parametrize("after", [(0, 1), *(pytest.param(each, marks=pytest.mark.slow) for each in ((1, 2), (2, 1)))])
 def test_all_ranks_stop_at_one_step_and_go_on_from_it(after: tuple[int, int], scenes: Path, tmp_path: Path) -> None:
     """Whenever the signal reaches each of them, or one alone: the batch after the first that was told is the last."""
     assert on_ranks(2, _stopped_and_continued, tmp_path, scenes, after) == [(2, True), (2, True)]

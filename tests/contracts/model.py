@@ -139,6 +139,7 @@ class ModelContract:
     def test_runs_with_all_weights_in_bf16(self, model, image):
         assert model.to(torch.bfloat16)(image.to(torch.bfloat16)).isfinite().all()
 
+    @pytest.mark.slow
     def test_compiles_in_one_graph(self, model, image):
         torch._dynamo.reset()
         compiled = torch.compile(model, backend="eager", fullgraph=True)

@@ -144,7 +144,7 @@ def test_the_predictor_resizes_in_y(model):
 
 def test_the_resolution_is_the_models_own_unless_given(model):
     model.processing_size = 24
-    assert DepthPredictor(model, ambiguity=model.ambiguity).input_rule.size(60, 100, 4) == (16, 24)
+    assert DepthPredictor(model, ambiguity=model.ambiguity).input_rule.size(60, 100, 4) == (14, 24)  # and is extended to 16
     model.processing_size = 0
     assert DepthPredictor(model, ambiguity=model.ambiguity).input_rule.size(60, 100, 4) == (60, 100)
 

@@ -106,7 +106,12 @@ def test_dynamic_programs_of_all_networks(model: DepthNet, suffix: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("precision", "suffix"), [("fp16", "pt2"), pytest.param("fp16", "onnx", marks=pytest.mark.slow), ("int8", "onnx")]
+    ("precision", "suffix"),
+    [
+        ("fp16", "pt2"),
+        pytest.param("fp16", "onnx", marks=pytest.mark.slow),
+        pytest.param("int8", "onnx", marks=pytest.mark.slow),
+    ],
 )
 def test_a_program_of_few_bits_is_smaller_and_near(precision: str, suffix: str, tmp_path: Path) -> None:
     if suffix == "onnx":

@@ -19,6 +19,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "IRMSE": {"unit": "1/km"},
     "DeltaAccuracy": {"threshold": 1.25},
     "DeltaError": {"threshold": 1.25},
+    "DepthBoundaryError": {"side": "accuracy"},
     "BoundaryF1": {"variant": "depth_pro", "radius": 1},
     "PointCloudFScore": {"threshold": 0.1, "relative": False},
     "PlanarityError": {"min_share": 0.01},
