@@ -3,6 +3,7 @@
 A user's mistake ends in one sentence on stderr and exit code 2; a traceback means a defect of depthkit.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -50,6 +51,7 @@ use (MODEL: a checkpoint, a folder, or a name that `depthkit models` lists):
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; exits with code 2 and one sentence after a user's mistake."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(HELP)
         return
@@ -69,6 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted. What was finished is kept; the same command continues.\n")
         sys.exit(130)
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "💡 Tip" not in record.getMessage()
 
 
 def _sentence_for_the_user(error: Exception) -> str | None:

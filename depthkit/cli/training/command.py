@@ -1,6 +1,5 @@
 """``depthkit fit | validate | test``: LightningCLI whose recipes are OmegaConf files."""
 
-import logging
 import re
 import signal
 import sys
@@ -183,7 +182,6 @@ def run(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> DepthCL
     """Run one of the three commands with its arguments, ``["fit", "--config", ...]``, and callbacks beside the recipe's."""
     for message in _EXPECTED:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡 Tip" not in record.getMessage())
     stop = SaveOnTermination()
     try:
         return DepthCLI(_with_files(arguments), [stop, _ScoresAtValidation(), *callbacks])
