@@ -6,7 +6,6 @@ Nothing here knows the network by other means than its name: what is served has 
 import hashlib
 import json
 import os
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from depthkit.models import PUBLISHED, dpt_dinov2_small, from_pretrained
 from depthkit.models.weights import registry
 from depthkit.shards import ShardWriter
 from depthkit.types import Ambiguity, Representation, Sample
-from tests.contracts.server import Server
+from tests.contracts.server import serving
 from tests.models.weights.test_from_pretrained import MONO, depth_anything_names, monodepth2_files, zipped
 
 SMALL, REPOSITORY = "depth_anything_v2_small", "depth-anything/Depth-Anything-V2-Small"
@@ -55,11 +54,8 @@ def cached(hub, monkeypatch):
 
 @pytest.fixture
 def server():
-    found = Server()
-    threading.Thread(target=found.serve_forever, daemon=True).start()
-    yield found
-    found.shutdown()
-    found.server_close()
+    with serving() as found:
+        yield found
 
 
 @pytest.fixture

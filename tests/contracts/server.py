@@ -1,6 +1,9 @@
 """A server of files, for what is downloaded."""
 
 import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -26,3 +29,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """Serve inside the block."""
+    found = Server()
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    yield found
+    found.shutdown()
+    found.server_close()

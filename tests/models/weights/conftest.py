@@ -1,7 +1,6 @@
 """A server and a cache of the hub that hold published files."""
 
 import hashlib
-import threading
 from dataclasses import replace
 
 import huggingface_hub.constants
@@ -9,16 +8,13 @@ import pytest
 
 from depthkit.models import PUBLISHED
 from depthkit.models.weights import registry
-from tests.contracts.server import Server
+from tests.contracts.server import serving
 
 
 @pytest.fixture
 def server():
-    found = Server()
-    threading.Thread(target=found.serve_forever, daemon=True).start()
-    yield found
-    found.shutdown()
-    found.server_close()
+    with serving() as found:
+        yield found
 
 
 @pytest.fixture
