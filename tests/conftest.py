@@ -22,8 +22,12 @@ from depthkit.types import Views
 SAMPLES = Path(os.environ.get("DEPTHKIT_SAMPLES", Path(__file__).parents[2] / "shared" / "data"))
 
 
+@pytest.hookimpl(tryfirst=True)  # before slow tests are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out laws that do not concern a case, by their mark ``only``; skips are for what this machine lacks."""
+    """Leave out laws that do not concern a case, by their mark ``only``; make cases slow that are not ``quick``.
+
+    Skips are for what this machine lacks.
+    """
 
     def concerned(item: pytest.Item) -> bool:
         values = item.callspec.params if hasattr(item, "callspec") else {}
@@ -31,6 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return all(condition(values[name]) for name, condition in wanted if name in values)
 
     items[:] = filter(concerned, items)
+    for item in items:
+        values = item.callspec.params if hasattr(item, "callspec") else {}
+        for name, chosen in (pair for mark in item.iter_markers("quick") for pair in mark.kwargs.items()):
+            if name in values and str(values[name]) not in chosen:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -74,6 +74,20 @@ def of_any_size(source: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in source.items() if key != "size" and not (own and key == "transform")}
 
 
+STAND_FOR_ALL = (
+    "quickstart.yaml",
+    "affine_invariant/midas_mix5.yaml",
+    "geometry_preserving/gp2_mixture.yaml",
+    "self_supervised_video/kitti_mono_stereo_640x192.yaml",
+    "semi_supervised/teacher_large.yaml",
+    "semi_supervised/student_small.yaml",
+    "semi_supervised/metric_nyu.yaml",
+    "diffusion/metricgold_sd2.yaml",
+    "diffusion/end_to_end.yaml",
+)
+"""A recipe of every paradigm; the others start when slow tests are run."""
+
+
 def test_there_are_recipes() -> None:
     assert {"quickstart.yaml", "midas_mix5.yaml"} <= {recipe.name for recipe in RECIPES}
 
@@ -86,6 +100,7 @@ def test_commands_of_the_documentation_that_write_shards_are_understood(page: Pa
             assert parsed(words[2:])["dataset"] == words[2], line
 
 
+@pytest.mark.quick(recipe=[str(ROOT / "recipes" / name) for name in STAND_FOR_ALL])
 @pytest.mark.parametrize("steps", [2, pytest.param(40, marks=pytest.mark.slow)], ids=["starts", "learns"])
 @pytest.mark.parametrize("recipe", RECIPES, ids=named)
 def test_a_shrunk_recipe_starts_and_learns(recipe: Path, steps: int, scenes: Path, drive: Path, tmp_path: Path) -> None:

@@ -270,6 +270,7 @@ def test_a_signal_ends_the_run_with_whole_files(
         Image.open(photos.parent / "maps" / name).load()
 
 
+@pytest.mark.slow
 def test_devices_share_the_files(checkpoint: str, photos: Path) -> None:
     (photos / "broken.png").write_bytes(b"no image")
     out = photos.parent / "maps"

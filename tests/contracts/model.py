@@ -146,6 +146,7 @@ class ModelContract:
         with torch.no_grad():
             assert_close(compiled(image), model(image), rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.quick(model=("midas", "lrn", "dpt_vit"))
     def test_exported_program_predicts_the_same(self, model, image):
         with torch.no_grad():
             exported = torch.export.export(model, (image,))

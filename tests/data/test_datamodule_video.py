@@ -43,7 +43,7 @@ def same(batches, others):
             torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("views", ALL)
 def test_scenes_come_back_from_shards_with_their_views_and_poses(source, views, workers):
     data = module(

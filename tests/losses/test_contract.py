@@ -101,6 +101,7 @@ def test_a_module_says_what_it_reads(case):
     assert module.accepts <= set(Ambiguity)
 
 
+@pytest.mark.quick(case=[str(case) for case in ALL_LOSSES][::4])
 @every_loss
 def test_a_compiled_loss_has_one_graph_and_the_same_value_and_gradient(case):
     pair = random_pair()

@@ -35,7 +35,7 @@ def _depth(sample: Sample) -> Tensor:
 
 
 @pytest.mark.parametrize("views", [Views.VIDEO, Views.STEREO, Views.VIDEO_STEREO])
-@pytest.mark.parametrize("automask", [True, False])
+@pytest.mark.parametrize("automask", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["room", "street"])
 def test_true_depth_beats_any_perturbed_one(kind, automask, views):
     loss = MinReprojectionLoss(automask=automask)

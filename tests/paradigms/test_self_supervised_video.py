@@ -108,7 +108,7 @@ def test_one_draw_of_colours_changes_all_views_of_a_sample(drive: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"camera": LearnedCamera(focal_length=0.8, aspect=64 / 96)},
+        pytest.param({"camera": LearnedCamera(focal_length=0.8, aspect=64 / 96)}, marks=pytest.mark.slow),
         pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"full_resolution": False}, marks=pytest.mark.slow),
         pytest.param({"reprojection": MinReprojectionLoss(reduction="mean", automask=False)}, marks=pytest.mark.slow),

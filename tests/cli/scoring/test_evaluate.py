@@ -154,7 +154,7 @@ def test_a_stored_map_of_the_whole_image_is_cut_to_what_the_protocol_shows(tmp_p
         np.testing.assert_array_equal(each[0, 0].numpy(), values[12:36])
 
 
-@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
+@pytest.mark.parametrize("suffix", ["onnx", pytest.param("pt2", marks=pytest.mark.slow)])
 def test_an_exported_program_is_scored_and_predicts(suffix, shards, checkpoint, tmp_path):
     if suffix == "onnx":
         pytest.importorskip("onnxruntime")

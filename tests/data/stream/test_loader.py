@@ -88,6 +88,7 @@ def same(batches, others):
 WAYS = [(1, 0, None), (1, 2, "fork"), (2, 1, None), (2, 3, "fork"), (3, 2, "fork"), (2, 2, "spawn"), (1, 2, "forkserver")]
 
 
+@pytest.mark.quick(context=("None", "fork"))
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize(("world", "workers", "context"), WAYS)
 def test_ranks_and_workers_together_read_every_sample_exactly_once(shards, world, workers, context):
