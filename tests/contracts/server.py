@@ -14,6 +14,9 @@ class Server(http.server.ThreadingHTTPServer):
         self.files, self.cut, self.asked = {}, set(), []
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
+    def handle_error(self, request, client_address):
+        """Say nothing of a client that went away."""
+
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):

@@ -117,8 +117,8 @@ class Loader:
                 self._report(sent.batch.broken)
                 self.batch += 1
                 yield receive(sent, rings, pin_memory=self.pin_memory, images_in_bytes=self.images_in_bytes)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:  # the last two from the memory that a dead worker shared
+            if str(error).startswith("Caught") or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
                 raise
             raise TrainingError(
                 f"expected {self.num_workers} workers that read; one ended: {first_line(error)} When memory is short, the "

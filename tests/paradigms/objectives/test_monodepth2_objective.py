@@ -208,6 +208,10 @@ def module(pose: str | None, frames: int = 2, predictive: bool = False, **option
     return m
 
 
+TIES = 5e-3
+"""A pixel whose two smallest errors are one in float32 may take the gradient of either."""
+
+
 @pytest.mark.parametrize(
     ("pose", "frames", "views"),
     [
@@ -224,7 +228,7 @@ def module(pose: str | None, frames: int = 2, predictive: bool = False, **option
 def test_the_step_is_section_3(pose: str | None, frames: int, views: tuple[str, ...]) -> None:
     m, b = module(pose, frames, stereo="stereo" in views), video(views)
     m._drawn = 5
-    assert_same_step(m, b, reference(m, b))
+    assert_same_step(m, b, reference(m, b), TIES)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +246,7 @@ def test_the_step_is_section_3(pose: str | None, frames: int, views: tuple[str, 
 )
 def test_a_row_of_the_ablation_is_the_papers(options: dict[str, Any], rows: dict[str, Any]) -> None:
     m, b = module("separate", **options), video(BOTH if "stereo" in options else VIDEO)
-    assert_same_step(m, b, reference(m, b, **rows))
+    assert_same_step(m, b, reference(m, b, **rows), TIES)
 
 
 def test_metres_and_units_of_5_4_metres_are_one_objective() -> None:
