@@ -56,12 +56,16 @@ class SaveOnTermination(Callback):
         folder = getattr(trainer.checkpoint_callback, "dirpath", None)
         if isinstance(exception, SIGTERMException) and trainer.training and folder:
             trainer.save_checkpoint(Path(folder) / "last.ckpt", weights_only=False)
+        self._put_back()  # the trainer tears down no callback after an exception
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put back the handler of Ctrl-C."""
-        if self._handler is not None:
+        self._put_back()
+
+    def _put_back(self) -> None:
+        if self._handler is not None and signal.getsignal(signal.SIGINT) == self._note:  # not Lightning's, while it shuts down
             signal.signal(signal.SIGINT, self._handler)
-            self._handler = None
+        self._handler = None
 
 
 class Throughput(Callback):

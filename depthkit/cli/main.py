@@ -16,6 +16,7 @@ TRAINING = ("fit", "validate", "test")
 _SCORING = ("evaluate", "benchmark", "calibrate", "compare", "odometry", "roundtrip")
 COMMANDS = ("shards", "predict", *_SCORING, "label", "export", "models", "recipes", "demo")
 _REMEDIES = {
+    "ConnectionError": "Check the network, and run the same command again.",
     "OSError": "Give a path that may be read and written, on a disk with room.",
     "MisconfigurationException": "See the trainer's options: `depthkit fit --help`.",
     "OutOfMemoryError": "Take smaller batches (and trainer.accumulate_grad_batches), smaller images, or precision bf16-mixed.",

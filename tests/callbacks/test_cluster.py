@@ -51,9 +51,12 @@ def run(root: Path, scenes: Path, *callbacks: Callback, ranks: int = 1, resume: 
 def test_a_run_stopped_by_sigterm_and_continued_ends_with_the_weights_of_a_whole_one(
     after: int, scenes: Path, tmp_path: Path
 ) -> None:
+    handler = signal.getsignal(signal.SIGINT)
     whole = run(tmp_path / "whole", scenes)
+    assert signal.getsignal(signal.SIGINT) == handler
     with pytest.raises(SIGTERMException):
         run(tmp_path / "stopped", scenes, Signal(after))
+    assert signal.getsignal(signal.SIGINT) == handler  # a notebook goes on
     last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=False)["global_step"] == after
     assert torch.equal(run(tmp_path / "continued", scenes, resume=last), whole)

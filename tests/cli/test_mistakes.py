@@ -88,6 +88,7 @@ def test_a_path_in_a_file_is_named(words, net, scenes, tmp_path, capsys):
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), "Take smaller batches"),
         (torch.distributed.DistNetworkError("The server socket has failed to listen: EADDRINUSE"), "MASTER_PORT"),
+        (ConnectionResetError(104, "Connection reset by peer"), "Check the network"),
         (OSError(28, "No space left on device", "run/last.ckpt"), "run/last.ckpt.*on a disk with room"),
     ],
 )

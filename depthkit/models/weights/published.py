@@ -115,7 +115,7 @@ def _gp2() -> list[PublishedNetwork]:
             "gp2",
             builder,
             "?",
-            "MIT",
+            "?",
             Representation.LOG_DISPARITY,
             Ambiguity.SCALE,
             "Romanov et al., 2020",

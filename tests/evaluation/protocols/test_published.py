@@ -107,7 +107,9 @@ def test_odometry_has_its_two_sequences_with_figures():
 
 
 def test_figures_are_those_printed():
-    figure = lambda name, model: PROTOCOLS[name].published[model]  # noqa: E731
+    def figure(name, model):
+        return PROTOCOLS[name].published[model]
+
     assert figure("midas_diw", "Casser et al. 2019 (Cityscapes)")["whdr"] == pytest.approx(0.3280)
     assert figure("midas_kitti", "Fu et al. 2018 (NYU)")["delta1_error"] == pytest.approx(0.6161)
     assert figure("midas_diw_train", "MIX 5, Pareto")["whdr"] == pytest.approx(0.1227)
