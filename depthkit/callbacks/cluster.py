@@ -21,15 +21,14 @@ class SaveOnTermination(Callback):
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._handler: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace Lightning's handlers: they would stop in the midst of a step, or one rank before another."""
         self.received = None
         if current_thread() is main_thread():
-            self._handler = signal.signal(signal.SIGINT, self._note)
+            signal.signal(signal.SIGINT, self._note)  # the trainer puts back what was before it, also after an error
             if trainer.world_size > 1:
-                signal.signal(signal.SIGTERM, self._note)  # the trainer puts back what was before it
+                signal.signal(signal.SIGTERM, self._note)
 
     def _note(self, number: int, _: object) -> None:
         if self.received == number == signal.SIGINT:
@@ -56,16 +55,6 @@ class SaveOnTermination(Callback):
         folder = getattr(trainer.checkpoint_callback, "dirpath", None)
         if isinstance(exception, SIGTERMException) and trainer.training and folder:
             trainer.save_checkpoint(Path(folder) / "last.ckpt", weights_only=False)
-        self._put_back()  # the trainer tears down no callback after an exception
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put back the handler of Ctrl-C."""
-        self._put_back()
-
-    def _put_back(self) -> None:
-        if self._handler is not None and signal.getsignal(signal.SIGINT) == self._note:  # not Lightning's, while it shuts down
-            signal.signal(signal.SIGINT, self._handler)
-        self._handler = None
 
 
 class Throughput(Callback):
