@@ -13,12 +13,12 @@ import numpy as np
 from _command import parsed, temporary_folder
 
 from depthkit.evaluation import picture_strip
-from depthkit.evaluation.render import png
 from depthkit.geometry import intrinsics_from_field_of_view
 from depthkit.inference import DepthPredictor, Prediction
 from depthkit.models import lrn_mobilenetv2
 from depthkit.synthetic import SyntheticScenes
 from depthkit.types import Ambiguity
+from depthkit.writing import png_bytes
 
 VIEWS = {"left": (0.0, 30.0), "right": (0.0, -30.0), "above": (30.0, 0.0)}
 """Elevation and azimuth of the other cameras about the middle of the points [degrees]."""
@@ -67,7 +67,7 @@ def main() -> None:
         predictor = DepthPredictor(lrn_mobilenetv2(pretrained=False), ambiguity=Ambiguity.SCALE)
     photos = options.photos or [SyntheticScenes(1, size=(120, 160), kind="room")[0].image]
     rows = [pictures(prediction, options.field_of_view, options.max_edge) for prediction in predictor(photos)]
-    options.out.write_bytes(png(picture_strip(rows, height=options.height)))
+    options.out.write_bytes(png_bytes(picture_strip(rows, height=options.height)))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from _command import installed, parsed
 from depthkit.convert.catalogue import find
 from depthkit.convert.nyuv2_raw import project
 from depthkit.shards import write_shards
-from depthkit.shards.label import PNG_OPTIONS
+from depthkit.shards.images import encode_codes
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 Label = Callable[[Path], np.ndarray]
@@ -218,7 +218,7 @@ def bare(case: Case, out: Path) -> int:
             pixels = case.pixels(picture) if case.pixels else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
             stream.write(data if picture.suffix == ".jpg" else cv2.imencode(".jpg", pixels, JPEG)[1].tobytes())
             if case.label and case.codes:
-                stream.write(cv2.imencode(".png", case.codes(case.label(picture)), PNG_OPTIONS)[1].tobytes())
+                stream.write(encode_codes(case.codes(case.label(picture))))
     return len(case.pictures)
 
 

@@ -6,10 +6,11 @@ to the photos' sizes, colouring or writing. The command reads every file, resize
 and writes it as 16-bit PNG with a coloured picture beside it (`--bare_maps` without), by threads of its own.
 
 Both run in turn in pieces of `--piece` photos, so that what else the machine does meets both alike; the ratio is the median
-over pieces. On a busy machine the ratio of processor times is the one to trust: it counts every thread. On one processor the
-work beside the network cannot hide behind it, on several it can: both ratios are printed.
+over pieces. The ratio of processor times counts every thread: on one processor, or where the network keeps all of them busy,
+the work beside the network cannot hide behind it; by the clock it can, where a processor is free. Both ratios are printed.
 
-Memory is the process's resident size after each piece; flat means that the last half grows by nothing that counts photos.
+Memory is the greatest resident size of the process after 100 photos, in whole pieces, and at the end; flat means
+that both are alike.
 
     python benchmarks/predict.py --photos 1100 --network lrn_efficientnet_lite0 --side 384
 """
@@ -17,7 +18,9 @@ Memory is the process's resident size after each piece; flat means that the last
 import argparse
 import os
 import platform
+import resource
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -64,10 +67,9 @@ def since(start: tuple[float, float]) -> tuple[float, float]:
     return end[0] - start[0], end[1] - start[1]
 
 
-def resident() -> float:
-    """Memory of this process [MB]; NaN where the system does not tell."""
-    status = Path("/proc/self/statm")
-    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6 if status.is_file() else float("nan")
+def peak() -> float:
+    """Greatest memory of this process so far [MB]."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 @torch.inference_mode()
@@ -86,7 +88,7 @@ def commanded(predictor: DepthPredictor, files: Sequence[Path], out: Path, optio
     results = Results(colour=not options.bare_maps)
     start = now()
     writer = Writer(results, OutputNames(files, out, results.endings), options.threads)
-    module: Any = PredictModule(predictor, writer, batch_size=1, num_workers=options.workers)
+    module: Any = PredictModule(predictor, writer, files, batch_size=1, num_workers=options.workers)
     trainer = Trainer(
         accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False,
         enable_progress_bar=False, use_distributed_sampler=False,
@@ -125,19 +127,20 @@ def main() -> None:
         for first in range(0, len(files), options.piece):
             piece = files[first : first + options.piece]
             rounds.append((*bare(predictor, piece), *commanded(predictor, piece, out, options), len(piece)))
-            memory.append(resident())
+            memory.append(peak())
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"{platform.machine()}, {processors} processors, {torch.get_num_threads()} threads of torch\n")
-    print(
-        "| network | side | photos | bare photos/s | predict photos/s | ratio | processor time | MB half way | MB at the end |"
-    )
-    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    head = ("network", "side", "photos", "bare photos/s", "predict photos/s", "ratio", "processor time")
+    print("|", " | ".join((*head, "ms beside the network", "MB at 100", "MB at the end")), "|")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     count = sum(r[4] for r in rounds)
     one, two = (count / sum(r[i] for r in rounds) for i in (0, 2))
     clock, processor = (statistics.median(r[i] / r[i + 2] for r in rounds) for i in (0, 1))
+    beside = statistics.median(1e3 * (r[3] - r[1]) / r[4] for r in rounds)
+    early = memory[min(-(-100 // options.piece), len(memory)) - 1]
     print(
         f"| {options.network} | {options.side} | {count} | {one:.2f} | {two:.2f} | {clock:.1%} | {processor:.1%} | "
-        f"{memory[len(memory) // 2]:.0f} | {memory[-1]:.0f} |"
+        f"{beside:.0f} | {early:.0f} | {memory[-1]:.0f} |"
     )
 
 

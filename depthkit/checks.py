@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
-from depthkit.errors import GeometryError, MissingPackageError, RecipeError, ShapeError
+from depthkit.errors import DepthKitError, GeometryError, MissingPackageError, RecipeError, ShapeError
 
 if TYPE_CHECKING:  # what reads no tensors does not wait for torch
     import torch
     from torch import Tensor
 
 Choice = TypeVar("Choice", bound=StrEnum)
+_GARBLED = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError,
+    struct.error,
+)  # fmt: skip
 
 
 def _shape(x: Tensor) -> tuple[int, ...]:
@@ -73,10 +80,12 @@ def check_image(name: str, image: Tensor) -> None:
 
 
 def check_intrinsics(intrinsics: Tensor, batch: int) -> None:
-    """Check that ``intrinsics`` are ``(B, 3, 3)`` and known."""
+    """Check that ``intrinsics`` are ``(B, 3, 3)``, and known: NaN on a GPU is not looked for, since looking would wait."""
+    from depthkit.devices import readable_at_once
+
     if _shape(intrinsics) != (batch, 3, 3):
         raise ShapeError(f"expected intrinsics of shape ({batch}, 3, 3); got {_shape(intrinsics)}.")
-    if not intrinsics.isfinite().all():
+    if readable_at_once(intrinsics) and not intrinsics.isfinite().all():
         raise GeometryError(
             "expected known intrinsics; got NaN or infinite ones. Give fx, fy, cx, cy in pixels for every sample "
             "(`intrinsics` in its meta.json), or leave out what needs a camera."
@@ -105,6 +114,13 @@ def check_device(name: str | torch.device) -> torch.device:
             f"expected a device that this machine has; got {name} ({first_line(error)}). Choose cpu, or cuda:0."
         ) from error
     return device
+
+
+def check_least(least: float, **numbers: float | None) -> None:
+    """Raise a ``RecipeError`` if one of some numbers, given by their names, is below ``least``; None is no number."""
+    for name, value in numbers.items():
+        if value is not None and not value >= least:
+            raise RecipeError(f"expected {name} of at least {least:g}; got {value:g}.")
 
 
 def check_choice(name: str, value: str, choices: type[Choice]) -> Choice:
@@ -144,6 +160,23 @@ def optional_import(module: str, extra: str) -> ModuleType:
             f"expected the package {package}; it cannot be imported ({first_line(error)}). "
             f"Install it: pip install 'depthkit[{extra}]'."
         ) from error
+
+
+@contextmanager
+def garbled(what: str, error: type[DepthKitError], remedy: str) -> Iterator[None]:
+    """Turn into one sentence whatever a foreign file's words and numbers cause that are not what they should be.
+
+    Args:
+        what: what was expected, and where.
+        error: class of error to raise.
+        remedy: what to do.
+    """
+    try:
+        yield
+    except DepthKitError:
+        raise
+    except _GARBLED as found:
+        raise error(f"expected {what}; it does not read ({type(found).__name__}: {first_line(found)}). {remedy}") from found
 
 
 def first_line(error: BaseException) -> str:

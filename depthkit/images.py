@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -24,8 +25,25 @@ if TYPE_CHECKING:  # reading files needs no tensors
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Endings of image files, in small or capital letters. A format that needs another package is refused by name."""
-MAX_PIXELS = 2**28
-"""Default limit on the pixels of an image: a camera's 200 megapixels fit, a forged header does not."""
+
+
+def pixel_limit(variables: Mapping[str, str]) -> int:
+    """Return the most pixels that an image, a map of depth or a picture of a film may have.
+
+    Args:
+        variables: of the environment, of which ``DEPTHKIT_MAX_PIXELS`` sets another limit.
+
+    Raises:
+        ShapeError: it is no positive integer.
+    """
+    text = variables.get("DEPTHKIT_MAX_PIXELS", str(2**28))
+    if not text.isdecimal() or not int(text):
+        raise ShapeError(f"expected DEPTHKIT_MAX_PIXELS, of the environment, as a number of pixels; got {text!r}.")
+    return int(text)
+
+
+MAX_PIXELS = pixel_limit(os.environ)
+"""Limit on pixels: a camera's 200 megapixels fit, a forged header does not."""
 PREDICTION_KEY = "depthkit"
 """Key of the PNG text that marks a file as a prediction, not a photograph."""
 
@@ -37,12 +55,26 @@ _DECODER_ERRORS = (
 _LOCK = threading.RLock()  # Pillow's limits are global
 
 
+def image_size(data: bytes, *, what: str, error: type[DepthKitError] = ShapeError) -> tuple[int, int]:
+    """Read (height, width) [px] from an image's header, as its pixels are stored.
+
+    Raises:
+        ShapeError: the bytes do not begin as an image does.
+    """
+    try:
+        with _own_limits(), Image.open(BytesIO(data)) as file:
+            return file.size[1], file.size[0]
+    except (OSError, ValueError, SyntaxError) as problem:
+        raise error(f"{what}: expected an image; its header cannot be read. Get the file again.") from problem
+
+
 def read_image(
     source: str | Path | bytes,
     *,
     what: str | None = None,
     max_pixels: int | None = MAX_PIXELS,
     upright: bool = True,
+    photo: bool = False,
     error: type[DepthKitError] = ShapeError,
 ) -> np.ndarray:
     """Read an image file as uint8 RGB ``(H, W, 3)``.
@@ -56,6 +88,7 @@ def read_image(
         max_pixels: images with more are refused from their header, before anything is decoded; None has no limit. Pillow's
             own ``MAX_IMAGE_PIXELS`` does not count.
         upright: rotate the image by its EXIF orientation.
+        photo: refuse 16-bit grey, as depth is stored.
         error: class of error to raise.
 
     Raises:
@@ -63,12 +96,10 @@ def read_image(
     """
     named = str(what or ("the bytes given" if isinstance(source, bytes) else source))
     try:
-        with _own_limits(), Image.open(BytesIO(source) if isinstance(source, bytes) else source) as file:
-            width, height = file.size
-            if max_pixels is not None and width * height > max_pixels:
+        with opened(source, named, max_pixels=max_pixels, error=error) as file:
+            if photo and file.mode.startswith("I;16"):
                 raise error(
-                    f"expected an image of at most {max_pixels} pixels at {named}; its header says {height}x{width}. "
-                    "Shrink it, or pass the array of depthkit.images.read_image(path, max_pixels=None)."
+                    f"expected a photo at {named}; it is of 16-bit grey, as depth is. Leave depth out; save photos with 8 bits."
                 )
             return _rgb(ImageOps.exif_transpose(file) if upright else file, named, error)
     except DepthKitError:
@@ -87,6 +118,55 @@ def read_image(
         raise error(
             f"expected an image at {named}; it cannot be decoded ({first_line(found)}). Remove it or save it again."
         ) from found
+
+
+@contextmanager
+def opened(
+    source: str | Path | bytes,
+    named: str,
+    *,
+    max_pixels: int | None = MAX_PIXELS,
+    error: type[DepthKitError] = ShapeError,
+    formats: tuple[str, ...] | None = None,
+) -> Iterator[Image.Image]:
+    """Open an image in Pillow, whole or not at all, and refuse it by its header if it has too many pixels.
+
+    Args:
+        source: path, or the file's bytes.
+        named: name of the file in messages.
+        max_pixels: as of ``read_image``.
+        error: class of error to raise.
+        formats: that may be opened; None for all.
+
+    Raises:
+        ShapeError: it has more pixels. What else is wrong is left to Pillow's errors.
+    """
+    with _own_limits(), Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as file:
+        width, height = file.size
+        if max_pixels is not None and width * height > max_pixels:
+            raise error(
+                f"expected an image of at most {max_pixels} pixels at {named}; its header says {height}x{width}. "
+                "Shrink it, or raise the limit, DEPTHKIT_MAX_PIXELS in the environment."
+            )
+        yield file
+
+
+def plain_array(data: bytes) -> np.ndarray:
+    """Read the bytes of a plain .npy file without asking for more memory than they have; nothing in it is executed.
+
+    Raises:
+        ValueError: they are no such file, or not as long as their header says.
+    """
+    stream = BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"version {version} of the format is for tables")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_columns, dtype = read(stream)
+    start, wanted = stream.tell(), math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or wanted != len(data) - start:
+        raise ValueError(f"its header says {dtype} {shape}, {wanted} bytes; there are {len(data) - start}")
+    return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if by_columns else "C").copy()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from depthkit.precision import in_float32
+from depthkit.precision import in_float32, to_float64
 
 NEGLIGIBLE_SPREAD = 1e-6
 """A map whose spread is below this fraction of its magnitude is constant in float32: it determines no scale."""
@@ -70,11 +70,11 @@ def masked_quantile(x: Tensor, valid: Tensor, q: float) -> Tensor:
     raises on CUDA under deterministic algorithms. So the median of -x is minus the median of x.
     """
     count = masked_count(valid)
-    position = q * (count - 1).clamp_min(0).double()
-    low, high = position.floor().long(), position.ceil().long()
-    index = _index_of_rank(_last_if_invalid(x, valid), torch.stack([low, high], 1))
+    position = q * to_float64((count - 1).clamp_min(0))
+    low, high = position.floor(), position.ceil()
+    index = _index_of_rank(_last_if_invalid(x, valid), torch.stack([low, high], 1).long().to(x.device))
     below, above = x.flatten(1).gather(1, index).where((count > 0)[:, None], 0).unbind(1)
-    return below + (above - below) * (position - low).to(x.dtype)
+    return below + (above - below) * (position - low).to(x)
 
 
 @in_float32
@@ -86,7 +86,7 @@ def masked_trimmed_mean(x: Tensor, valid: Tensor, trim: float) -> Tensor:
     if trim == 0:
         return masked_mean(x, valid)
     count = masked_count(valid)
-    keep = ((1 - trim) * count.double()).round(decimals=6).floor().long()  # (1 - 0.9) * 10 falls just short of 1
+    keep = ((1 - trim) * to_float64(count)).round(decimals=6).floor().long().to(x.device)  # (1 - 0.9) * 10 is just short of 1
     with torch.no_grad():
         values = _last_if_invalid(x, valid)
         threshold = values.gather(1, _index_of_rank(values, (keep - 1).clamp_min(0)[:, None]))

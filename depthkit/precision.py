@@ -31,15 +31,22 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
     """
 
     def upcast(x: Any) -> Any:
-        return x.float() if isinstance(x, Tensor) and x.dtype in _HALF else x
+        return at_least_float32(x) if isinstance(x, Tensor) else x
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         devices = [x.device.type for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        if not devices and not torch.is_autocast_enabled("cpu"):  # arrays: a loader's every sample comes here
+            return function(*args, **kwargs)
         with torch.autocast(devices[0] if devices else "cpu", enabled=False):
             return function(*map(upcast, args), **{name: upcast(x) for name, x in kwargs.items()})
 
     return wrapped
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return ``x`` in float32 if it is in half precision, else as it is."""
+    return x.float() if x.dtype in _HALF else x
 
 
 def float64_device(device: torch.device) -> torch.device:

@@ -16,6 +16,7 @@ camera axes        x right, y down, z forward
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
@@ -107,6 +108,7 @@ class Sample:
         pairs: ordinal label, int32 ``(P, 5)``: row a, column a, row b, column b, order
             (+1: a is closer, -1: b is closer, 0: the same).
         source: where it came from (file names, licence), free text by name.
+        edges: bool, ``(H, W)``, where the label jumps, of a test set that says so; transforms drop it.
     """
 
     key: str
@@ -123,6 +125,7 @@ class Sample:
     frames_from_camera: Mapping[str, np.ndarray] = field(default_factory=dict)
     pairs: np.ndarray | None = None
     source: Mapping[str, str] = field(default_factory=dict)
+    edges: np.ndarray | None = None
 
     @property
     def kind(self) -> LabelKind:
@@ -139,6 +142,17 @@ class Sample:
         return replace(self, **changes)
 
 
+def scene_of(key: str) -> str:
+    """Name the scene of a sample: its key without the number at the end.
+
+    >>> [scene_of(key) for key in ("office/000012", "kitchen_0007", "a/b-3")]
+    ['office', 'kitchen', 'a/b']
+    """
+    return re.sub(r"[-_/]*\d+$", "", key) or "all"
+
+
+_SMALL = ("ambiguity", "representation", "dataset", "real", "intrinsics", "frames_from_camera")
+"""Fields of a batch whose values decide what is computed: ``Batch.on_host`` reads them without waiting for a device."""
 _NOT_GIVEN: Any = object()  # views of no batch: what a batch without any holds has the batch's rows, size and device
 
 
@@ -161,8 +175,11 @@ class Batch:
         frames: further views, float32 RGB in [0, 1], ``(B, S, 3, H, W)``; S is 0 for images alone, as by default.
         frames_from_camera: pose ``frame_from_camera`` [m] of each, float32 ``(B, S, 4, 4)``; NaN where it is unknown, as by
             default.
+        edges: where the label jumps, bool ``(B, 1, H, W)``; ``(B, 0, H, W)`` where no sample says, as by default.
+        world_from_camera: pose of the camera [m], float32 ``(B, 4, 4)``; NaN in a row where it is unknown, as by default.
         frame_names: what the S views are, such as ``("prev", "next")``; the same in every row.
         broken: samples that could not be read since the previous batch of the same worker, one sentence each.
+        sent: of a batch that ``to`` moved, each small field with its values on the CPU; see ``on_host``.
     """
 
     image: Tensor
@@ -178,8 +195,11 @@ class Batch:
     pairs: Tensor
     frames: Tensor = _NOT_GIVEN
     frames_from_camera: Tensor = _NOT_GIVEN
+    edges: Tensor = _NOT_GIVEN
+    world_from_camera: Tensor = _NOT_GIVEN
     frame_names: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
+    sent: tuple[tuple[Tensor, Tensor], ...] = ()
 
     def __post_init__(self) -> None:
         rows, (height, width) = len(self.image), self.image.shape[-2:]
@@ -188,6 +208,10 @@ class Batch:
         if self.frames_from_camera is _NOT_GIVEN:
             unknown = self.image.new_full((rows, self.frames.shape[1], 4, 4), float("nan")).float()
             object.__setattr__(self, "frames_from_camera", unknown)
+        if self.edges is _NOT_GIVEN:
+            object.__setattr__(self, "edges", self.valid.new_zeros(rows, 0, height, width))
+        if self.world_from_camera is _NOT_GIVEN:
+            object.__setattr__(self, "world_from_camera", self.image.new_full((rows, 4, 4), float("nan")).float())
 
     def __len__(self) -> int:
         return len(self.image)
@@ -199,13 +223,28 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch on another device, as Lightning asks; copies from page-locked memory to it do not wait."""
         ahead = str(device).startswith("cuda")
-        return self._map(lambda x: x.to(device, non_blocking=non_blocking or (ahead and x.is_pinned())))
+        moved = self._map(lambda x: x.to(device, non_blocking=non_blocking or (ahead and x.is_pinned())))
+        return replace(moved, sent=tuple((getattr(moved, name), self.on_host(getattr(self, name))) for name in _SMALL))
+
+    def double(self) -> Self:
+        """Return the batch with its floating-point numbers in float64."""
+        return self._map(lambda x: x.double() if x.is_floating_point() else x)
+
+    def on_host(self, x: Tensor) -> Tensor:
+        """Return a small field of this batch, such as ``batch.dataset``, on the CPU, without waiting for the device."""
+        return next((host for there, host in self.sent if there is x), x).cpu()
 
     def pin_memory(self) -> Self:
         """Return the batch in page-locked memory, as ``DataLoader(pin_memory=True)`` asks."""
         return self._map(lambda x: x.pin_memory())
 
     def rows(self, keep: Tensor) -> Self:
-        """Select the rows where ``keep``, bool ``(B,)``, is True."""
-        keys = tuple(key for key, kept in zip(self.keys, keep.tolist(), strict=True) if kept)
-        return replace(self._map(lambda x: x[keep]), keys=keys)
+        """Select the rows where ``keep``, bool ``(B,)`` on the CPU or a small field, is True."""
+        keep = self.on_host(keep)
+        if bool(keep.all()):
+            return self
+        index = keep.nonzero()[:, 0]
+        there = index.to(self.image.device, non_blocking=self.image.device.type == "cuda")
+        rows = replace(self._map(lambda x: x[there]), keys=tuple(self.keys[i] for i in index.tolist()))
+        hosts = (self.on_host(getattr(self, name))[index] for name in _SMALL)
+        return replace(rows, sent=tuple(zip((getattr(rows, name) for name in _SMALL), hosts, strict=True)))

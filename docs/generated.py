@@ -5,10 +5,13 @@
 
 import contextlib
 import io
+import re
 from importlib import import_module
 from inspect import isroutine
 from pathlib import Path
 from types import ModuleType
+
+import jupytext
 
 from depthkit.alignment import Alignment
 from depthkit.cli.main import HELP
@@ -121,6 +124,15 @@ def api() -> dict[str, str]:
     return {**pages, "api/index.rst": index}
 
 
+def notebooks() -> dict[str, str]:
+    """Turn each tutorial into a notebook; what is not run there stays text."""
+    pages = {}
+    for page in sorted((ROOT / "docs" / "tutorials").glob("*.md")):
+        text = re.sub(r"<!-- not run: [^\n]+ -->\n```\w+", "```console", page.read_text())
+        pages[f"notebooks/{page.stem}.ipynb"] = jupytext.writes(jupytext.reads(text, "md"), "ipynb")
+    return pages
+
+
 def write_reference(root: Path) -> None:
     """Write all pages into a folder; a page that has not changed keeps its time, so that Sphinx reads it once."""
     pages = {
@@ -131,6 +143,7 @@ def write_reference(root: Path) -> None:
         "commands.md": f"# Commands\n\n```text\n{HELP}```\n",
         "glossary.md": glossary(),
         **api(),
+        **notebooks(),
     }
     for name, text in pages.items():
         file = root / name

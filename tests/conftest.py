@@ -68,9 +68,10 @@ def real() -> Callable[[str], Path]:
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six rendered rooms in two shards, as training and test split."""
     root = tmp_path_factory.mktemp("scenes")
+    samples = list(SyntheticScenes(6, size=(64, 96), kind="room"))
     for split in ("train", "test"):
         with ShardWriter(root, split=split, dataset="room", samples_per_shard=3) as writer:
-            for sample in SyntheticScenes(6, size=(64, 96), kind="room"):
+            for sample in samples:
                 writer.write(sample)
     return root
 
@@ -79,8 +80,9 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six rendered streets with all their views in two shards, as training and test split."""
     root = tmp_path_factory.mktemp("drive")
+    samples = list(SyntheticScenes(6, size=(64, 96), kind="street", views=Views.VIDEO_STEREO))
     for split in ("train", "test"):
         with ShardWriter(root, split=split, dataset="drive", samples_per_shard=3) as writer:
-            for sample in SyntheticScenes(6, size=(64, 96), kind="street", views=Views.VIDEO_STEREO):
+            for sample in samples:
                 writer.write(sample)
     return root

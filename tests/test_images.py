@@ -5,6 +5,7 @@ import struct
 import warnings
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -161,7 +162,6 @@ def test_files_of_a_pool_are_those_that_the_reader_reads(tmp_path):
     for name in ("a.bmp", "b.gif", "c.tif", "d.png"):
         saved(Image.fromarray(PICTURE).quantize(32), tmp_path / name)
     saved(PICTURE, tmp_path / "e.png", exif=exif(6))
-    saved(WIDE, tmp_path / "f.png")
     pool = open_pool(tmp_path)
     for (_, found), file in zip(pool.read(pool.pieces[0]), find_images(tmp_path), strict=True):
         (data,) = found.members.values()
@@ -250,3 +250,18 @@ def test_an_image_without_pixels_is_refused():
         as_image(Image.new("RGB", (3, 0)))
     with pytest.raises(ShapeError, match="cannot be decoded"):
         read_image(io.BytesIO().getvalue())
+
+
+@pytest.mark.parametrize("name", ["d.png", "d.tif"])
+def test_grey_of_sixteen_bits_is_no_photo(name, tmp_path):
+    file = saved(WIDE, tmp_path / name)
+    with pytest.raises(ShapeError, match=rf"expected a photo at .*{name}; it is of 16-bit grey, as depth is. Leave depth out"):
+        read_image(file, photo=True)
+    colour = np.dstack([WIDE, WIDE, WIDE])
+    assert cv2.imwrite(str(tmp_path / "colour.png"), colour)
+    saved(PICTURE, tmp_path / "good.png")
+    (group,) = ImageReader(find_images(tmp_path), InputResize(), 1, 8)
+    assert list(group.broken) == [str(file)]
+    pool = open_pool(str(tmp_path))
+    found = {key: type(image).__name__ for piece in pool.pieces for key, image in pool.read(piece)}
+    assert found == {"colour_png": "PoolImage", name.replace(".", "_"): "ShardError", "good_png": "PoolImage"}

@@ -36,6 +36,14 @@ def test_autocast_is_off_inside_and_on_again_after(half):
     assert torch.equal(inside, a @ a)
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_autocast_is_off_inside_a_function_that_is_given_no_tensor(half):
+    made = in_float32(lambda size: torch.rand(size, size) @ torch.rand(size, size))
+    with torch.autocast("cpu", half):
+        assert made(4).dtype == torch.float32
+    assert made(4).dtype == torch.float32
+
+
 def test_gradients_return_in_the_callers_precision():
     a = torch.rand(4, 4).bfloat16().requires_grad_()
     product(a, a).sum().backward()

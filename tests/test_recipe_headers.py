@@ -3,65 +3,33 @@
 import re
 import subprocess
 from collections.abc import Iterator
-from functools import cache
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
-from jsonargparse import auto_cli, capture_parser
 
-from depthkit.cli.arguments import gathered
-from depthkit.cli.main import COMMANDS
-from depthkit.cli.shards_write import parsed
-from depthkit.cli.training.command import DepthCLI
 from depthkit.convert.catalogue import find
 from depthkit.evaluation import find_protocol, find_table
 from depthkit.evaluation.protocols.benchmark_data import place_of
-from tests.contracts.recipes import OF_PAPERS, PARADIGMS, RECIPES, ROOT, at, commands, content, header, named, spoken
+from tests.contracts.commands import understood
+from tests.contracts.recipes import (
+    OF_PAPERS,
+    PARADIGMS,
+    RECIPES,
+    ROOT,
+    STAND_FOR_ALL,
+    at,
+    commands,
+    content,
+    header,
+    named,
+    spoken,
+)
 
 SECTIONS = ("Data:", "Run:", "Cost:", "Expect:")
-SCORING = ("evaluate", "benchmark", "compare", "odometry", "roundtrip")
 every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=named)
 
 
-class Parser(DepthCLI):
-    """The command line of trainings that builds and runs nothing."""
-
-    def before_instantiate_classes(self) -> None:
-        """Look for no checkpoint."""
-
-    def instantiate_classes(self) -> None:
-        """Build nothing."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run nothing."""
-
-
-@cache
-def fit_parser() -> Any:
-    return Parser(["fit", f"--config={ROOT / 'recipes/quickstart.yaml'}"]).parser
-
-
-@cache
-def parser_of(command: str) -> tuple[Any, Any]:
-    folder = "depthkit.cli.scoring" if command in SCORING else "depthkit.cli"
-    function = getattr(import_module(f"{folder}.{command}"), command)
-    return function, capture_parser(lambda: auto_cli({command: function}, args=[], as_positional=True))
-
-
-@cache  # recipes share much of their data
-def understood(*words: str) -> Any:
-    """What a command's words mean; a ``SystemExit`` or an error if they mean nothing."""
-    if words[:2] == ("shards", "write"):
-        return parsed(words[2:])
-    if words[0] == "fit":
-        return fit_parser().parse_args(list(words)).fit
-    assert words[0] in COMMANDS
-    function, parser = parser_of(words[0])
-    return parser.parse_args([words[0], *gathered(function, words[1:])])[words[0]]
-
-
+@pytest.mark.quick(recipe=[str(ROOT / "recipes" / name) for name in STAND_FOR_ALL])
 @every_recipe
 def test_every_command_is_understood(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

@@ -1,7 +1,5 @@
 """Every recipe, shrunk to a small network and rendered scenes, starts (slow: learns)."""
 
-import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +8,8 @@ import torch
 from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 
-from depthkit.cli.shards_write import parsed
 from depthkit.cli.training.command import run
-from tests.contracts.recipes import RECIPES, ROOT, named
+from tests.contracts.recipes import RECIPES, ROOT, STAND_FOR_ALL, named
 
 
 def dpt(**options: Any) -> dict[str, Any]:
@@ -74,30 +71,8 @@ def of_any_size(source: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in source.items() if key != "size" and not (own and key == "transform")}
 
 
-STAND_FOR_ALL = (
-    "quickstart.yaml",
-    "affine_invariant/midas_mix5.yaml",
-    "geometry_preserving/gp2_mixture.yaml",
-    "self_supervised_video/kitti_mono_stereo_640x192.yaml",
-    "semi_supervised/teacher_large.yaml",
-    "semi_supervised/student_small.yaml",
-    "semi_supervised/metric_nyu.yaml",
-    "diffusion/metricgold_sd2.yaml",
-    "diffusion/end_to_end.yaml",
-)
-"""A recipe of every paradigm; the others start when slow tests are run."""
-
-
 def test_there_are_recipes() -> None:
     assert {"quickstart.yaml", "midas_mix5.yaml"} <= {recipe.name for recipe in RECIPES}
-
-
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("[gt]*/*.md"))], ids=lambda page: page.stem)
-def test_commands_of_the_documentation_that_write_shards_are_understood(page: Path) -> None:
-    for line in re.findall(r"depthkit (shards write [^;#`(\n]+)", page.read_text()):
-        words = shlex.split(re.split(r" {2,}", line.strip())[0])
-        if words[2] != "--list" and ":" not in words[2] and len(words) > 3:  # a command of the package, not its name
-            assert parsed(words[2:])["dataset"] == words[2], line
 
 
 @pytest.mark.quick(recipe=[str(ROOT / "recipes" / name) for name in STAND_FOR_ALL])

@@ -1,6 +1,8 @@
+import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -181,3 +183,39 @@ def test_nearest_takes_the_pixel_whose_centre_is_nearest(rule):
     ramp = torch.arange(9.0).expand(1, 3, 1, 9)
     found = rule(ramp) if isinstance(rule, InputResize) else rule(ramp[:, :1], (1, 3))
     assert found[0, 0, 0].tolist() == [1, 4, 7]
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("shape", "size"), [((375, 1242), (192, 640)), ((375, 1242), (384, 1271)), ((1, 9), (20, 31)), ((5, 7), (1, 1))]
+)
+def test_images_are_resized_as_the_papers_code_does_by_opencv(mode, shape, size):
+    levels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    exact = torch.from_numpy(levels).permute(2, 0, 1)[None].double() / 255
+    expected = F.interpolate(exact, size, mode=mode)[0].permute(1, 2, 0).numpy()
+    if mode == "bicubic":  # whose coordinates are of float32: 8e-5 from these
+        expected = cv2.resize(levels / 255, size[::-1], interpolation=cv2.INTER_CUBIC)
+    rule, image = InputResize(size, "stretch", 1, mode), torch.from_numpy(levels).permute(2, 0, 1)[None]
+    found = rule(image)
+    assert found.dtype == torch.float32
+    assert np.abs(found[0].permute(1, 2, 0).double().numpy() - expected).max() < 1e-6
+    assert torch.equal(found, rule(image.float() / 255))
+    of_half = rule(image.half() / 255)
+    assert of_half.dtype == torch.half
+    assert (of_half - found).abs().max() < 5e-3
+    assert (rule(image.float() / 256) * 256 - found * 255).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        InputResize(32, "minimal", interpolation="bilinear", align_corners=True, padding=3.0),
+        InputResize((32, 64), "stretch", interpolation="lanczos"),
+        InputResize(32, "area", antialias=True),
+        InputResize(rule="native", multiple=1),
+        InputResize(1, "native", 8, "bilinear", antialias=True, extend=True),
+    ],
+)
+def test_images_of_8_bits_are_resized_as_their_floating_point_by_every_rule(rule):
+    levels = torch.randint(0, 256, (1, 3, 40, 56), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert torch.equal(rule(levels), rule(levels.float() / 255))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from depthkit.alignment.centring import Centred, Pixels, about_mean, about_median, slope
 from depthkit.checks import check_choice, check_map_pair
+from depthkit.devices import readable_at_once
 from depthkit.masked import centred, masked_mean, masked_median, masked_sum, per_image
 from depthkit.precision import to_float64, where_float64_exists
 
@@ -175,8 +176,8 @@ def _search_slope(x: Tensor, y: Tensor, valid: Tensor) -> Tensor:
     low, high = -reach, reach.clone()
     for _ in range(60):  # widen until the bracket holds the minimum
         falls_low, rises_high = rising(low) < 0, rising(high) > 0
-        if not bool((falls_low | rises_high).any()):
-            break
+        if readable_at_once(low) and not bool((falls_low | rises_high).any()):
+            break  # elsewhere the rest of the loop changes nothing, and nothing waits
         low, high = torch.where(falls_low, 2 * low, low), torch.where(rises_high, 2 * high, high)
     for _ in range(60):
         middle = (low + high) / 2

@@ -1,21 +1,25 @@
 """Pictures of inputs, predictions and labels, for loggers that take images."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from depthkit.callbacks.report import RunReport
 from depthkit.errors import RecipeError
 from depthkit.evaluation.render import batch_strip, colourise, picture_strip
 from depthkit.types import Representation
+from depthkit.writing import png_bytes, replacing
 
 
 class DepthImages(Callback):
     """Log image | prediction | label of the first validation batch of every set as ``val/<set>/pictures``.
 
-    TensorBoard and Weights & Biases loggers get them; others do not.
+    Loggers of TensorBoard, Weights & Biases and MLflow get them; beside the table of a ``CSVLogger`` they are PNG files in
+    the folder ``pictures``, and the page of ``RunReport`` shows the last of each. Other loggers get none.
 
     Args:
         rows: images per picture.
@@ -44,7 +48,7 @@ class DepthImages(Callback):
         representation: Representation = pl_module.model.representation  # type: ignore[union-attr, assignment]
         picture = batch_strip(batch.rows(batch.real), outputs, representation, rows=self.rows)
         names = getattr(getattr(trainer, "datamodule", None), "val_names", None) or ("data",)
-        log_picture(trainer, f"val/{names[dataloader_idx]}/pictures", picture)
+        log_picture(trainer, f"val/{names[dataloader_idx]}/pictures", picture, "image | prediction | label")
 
 
 class ReprojectionImages(Callback):
@@ -84,7 +88,7 @@ class ReprojectionImages(Callback):
         modes = [(part, part.training) for part in pl_module.modules()]
         pl_module.eval()
         with torch.no_grad():
-            found = pl_module.reconstruct(batch.rows(torch.arange(len(batch), device=batch.image.device) < self.rows))
+            found = pl_module.reconstruct(batch.rows(torch.arange(len(batch)) < self.rows))
         for part, training in modes:
             part.training = training
         views = torch.cat([batch.image[: self.rows, None], found.warped], 1).clamp(0, 1).mul(255).round().byte()
@@ -94,13 +98,23 @@ class ReprojectionImages(Callback):
             disparity = colourise(found.sigmoids[0][index], representation=Representation.DISPARITY)
             learns = np.where(found.selected[index, 0, :, :, None].cpu().numpy() >= 0, np.uint8(255), np.uint8(0))
             lines.append([target, disparity, *warped, learns.repeat(3, -1)])
-        log_picture(trainer, "train/reprojection", picture_strip(lines))
+        log_picture(trainer, "train/reprojection", picture_strip(lines), "target | disparity | sources warped | automask")
 
 
-def log_picture(trainer: Trainer, name: str, picture: np.ndarray) -> None:
-    """Send a picture, uint8 ``(H, W, 3)``, to every logger that takes images."""
+def log_picture(trainer: Trainer, name: str, picture: np.ndarray, caption: str = "") -> None:
+    """Send a picture, uint8 ``(H, W, 3)``, to every logger that takes images, and to the report of the run."""
+    step = trainer.global_step
+    file = f"pictures/{name.replace('/', '.')}.{step:08d}.png"
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, picture, trainer.global_step, dataformats="HWC")
+            logger.experiment.add_image(name, picture, step, dataformats="HWC")
         elif isinstance(logger, WandbLogger):
-            logger.log_image(name, [picture], step=trainer.global_step)
+            logger.log_image(name, [picture], step=step)
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_image(logger.run_id, picture, artifact_file=file)
+        elif isinstance(logger, CSVLogger):
+            with replacing(Path(logger.log_dir) / file) as part:
+                part.write_bytes(png_bytes(picture))
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RunReport):
+            callback.pictures[name] = (step, picture, caption)

@@ -11,9 +11,10 @@ from depthkit.cli.scoring.evaluate import evaluation_samples
 from depthkit.cli.shards_write import write
 from depthkit.cli.training.command import run
 from depthkit.cli.training.resuming import last_checkpoint
-from depthkit.evaluation import PROTOCOLS, Report, best_row_baseline, evaluate, picture_strip
+from depthkit.evaluation import PROTOCOLS, Report, best_row_baseline, evaluate
 from depthkit.inference import DepthPredictor
 from depthkit.shards import ShardIndex
+from depthkit.writing import replacing
 
 KINDS = ("room", "street")
 SPLITS = {"train": (0, 1500), "val": (1, 20), "test": (2, 100)}
@@ -86,4 +87,5 @@ def _render(root: Path, split: str, count: int, seed: int, kind: str, size: tupl
 def _write(report: Report, stem: Path) -> None:
     report.to_html(stem.with_suffix(".html"))
     report.to_json(stem.with_suffix(".json"))
-    Image.fromarray(picture_strip(list(report.pictures.values()))).save(stem.with_suffix(".png"))
+    with replacing(stem.with_suffix(".png")) as part:
+        Image.fromarray(report.strip()).save(part, format="png")

@@ -1,17 +1,20 @@
 """``depthkit label``: pseudo-labels for a pool of images, by any teacher, on any number of devices."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from depthkit import __version__
-from depthkit.checks import check_choice
+from depthkit.checks import check_choice, check_least
 from depthkit.cli.options import OWN_RULES, Resizing
 from depthkit.errors import RecipeError
 from depthkit.inference.labelling import LabelFolder, Piece, Pool, PoolReader, open_pool, stored_kind
@@ -43,7 +46,7 @@ def label(
     precision: Precision | str = Precision.FLOAT32,
     batch_size: int = 8,
     num_workers: int = 0,
-    threads: int = 2,
+    threads: int = 0,
     accelerator: str = "auto",
     devices: str = "auto",
     num_nodes: int = 1,
@@ -65,8 +68,8 @@ def label(
         sky: folder or hub id of a segmentation model of transformers with a class sky; sky is labelled as infinitely far.
         precision: of the networks, 32, bf16 or 16; maps are always stored in 16 bits.
         batch_size: number of images of one size that run together.
-        num_workers: processes per device that read, decode and resize; 0 uses the device's own process.
-        threads: threads per device that encode labels.
+        num_workers: threads per device, in a process of their own, that read, decode and resize; 0 uses the device's process.
+        threads: threads per device that encode labels; 0 takes the cores that are left, at least 2.
         accelerator: kind of devices, such as cpu or gpu.
         devices: number of devices, or auto for all of a node.
         num_nodes: number of nodes of the job; under SLURM those it has.
@@ -80,10 +83,13 @@ def label(
     Raises:
         DepthKitError: the teacher, the pool, the folder or an option does not fit.
     """
+    check_least(0, num_workers=num_workers, threads=threads, max_broken_fraction=max_broken_fraction)
+    check_least(1, batch_size=batch_size, images_per_shard=images_per_shard)
     precision, stored = check_choice("precision", precision, Precision), check_choice("depth_format", depth_format, DepthFormat)
     if stored == DepthFormat.NPY:
         raise RecipeError("expected depth_format png_log16 or png_linear16 for pseudo-labels; got npy.")
-    images = open_pool(pool, split=split, images_per_shard=images_per_shard)
+    listing = None if Part.parse(part).count == 1 else out
+    images = open_pool(pool, split=split, images_per_shard=images_per_shard, listing=listing)
     pieces = _part(part, images)
     rules: dict[str, Any] = {"input_rule": resize.input_rule, "output_rule": resize.output_rule}
     network = load_teacher(teacher, output=output, allow=allow or (), **rules)
@@ -104,7 +110,7 @@ def label(
         PoolReader(images, pieces, resize=network.resize, multiple=network.multiple, batch_size=batch_size),
         sky=segmentation,
         num_workers=num_workers,
-        threads=threads,
+        threads=threads or _cores_left(num_workers),
         max_broken_fraction=max_broken_fraction,
     )
     if folder.remaining(pieces):
@@ -115,10 +121,21 @@ def label(
             enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
             use_distributed_sampler=False, default_root_dir=out, callbacks=[_Bar(), _Clean()],
         )  # fmt: skip
-        trainer.predict(module, return_predictions=False)
+        try:
+            trainer.predict(module, return_predictions=False)
+        except SIGTERMException:
+            raise
+        except SystemExit as stop:  # the trainer's answer to Ctrl-C
+            raise KeyboardInterrupt from stop
         if not trainer.is_global_zero:
             return
     _report(out, folder)
+
+
+def _cores_left(num_workers: int) -> int:
+    """Count the cores for each device that neither it nor its readers use, at least 2."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(2, cores // max(1, torch.cuda.device_count()) - num_workers - 1)
 
 
 def _part(text: str, pool: Pool) -> list[Piece]:

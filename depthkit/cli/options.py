@@ -1,12 +1,14 @@
 """Options that several commands share."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from depthkit.checks import check_least
 from depthkit.errors import RecipeError
 from depthkit.evaluation import Protocol
-from depthkit.models import LatentDiffusionDepth, Sampling
+from depthkit.models import LatentDiffusionDepth, Sampling, from_pretrained, uncertain
 from depthkit.resize import InputResize, InputRule, OutputResize, input_rule_of, output_rule_of
 
 
@@ -44,6 +46,8 @@ class Resizing:
         Raises:
             RecipeError: the parts contradict each other.
         """
+        for side in self.side if isinstance(self.side, tuple) else (self.side,):
+            check_least(1, side=side)
         names = ("side", "rule", "multiple", "interpolation", "antialias", "extend", "padding")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         given |= {} if self.align_image is None else {"align_corners": self.align_image}
@@ -90,6 +94,17 @@ def set_sampling(network: Any, sampling: Sampling | None, model: str) -> None:
         holds = type(network).__name__
         raise RecipeError(f"expected a latent diffusion model for --sampling; {model} holds a {holds}. Leave it out.")
     network.sampling = sampling
+
+
+def with_members(network: Any, confidence: str | None, members: Sequence[str] | None, allow: Sequence[str] | None) -> Any:
+    """Return a network that tells its uncertainty, as the options ``confidence`` and ``members`` say.
+
+    Raises:
+        RecipeError: further members without an ensemble, or the network does not have such an uncertainty.
+    """
+    if confidence is None:
+        raise RecipeError("expected --confidence ensemble with --members. Add it, or leave out the members.")
+    return uncertain(network, confidence, others=[from_pretrained(member, allow=allow or ()) for member in members or ()])
 
 
 def own_size(network: Any) -> tuple[int, int] | None:

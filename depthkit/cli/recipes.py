@@ -7,6 +7,7 @@ from pathlib import Path
 
 import depthkit
 from depthkit.errors import RecipeError
+from depthkit.writing import replacing
 
 
 def recipes(name: str = "", out: Path = Path()) -> None:
@@ -28,8 +29,8 @@ def recipes(name: str = "", out: Path = Path()) -> None:
     copy = out / file.name
     if copy.exists():
         raise RecipeError(f"expected no file at {copy}, where the copy goes; there is one. Move it, or pass another --out.")
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file, copy)
+    with replacing(copy) as part:
+        shutil.copyfile(file, part)
     sys.stdout.write(f"{copy}: depthkit fit --config {copy}\n")
 
 

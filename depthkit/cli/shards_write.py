@@ -13,7 +13,8 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from rich.console import Console
 from rich.table import Table
 
-from depthkit.checks import first_line
+from depthkit.cli.arguments import gathered, usage_error
+from depthkit.cli.shards import range_lines
 from depthkit.cli.tables import print_table
 from depthkit.convert.catalogue import CATALOGUE, find
 from depthkit.convert.records.dataset import Dataset
@@ -57,10 +58,13 @@ def parsed(arguments: Sequence[str]) -> dict[str, Any]:
     Raises:
         RecipeError: the dataset or a word is not understood.
     """
+    known = find(arguments[0])
+    read = known.read
+    options = read.__init__ if isinstance(read, type) else read  # type: ignore[misc]  # a class is called as its method
     try:
-        chosen = _parser(arguments[0], find(arguments[0])).parse_args(list(arguments[1:]))
+        chosen = _parser(arguments[0], known).parse_args(gathered(write, arguments[1:], options))
     except ArgumentError as error:
-        raise RecipeError(f"{first_line(error)}. See `depthkit shards write {arguments[0]} --help`.") from error
+        raise usage_error(error, f"shards write {arguments[0]}") from error
     return {"dataset": arguments[0], **chosen.as_dict()}
 
 
@@ -90,7 +94,7 @@ def write(
         split: which to write; of a dataset with published splits, one of them. Default: train, or its only one.
         name: of the dataset. Default: that of the source's folder, or of a published dataset.
         licence: of the data. Default: what its authors state.
-        sky: segmentation model of transformers (folder or hub id) that marks unlabelled sky as infinitely far.
+        sky: model of transformers (folder or hub id) that marks unlabelled sky as infinitely far.
         depth_format: png_log16, png_linear16 (keeps millimetres) or npy (float32). Default: the dataset's.
         image_format: jpg or png, for images without a JPEG or WebP file of their own. Default: the dataset's.
         samples_per_shard: at most this many. Default: 1000, or fewer so that there are 16 shards.
@@ -138,7 +142,7 @@ def write(
         }
         here = Part.parse(part) if part else None
         report = write_shards(source, out, part=here, overwrite=overwrite, resume=not overwrite, **how)
-        _print_written(out, target, report)
+        _print_written(out, target, report, getattr(source, "notes", ()))
 
 
 def datasets() -> None:
@@ -204,8 +208,10 @@ def _name(root: Path) -> str:
     return root.stem if root.is_file() else root.resolve().name
 
 
-def _print_written(out: str, split: str, report: WriteReport) -> None:
+def _print_written(out: str, split: str, report: WriteReport, notes: Sequence[str]) -> None:
     console = Console()
+    for note in notes:
+        console.print(f"Note: {note}.", soft_wrap=True, highlight=False, markup=False)
     size, shards = sum(shard.bytes for shard in report.shards) / 2**20, len(report.shards)
     if report.complete and not report.samples:
         console.print(f"{out}: split '{split}' is complete.", soft_wrap=True)
@@ -217,8 +223,8 @@ def _print_written(out: str, split: str, report: WriteReport) -> None:
         console.print(f"{report.finished} of {report.planned} shards are finished; the last part completes the index.")
     else:
         written = ShardIndex.load(out).split(split)
-        if written.range:
-            console.print(f"labels: {written.kind}; 5, 50 and 95 % of it: {', '.join(f'{x:g}' for x in written.range)}")
+        for line in range_lines(written) or [f"labels: {written.kind}"]:
+            console.print(line, soft_wrap=True, highlight=False)
         if written.views != Views.SINGLE and not written.intrinsics:
             console.print("Some samples are without intrinsics: give them, or train with a camera that is learned.")
     if report.rejects:

@@ -4,13 +4,12 @@ Labels are made as those of films, see ``stereo_labels``, as ReDWeb and WSVD wer
 side by side or one above the other (.jps, .pns, or as any picture), or behind each other (.mpo, as stereo cameras save them).
 """
 
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from depthkit.checks import check_choice
 from depthkit.convert.records.dataset import Dataset
@@ -21,7 +20,7 @@ from depthkit.convert.records.sky import Sky
 from depthkit.convert.records.stereo_labels import KIND, Flow, Rules, StereoLabels, preset, stereo_frame
 from depthkit.convert.records.stereo_layout import Eyes, Layout, arrange, found_layout
 from depthkit.errors import DepthKitError, LabelError, ShapeError
-from depthkit.images import SUFFIXES
+from depthkit.images import SUFFIXES, opened
 from depthkit.shards import Reject
 from depthkit.types import Views
 
@@ -137,7 +136,7 @@ class Pairs:
 def _behind(file: Path) -> list[np.ndarray]:
     """Read both pictures of an .mpo file."""
     try:
-        with Image.open(io.BytesIO(read_bytes(file))) as image:
+        with opened(read_bytes(file), str(file), error=DepthKitError) as image:
             count, found = getattr(image, "n_frames", 1), []
             for n in range(min(count, 2)):
                 image.seek(n)

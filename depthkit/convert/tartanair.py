@@ -25,7 +25,7 @@ SIZE = (480, 640)
 SKY = 5000.0
 """Depth [m] from which on a pixel shows the sky: the engine's sky is a sphere at some 10 km, never infinity."""
 VALIDATION = ("carwelding", "seasidetown")
-_AXES = np.array([[0.0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # x forward, y right, z down of ours
+AXES = np.array([[0.0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # x forward, y right, z down of ours
 
 
 def tartanair(root: str | Path, split: str, *, validation: Sequence[str] = VALIDATION, sky_depth: float = SKY) -> Records:
@@ -65,7 +65,7 @@ def _depth_name(stem: str) -> str:
 def _placed(root: Path, place: str, frames: list[Record]) -> list[Record]:
     """Give the records of a flight their camera, and where it was if the flight's file says so."""
     camera, file = camera_matrix(CAMERA, "TartanAir"), root / place / "pose_left.txt"
-    poses = [pose_of(row) @ _AXES for row in read_table(file, 7)] if file.exists() else None
+    poses = [pose_of(row) @ AXES for row in read_table(file, 7)] if file.exists() else None
     numbers = [int(Path(frame.image).stem.split("_")[0]) for frame in frames]
     if poses is not None and numbers and max(numbers) >= len(poses):
         raise GeometryError(f"{file}: expected a line for each image up to {max(numbers)}; got {len(poses)}. Get it again.")

@@ -162,8 +162,16 @@ def _poses(file: Path, times: Sequence[float], tolerance: float) -> list[np.ndar
 
 
 def pose_of(row: np.ndarray) -> np.ndarray:
-    """Return the matrix ``(4, 4)`` of a translation and a quaternion, ``tx ty tz qx qy qz qw``."""
-    x, y, z, w = row[3:] / np.linalg.norm(row[3:])
+    """Return the matrix ``(4, 4)`` of a translation and a quaternion, ``tx ty tz qx qy qz qw``.
+
+    Raises:
+        GeometryError: the quaternion has no length.
+    """
+    with np.errstate(over="ignore"):
+        length = float(np.linalg.norm(row[3:]))
+    if not 0 < length < np.inf or not np.isfinite(row).all():
+        raise GeometryError(f"expected tx ty tz qx qy qz qw of a pose; got {row.tolist()}. Correct them.")
+    x, y, z, w = row[3:] / length
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     pose = np.eye(4)
     pose[:3, :3] += 2 * (w * cross + cross @ cross)

@@ -19,6 +19,7 @@ from depthkit.convert.records.dataset import Dataset
 from depthkit.convert.records.neighbours import Spacing, Target, with_neighbours
 from depthkit.convert.records.record import UNLABELLED, Record, Records, camera_matrix, every_nth, key_of, part
 from depthkit.errors import DepthKitError, LabelError, ShapeError
+from depthkit.images import MAX_PIXELS
 from depthkit.shards import Reject
 from depthkit.types import Views
 
@@ -204,9 +205,14 @@ class _Decoder:
 
     def _seek(self, key: int) -> None:
         """Go to where a key frame begins, or to the begin of the file if its index is wrong."""
-        self.container.seek(key, stream=self.stream)
+        import av
+
         packets = _packets(self.container, self.stream)
-        first = next(packets, None)
+        try:
+            self.container.seek(key, stream=self.stream)
+            first = next(packets, None)
+        except av.error.FFmpegError:
+            first = None
         if first is None or first.pts is None or first.pts > key:
             self.container.close()
             self._begin()
@@ -226,6 +232,8 @@ class _Decoder:
         if not self.whole and packet.pts is not None:
             self.lost.add(packet.pts)
         for frame in shown:
+            if frame.pts is None:
+                continue
             self.shown = max(self.shown, frame.pts)
             if frame.is_corrupt:
                 self.lost.add(frame.pts)
@@ -248,11 +256,25 @@ def _open(file: Path) -> tuple[Any, Any]:
         remedy = "Use dataset folder for frames in a folder." if found == "a folder" else "Check the path."
         raise DepthKitError(f"expected a video file at {file}; found {found}. {remedy}")
     try:
-        container = av.open(str(file))
+        container = av.open(str(file), metadata_errors="replace")
+        if not container.streams.video:
+            container.close()
+            raise DepthKitError(f"{file}: expected a video file; it holds no pictures, such as sound alone. Give another file.")
         stream = container.streams.video[0]
-        stream.codec_context.options = {"err_detect": "explode"}  # an error, not a picture with a guess in it
+        if stream.codec_context is None or not (stream.width and stream.height and stream.time_base):
+            container.close()
+            raise DepthKitError(f"{file}: expected a video of a known codec and size; its head is damaged. Get it again.")
+        if stream.width * stream.height > MAX_PIXELS:
+            container.close()
+            raise DepthKitError(
+                f"{file}: expected pictures of at most {MAX_PIXELS} pixels; got {stream.width} x {stream.height}. Get it again."
+            )
+        stream.codec_context.options = {
+            "err_detect": "explode",  # an error, not a picture with a guess in it
+            "max_pixels": str(MAX_PIXELS),
+        }
         stream.codec_context.thread_count = 1  # so that an error comes with the packet that it is in
-    except (av.error.FFmpegError, IndexError) as error:
+    except av.error.FFmpegError as error:
         raise DepthKitError(
             f"{file}: expected a video file; it does not open ({error}). Get it again if it was cut short."
         ) from error

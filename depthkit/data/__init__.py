@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from depthkit.data.stream.mixing import EqualParts, LabelledUnlabelled, Mixing, OneDatasetPerBatch, Proportional, Weighted
     from depthkit.data.transforms import Transform
     from depthkit.shards import ShardIndex, ShardWriter, verify
+    from depthkit.shards.remote.cache import ShardCache
 
 __all__ = [
     "DepthDataModule",
@@ -20,6 +21,7 @@ __all__ = [
     "Mixing",
     "OneDatasetPerBatch",
     "Proportional",
+    "ShardCache",
     "ShardIndex",
     "ShardSource",
     "ShardWriter",
@@ -41,6 +43,7 @@ _MODULES = {
         "Weighted",
     ),
     "depthkit.data.transforms": ("Transform",),
+    "depthkit.shards.remote.cache": ("ShardCache",),
     "depthkit.shards": ("ShardIndex", "ShardWriter", "verify"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -16,6 +16,8 @@ from depthkit.data.stream.stream import Dataset, Stream
 from depthkit.data.transforms import Compose, HorizontalFlip, RandomResizedCrop, Transform
 from depthkit.errors import RecipeError
 from depthkit.shards import ShardIndex
+from depthkit.shards.files import is_remote
+from depthkit.shards.remote.cache import ShardCache
 from depthkit.types import Ambiguity, Batch, LabelKind
 
 
@@ -24,7 +26,8 @@ class ShardSource:
     """One split of one dataset in shards.
 
     Attributes:
-        root: folder of the shards and their ``index.json``.
+        root: folder of the shards and their ``index.json``, or its URL: ``https://``, ``s3://``, ``gs://``, ``az://``, ``hf://``;
+            what follows ``?`` is sent with every file's name.
         split: which shards of it.
         name: what logs and reports call it; None for the name in the index.
         transform: what happens to each sample first, before what the datamodule does to all.
@@ -58,6 +61,8 @@ class DepthDataModule(LightningDataModule):
         drop_last: leave out what fills no batch on every rank; otherwise batches shrink so that nothing is left out.
         max_broken_fraction: share of a rank's samples that may be unreadable before the run stops, rounded up to whole ones.
         multiprocessing_context: how workers start: ``fork``, ``spawn`` or ``forkserver``; None for Python's default.
+        cache: where copies of remote shards lie and how much they may take; None for ``ShardCache()``: 50 GB in the folder for
+            temporary files. Local shards are read where they are.
 
     Raises:
         ShardError: from the loaders: a missing index, too few samples, too many broken samples.
@@ -82,6 +87,7 @@ class DepthDataModule(LightningDataModule):
         drop_last: bool = True,
         max_broken_fraction: float = 0.01,
         multiprocessing_context: str | None = None,
+        cache: ShardCache | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -96,6 +102,11 @@ class DepthDataModule(LightningDataModule):
                 raise RecipeError(f"expected data.{name} of at least {least}; got {value}.")
         if not 0 <= max_broken_fraction <= 1:
             raise RecipeError(f"expected data.max_broken_fraction between 0 and 1; got {max_broken_fraction}.")
+        ways = torch.multiprocessing.get_all_start_methods()
+        if multiprocessing_context not in (None, *ways):
+            raise RecipeError(
+                f"expected data.multiprocessing_context among {', '.join(ways)}; got {multiprocessing_context!r}."
+            )
         self.sources, self.val_sources, self.test_sources = tuple(sources), tuple(val_sources), tuple(test_sources)
         self.mixing = mixing or EqualParts()
         self.batch_size, self.val_batch_size, self.num_workers = batch_size, val_batch_size, num_workers
@@ -103,6 +114,7 @@ class DepthDataModule(LightningDataModule):
         self.transform = transform
         self.seed, self.shuffle_window, self.epoch_size, self.drop_last = seed, shuffle_window, epoch_size, drop_last
         self.max_broken_fraction, self.multiprocessing_context = max_broken_fraction, multiprocessing_context
+        self.cache = cache or ShardCache()
 
     @property
     def dataset_names(self) -> tuple[str, ...]:
@@ -176,13 +188,29 @@ class DepthDataModule(LightningDataModule):
         return to_float(batch) if isinstance(batch, Batch) and batch.image.dtype == torch.uint8 else batch
 
     def _training_dataset(self, source: ShardSource) -> Dataset:
-        return _dataset(source, self._transform(source), _size(source.size or self.size))
+        return self._dataset(source, self._transform(source), _size(source.size or self.size))
+
+    def _dataset(self, source: ShardSource, transform: Transform | None = None, size: tuple[int, int] | None = None) -> Dataset:
+        """Return the source as the stream reads it: its own transform first, then that of the datamodule."""
+        index = ShardIndex.load(source.root)
+        shards, remote = index.shards(source.split), is_remote(index.root)
+        transforms = [t for t in (source.transform, transform) if t is not None]
+        return Dataset(
+            name=source.name or index.dataset,
+            urls=tuple(index.url(shard) for shard in shards),
+            counts=tuple(shard.samples for shard in shards),
+            transform=Compose(transforms) if transforms else None,
+            digest=" ".join(shard.sha256 for shard in shards),
+            size=size,
+            cache=self.cache if remote else None,
+            shards=shards if remote else (),
+        )
 
     def _transform(self, source: ShardSource) -> Transform:
         return self.transform or Compose([RandomResizedCrop(_size(source.size or self.size)), HorizontalFlip()])
 
     def _evaluation_loader(self, source: ShardSource) -> Loader:
-        return self._every_sample_once(_dataset(source))
+        return self._every_sample_once(self._dataset(source))
 
     def _every_sample_once(self, dataset: Dataset) -> Loader:
         rank, world = self._rank_and_world()
@@ -243,18 +271,3 @@ def unique_names(sources: Sequence[ShardSource]) -> tuple[str, ...]:
 
 def _name(source: ShardSource) -> str:
     return source.name or ShardIndex.load(source.root).dataset
-
-
-def _dataset(source: ShardSource, transform: Transform | None = None, size: tuple[int, int] | None = None) -> Dataset:
-    """Return the source as the stream reads it: its own transform first, then that of the datamodule."""
-    index = ShardIndex.load(source.root)
-    shards = index.shards(source.split)
-    transforms = [t for t in (source.transform, transform) if t is not None]
-    return Dataset(
-        name=source.name or index.dataset,
-        urls=tuple(index.url(shard) for shard in shards),
-        counts=tuple(shard.samples for shard in shards),
-        transform=Compose(transforms) if transforms else None,
-        digest=" ".join(shard.sha256 for shard in shards),
-        size=size,
-    )

@@ -11,6 +11,7 @@ from depthkit.alignment import fit_scale
 from depthkit.errors import LabelError, RecipeError
 from depthkit.evaluation.evaluate import batches
 from depthkit.masked import masked_count, masked_mean
+from depthkit.precision import where_float64_exists
 from depthkit.representation import convert, convert_rows, depth_limits
 from depthkit.resize import native_map
 from depthkit.types import AMBIGUITIES, Ambiguity, Batch, Representation, Sample
@@ -72,8 +73,10 @@ def calibrate(
         for key, code in zip(batch.keys, batch.ambiguity.tolist(), strict=True):
             if AMBIGUITIES[code] != Ambiguity.METRIC:
                 raise LabelError(f"{key}: expected a label in metres to calibrate with; got {AMBIGUITIES[code]}.")
-        pred = convert(native_map(network, batch.image).map.double(), own, space)
-        target, valid = convert_rows(batch.target, batch.valid, batch.representation, space)
+        predicted = native_map(network, batch.image, intrinsics=batch.intrinsics).map
+        predicted, target, valid, codes = where_float64_exists(predicted, batch.target, batch.valid, batch.representation)
+        pred = convert(predicted.double(), own, space)
+        target, valid = convert_rows(target, valid, codes, space)
         valid = valid & (target > low) & (target < high)
         if affine:
             moments += _moments(pred, target.double(), valid)

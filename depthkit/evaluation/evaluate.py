@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,16 @@ from torch import Tensor, nn
 from depthkit.alignment import Degrees
 from depthkit.data.stream.collate import collate, to_float
 from depthkit.errors import RecipeError, ShapeError, ShardError
+from depthkit.evaluation.flicker import FlickerScores
+from depthkit.evaluation.page.colours import unit_of
+from depthkit.evaluation.page.maps import Maps, MapsFile, extremes, small_maps
 from depthkit.evaluation.protocol import Protocol, ScaleOf
-from depthkit.evaluation.render import colourise, shown
+from depthkit.evaluation.protocols.tables import higher_is_better
 from depthkit.evaluation.report import Report
-from depthkit.evaluation.scores import COUNTS, ProtocolMetrics
-from depthkit.resize import as_maps, multiple_of, representation_of, resize_space_of, shown_part
-from depthkit.types import REPRESENTATIONS, Ambiguity, Batch, Representation, Sample
+from depthkit.evaluation.scores import COUNTS, ProtocolMetrics, maps_in_metres
+from depthkit.evaluation.trust import TrustScores
+from depthkit.resize import as_maps, multiple_of, network_map, representation_of, resize_space_of, shown_part
+from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, Representation, Sample
 
 Predict = Callable[[Tensor], Any]
 """RGB in [0, 1], float32 ``(1, 3, H, W)``, to a map: tensor or array ``(1, 1, h, w)``, ``(1, h, w)`` or ``(h, w)``."""
@@ -35,7 +40,10 @@ def evaluate(
     size_multiple: int | None = None,
     device: torch.device | str | None = None,
     name: str | None = None,
+    uncertainty: bool = False,
+    flicker: bool = False,
     pictures: int = 8,
+    maps: str | Path | None = None,
     progress: bool = True,
 ) -> Report:
     """Score a model, whoever made it, under a protocol.
@@ -52,13 +60,19 @@ def evaluate(
         size_multiple: image sides must be multiples of it; default ``predict.size_multiple``, else 1.
         device: where ``predict`` runs; default where its parameters are, else the CPU.
         name: of the model in the report; default its class or function name.
-        pictures: number of images to keep for the report, spread evenly.
+        uncertainty: also score what ``predict.with_uncertainty`` says of each pixel, see ``TrustScores``; any network can
+            be made to say it by ``depthkit.models.uncertain``.
+        flicker: also score how much successive frames contradict each other, see ``FlickerScores``; samples are in the order of
+            time.
+        pictures: number of images to show in the report: the best, those about the median and the worst by the first metric.
+        maps: file for small copies of all images with their maps, from which ``compare_reports`` draws; none is written
+            without it.
         progress: show a progress bar.
 
     Raises:
         LabelError: the representation is unknown, or protocol, labels and prediction do not fit each other.
         RecipeError: one scale for the set, and samples that can be read only once or give no scale; or a predictor, which
-            resizes images itself, instead of its network.
+            resizes images itself, instead of its network; or an uncertainty that it does not give; or no frames for flicker.
         PredictionError: a prediction is not finite, or not positive where depth and disparity convert.
         ShapeError: a prediction is not one map per image, or there are no samples.
 
@@ -81,7 +95,17 @@ def evaluate(
     protocol.check_prediction(representation, ambiguity)
     multiple, space = multiple_of(predict) if size_multiple is None else size_multiple, resize_space_of(predict)
     place = torch.device(device) if device is not None else _device_of(predict)
-    kept, rows, scale = _Kept(pictures), [], None
+    rows: list[dict[str, Any]] = []
+    scale, first = None, next(iter(protocol.metrics))
+    trust: TrustScores | None = None
+    if uncertainty:
+        if not getattr(predict, "gives_uncertainty", False):
+            raise RecipeError(
+                f"expected a network that gives its uncertainty; {name or _name_of(predict)} does not. Pass it through "
+                "depthkit.models.uncertain, or leave out uncertainty."
+            )
+        trust = TrustScores(protocol, representation, Ambiguity.METRIC if ambiguity is None else ambiguity).to(place)
+    films = FlickerScores(protocol, representation) if flicker else None
     broken: dict[str, None] = {}
 
     def score(metrics: ProtocolMetrics, title: str) -> Iterator[tuple[Batch, str]]:
@@ -89,9 +113,17 @@ def evaluate(
             batch = batch.to(place)
             image = protocol.resize_input(batch.image, multiple)
             size = protocol.input_size(batch.image.shape[-2], batch.image.shape[-1], multiple)
-            maps = as_maps(predict(image), len(batch), batch.keys[0])
-            maps = shown_part(maps, (image.shape[-2], image.shape[-1]), size).to(place)
+            if trust is None:
+                maps = as_maps(predict(image), len(batch), batch.keys[0])
+                maps, spread = shown_part(maps, (image.shape[-2], image.shape[-1]), size).to(place), None
+            else:
+                maps, spread = network_map(predict, image, size)
+            maps = maps_in_metres(maps, predict, representation, batch, protocol, size)
             metrics.update(maps, representation, batch, resize_space=space)
+            if trust is not None and spread is not None and metrics.protocol is protocol:
+                trust.update(metrics, spread)
+            if films is not None and metrics.protocol is protocol:
+                films.update(maps, batch, resize_space=space)
             yield batch, f"{image.shape[-2]}x{image.shape[-1]}"
 
     with torch.inference_mode(), _evaluation_mode(predict):
@@ -105,17 +137,29 @@ def evaluate(
             found = (fitted.last.scale[~fitted.last_left_out] for _ in score(fitted, f"{protocol.name}: scale"))
             scale = median_of_ranks([x for scales in found for x in scales.tolist()], protocol)
         metrics = ProtocolMetrics(protocol, scale=scale).to(place)
-        for batch, size in score(metrics, protocol.name):
-            rows += _rows(metrics, batch, size)
-            for index, key in enumerate(batch.keys):
-                if kept.wants():
-                    kept.pictures[key] = _pictures(batch, metrics, index)
+        with MapsFile.writing(None if maps is None else Path(maps)) as kept:
+            for batch, size in score(metrics, protocol.name):
+                rows += _rows(metrics, batch, size, {} if trust is None else trust.last)
+                for index, key in enumerate(batch.keys if pictures or maps else ()):
+                    kept.add(key, _maps(batch, metrics, index))
+            chosen = extremes(rows, first, pictures, higher=higher_is_better(first))
+            shown = {key: kept[key] for keys in chosen.values() for key in keys}
     if not rows and broken:
         raise ShardError(f"expected a sample that can be read; all {len(broken)} are broken. The first: {next(iter(broken))}")
     if not rows:
         raise ShapeError("expected at least one sample to evaluate; got none. Check the split and the path of the shards.")
     summary = {metric: float(value) for metric, value in metrics.compute().items() if metric not in COUNTS}
-    return Report(protocol, name or _name_of(predict), summary, rows, kept.pictures, broken=tuple(broken))
+    summary |= ({} if trust is None else trust.summary()) | ({} if films is None else films.summary())
+    return Report(
+        protocol,
+        name or _name_of(predict),
+        summary,
+        rows,
+        shown,
+        broken=tuple(broken),
+        uncertainty={} if trust is None else trust.facts(),
+        maps=None if maps is None else Path(maps),
+    )
 
 
 def median_of_ranks(scales: list[float], protocol: Protocol) -> float:
@@ -196,15 +240,20 @@ def _evaluation_mode(predict: Predict) -> Iterator[None]:
             module.training = True
 
 
-def _rows(metrics: ProtocolMetrics, batch: Batch, size: str) -> list[dict[str, Any]]:
-    values = {name: x.tolist() for name, x in metrics.last_values.items()}
+def _rows(metrics: ProtocolMetrics, batch: Batch, size: str, trust: dict[str, Tensor]) -> list[dict[str, Any]]:
+    values = {name: x.tolist() for name, x in (metrics.last_values | trust).items()}
     left_out, degenerate = metrics.last_left_out.tolist(), metrics.last.degenerate.tolist()
-    fit = metrics.protocol.alignment
+    pixels, fit = metrics.last.labelled.tolist(), metrics.protocol.alignment
     if fit is not None and fit.degrees == Degrees.SCALE:
         values["scale"] = metrics.last.scale.where(~metrics.last_left_out, torch.nan).tolist()
     return [
         {"key": key, "input": size, **{name: x[i] for name, x in values.items()}}
-        | {"left_out": left_out[i], "why": _why(metrics, batch, i) if left_out[i] else None, "degenerate": degenerate[i]}
+        | {
+            "pixels": pixels[i],
+            "left_out": left_out[i],
+            "why": _why(metrics, batch, i) if left_out[i] else None,
+            "degenerate": degenerate[i],
+        }
         for i, key in enumerate(batch.keys)
     ]
 
@@ -226,34 +275,12 @@ def _why(metrics: ProtocolMetrics, batch: Batch, index: int) -> str:
     return f"{reason} (the label is {span}, the test takes {near:g} to {far:g} m in the crop {protocol.crop.name!r})"
 
 
-def _pictures(batch: Batch, metrics: ProtocolMetrics, index: int) -> tuple[np.ndarray, ...]:
-    """Image, prediction and label as they were scored, the maps on the label's colour scale."""
-    last, space = metrics.last, metrics.protocol.space
-    image = (batch.image[index].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    if metrics.protocol.ordinal:
-        return image, colourise(last.pred[index], representation=space)
-    values = shown(last.target[index], space)[last.valid[index, 0].cpu().numpy()]
-    low, high = np.percentile(values, (2, 98)).tolist() if values.size else (None, None)
-    pred = colourise(last.pred[index], representation=space, low=low, high=high)
-    return image, pred, colourise(last.target[index], representation=space, valid=last.valid[index], low=low, high=high)
-
-
-class _Kept:
-    """Pictures spread evenly over a stream of unknown length: when there are too many, every other one is dropped."""
-
-    def __init__(self, limit: int):
-        self.limit, self.stride, self.seen = limit, 1, 0
-        self.pictures: dict[str, tuple[np.ndarray, ...]] = {}
-
-    def wants(self) -> bool:
-        """Whether the next image of the stream is to be kept; makes room for it."""
-        index, self.seen = self.seen, self.seen + 1
-        if not self.limit or index % self.stride:
-            return False
-        if len(self.pictures) == self.limit:
-            self.pictures = dict(list(self.pictures.items())[::2])
-            self.stride *= 2
-        return index % self.stride == 0
+def _maps(batch: Batch, metrics: ProtocolMetrics, index: int) -> Maps:
+    """Copy an image, its prediction and its label as they were scored."""
+    protocol = metrics.protocol
+    unit = unit_of(protocol.space, AMBIGUITIES[int(batch.ambiguity[index])])
+    unit = "of the label's range" if protocol.unit_labels else unit
+    return small_maps(batch.image[index], metrics.last, index, representation=protocol.space, unit=unit)
 
 
 def _progress(samples: Iterable[Any], title: str, shown: bool) -> Iterator[Any]:

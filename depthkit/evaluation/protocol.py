@@ -59,6 +59,7 @@ class Comparison(NamedTuple):
         labelled: number of pixels that the label, its range, the crop and what was shown leave to score, int64 ``(B,)``.
         degenerate: the alignment found no scale, bool ``(B,)``: the image is scored as its best constant map, or NaN.
         scale: the factor that fits each image, float64 ``(B,)``; 1 if the protocol fits none, NaN where none exists.
+        edges: where the label jumps, bool ``(B, 1, H, W)``; None if that is not known.
     """
 
     pred: Tensor
@@ -68,6 +69,7 @@ class Comparison(NamedTuple):
     labelled: Tensor
     degenerate: Tensor
     scale: Tensor
+    edges: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class Protocol:
         name: how reports and recipes call it.
         source: citation.
         accepts: label kinds it can score.
-        metrics: formula of each number, by name. Those of depth read ``space``; that of point pairs reads ``pairs``.
+        metrics: formula of each number, by name. Those of depth read ``space``; that of point pairs reads ``pairs``, those of
+            edges the whole prediction and ``Batch.edges``.
         alignment: what may be wrong with a prediction, fitted per image in ``alignment.space``; None: nothing may.
         scale_of: ``"image"``: each image is scored with its own fit; ``"set"``: with the median of the scales of all images,
             which ``evaluate`` finds in a pass of its own before it scores.
@@ -258,17 +261,28 @@ class Protocol:
     ) -> Comparison:
         """Take prediction ``(B, 1, h, w)`` and label of each row of a batch through all steps; options, errors as ``score``."""
         self.check_scale(scale)
-        codes = zip(batch.keys, batch.ambiguity.tolist(), batch.representation.tolist(), strict=True)
-        for key, ambiguity, stored in codes:
+        codes = (batch.on_host(x).tolist() for x in (batch.ambiguity, batch.representation))
+        for key, ambiguity, stored in zip(batch.keys, *codes, strict=True):
             self.check_label(LabelKind(AMBIGUITIES[ambiguity], REPRESENTATIONS[stored]), key)
         target, valid = convert_rows(batch.target, batch.valid, batch.representation, self.space)
-        return self._compare(pred, representation, target, valid, batch.pairs, scale, resize_space)
+        found = self._compare(pred, representation, target, valid, batch.pairs, scale, resize_space)
+        return found._replace(edges=batch.edges.to(found.pred.device) if batch.edges.shape[1] else None)
 
     def sums(self, comparison: Comparison) -> dict[str, tuple[Tensor, Tensor]]:
         """Compute the additive sums and the count of each metric, as ``depthkit.metrics.Formula.sums``."""
-        if not self.ordinal:
-            return {name: f.sums(comparison.pred, comparison.target, comparison.valid) for name, f in self.metrics.items()}
-        return {name: formula.sums(comparison.pred, comparison.pairs) for name, formula in self.metrics.items()}
+        return {name: formula.sums(*self._read_by(formula, comparison)) for name, formula in self.metrics.items()}
+
+    def _read_by(self, formula: Formula, comparison: Comparison) -> tuple[Tensor, ...]:
+        if self.ordinal:
+            return comparison.pred, comparison.pairs
+        if not formula.reads_edges:
+            return comparison.pred, comparison.target, comparison.valid
+        if comparison.edges is None:
+            raise LabelError(
+                f"protocol {self.name!r}: expected labelled edges, which the samples do not have. Write the shards of a "
+                "dataset that marks them, such as ibims, and pass whole batches of them."
+            )
+        return comparison.pred, comparison.edges
 
     def check_label(self, kind: LabelKind, key: str = "the label") -> None:
         """Check that a label is of an accepted kind.
@@ -319,7 +333,7 @@ class Protocol:
         for step in self.order if not self.ordinal else (Step.RESIZE,):
             if step == Step.RESIZE:
                 x, space = _express(x, space, self.output.space or space, None), self.output.space or space
-                x, shown = self._place(x, target.shape[-2], target.shape[-1], space, resize_space)
+                x, shown = self.place(x, target.shape[-2], target.shape[-1], space, resize_space)
                 valid = valid & shown
             elif step == Step.MASK:
                 low, high = depth_limits(self.space, *self.label_range)
@@ -339,10 +353,10 @@ class Protocol:
         degenerate = degenerate & (masked_count(valid) > 0)
         return Comparison(_express(x, space, self.space, valid), target, valid, pairs, labelled, degenerate, scale)
 
-    def _place(
-        self, x: Tensor, height: int, width: int, space: Representation, resize_space: Representation | None
+    def place(
+        self, x: Tensor, height: int, width: int, space: Representation | None, resize_space: Representation | None
     ) -> tuple[Tensor, Tensor]:
-        """Resize the prediction to the label, its border repeated over what was not shown; mark what was, bool ``(H, W)``."""
+        """Resize a prediction to the label, its border repeated over what was not shown; mark what was, bool ``(H, W)``."""
         top, bottom, left, right = self.shown.box(height, width)
         size = bottom - top, right - left
         x = self.output(x, size, space, resize_space, margins=self.input.margins(*size))

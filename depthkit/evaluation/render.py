@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cache
-from io import BytesIO
 
 import numpy as np
 import torch
@@ -29,6 +28,17 @@ def shown(depth_map: Tensor | np.ndarray, representation: Representation) -> np.
     if representation == Representation.DEPTH:
         x = x.where(x > 0, torch.nan)
     return convert(x[0], representation, Representation.LOG_DISPARITY if logarithm else Representation.DISPARITY).numpy()
+
+
+def shown_span(span: tuple[float, float], representation: Representation) -> tuple[float, float]:
+    """Convert a range of predicted values to what is coloured, see ``shown``: lowest, highest.
+
+    Depth from 0 on has no greatest disparity: the warmest colour then is a hundredth of its upper end.
+    """
+    if representation == Representation.DEPTH and span[0] <= 0:
+        span = span[1] / 100, span[1]
+    low, high = sorted(shown(np.array([span]), representation)[0].tolist())
+    return low, high
 
 
 def colourise(
@@ -67,13 +77,14 @@ def colourise(
     low = float(np.percentile(x[drawn], 2)) if low is None else low
     high = float(np.percentile(x[drawn], 98)) if high is None else high
     unit = (np.where(drawn, x, low) - low) / (high - low) if high > low else np.full_like(x, 0.5)
-    colours = _colours(cmap)[(unit.clip(0, 1) * 255).round().astype(np.uint8)]
+    colours = np.take(colour_table(cmap), (unit.clip(0, 1) * 255).round().astype(np.uint8), axis=0)
     colours[~drawn] = GREY
     return colours
 
 
 @cache
-def _colours(cmap: str) -> np.ndarray:
+def colour_table(cmap: str) -> np.ndarray:
+    """Return the 256 colours of a colour map of matplotlib, uint8 ``(256, 3)``."""
     from matplotlib import colormaps  # a drawing dependency, not one of every evaluation
 
     return (colormaps[cmap](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
@@ -134,12 +145,3 @@ def _at_height(picture: np.ndarray, height: int) -> np.ndarray:
     x = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
     x = interpolate(x, (height, width), "bilinear", antialias=True)
     return x[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
-
-
-def png(picture: np.ndarray) -> bytes:
-    """Encode a picture, uint8 ``(H, W, 3)``, as the bytes of a PNG file."""
-    from PIL import Image  # a drawing dependency, not one of every evaluation
-
-    file = BytesIO()
-    Image.fromarray(picture).save(file, format="png")
-    return file.getvalue()

@@ -1,9 +1,8 @@
 """What an evaluation found: numbers with the protocol they were computed under, as text, JSON and one HTML page."""
 
-import base64
-import html
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +13,13 @@ import numpy as np
 from depthkit import __version__
 from depthkit.errors import LabelError, RecipeError, ShardError
 from depthkit.evaluation.crops import Crop
+from depthkit.evaluation.page.maps import Maps
+from depthkit.evaluation.page.scores import scores_page
 from depthkit.evaluation.protocol import Protocol
 from depthkit.evaluation.protocols.benchmark_data import command_for
-from depthkit.evaluation.render import picture_strip, png
+from depthkit.evaluation.protocols.tables import images_of
+from depthkit.evaluation.render import picture_strip
+from depthkit.writing import replacing
 
 _SHOWN = 3  # reasons that are printed
 
@@ -30,20 +33,24 @@ class Report:
         model: name of what was evaluated.
         summary: each metric over all scored images.
         per_image: one row per image: ``key``, ``input`` (height x width of the network's input), every metric (NaN if
-            left out), ``scale`` if the protocol fits one alone (what the image itself asks for), ``left_out``, ``why`` (the
-            reason, None if scored), ``degenerate``.
-        pictures: image, prediction and label of some images, by key, uint8 ``(H, W, 3)`` each.
+            left out), ``scale`` if the protocol fits one alone (what the image itself asks for), ``pixels`` that label and
+            protocol leave to score, ``left_out``, ``why`` (the reason, None if scored), ``degenerate``.
+        pictures: small copies of some images with their maps, by key: the best, median and worst by the first metric.
         beside: further results under the same protocol, such as baselines, by name.
         broken: samples that could not be read, a sentence each. A published test without them is another test.
+        uncertainty: curves of sparsification and calibration, if the uncertainty was scored, too.
+        maps: file of the copies of all images, if one was written.
     """
 
     protocol: Protocol
     model: str
     summary: Mapping[str, float]
     per_image: Sequence[Mapping[str, Any]]
-    pictures: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict, repr=False)
+    pictures: Mapping[str, Maps] = field(default_factory=dict, repr=False)
     beside: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     broken: Sequence[str] = ()
+    uncertainty: Mapping[str, Any] = field(default_factory=dict)
+    maps: Path | None = None
 
     @property
     def n_images(self) -> int:
@@ -54,6 +61,11 @@ class Report:
     def left_out(self) -> int:
         """Count images with too few valid pixels to score."""
         return sum(row["left_out"] for row in self.per_image)
+
+    @property
+    def published_images(self) -> int | None:
+        """How many images the protocol's source scored; None where it does not say."""
+        return images_of(self.protocol.name)
 
     @property
     def degenerate(self) -> int:
@@ -93,6 +105,10 @@ class Report:
         counts = f"{counts}; {self.n_images} scored, {self.left_out} left out, {self.degenerate} without a scale"
         sizes = ", ".join(inputs[:3]) + (f" and {len(inputs) - 3} more" if len(inputs) > 3 else "")
         facts = {**describe(self.protocol), "images": counts, "network input": sizes}
+        if self.published_images not in (None, self.n_images):
+            facts["not the test"] = (
+                f"the published numbers are of {self.published_images} images, these of {self.n_images}: not comparable."
+            )
         if self.broken:
             facts["broken"] = _first(self.broken)
         if self.left_out:
@@ -151,13 +167,16 @@ class Report:
         content = {
             "depthkit": __version__,
             "model": self.model,
+            "maps": None if self.maps is None else os.path.relpath(self.maps, Path(path).parent),
             "facts": self.facts,
             "summary": _finite(self.summary),
             "beside": {name: _finite(figures) for name, figures in self.beside.items()},
             "published": self.protocol.published,
+            **({"uncertainty": _finite_lists(self.uncertainty)} if self.uncertainty else {}),
             "n_read": len(self.per_image),
             "broken": list(self.broken),
             "n_images": self.n_images,
+            "n_published": self.published_images,
             "left_out": self.left_out,
             "degenerate": self.degenerate,
             "scale": None if self.scale is None else dict(zip(("median", "deviation"), self.scale, strict=True)),
@@ -166,38 +185,16 @@ class Report:
         return _write(path, json.dumps(content, indent=1, default=dict, allow_nan=False))
 
     def to_html(self, path: str | Path) -> Path:
-        """Write one self-contained page: facts, table, pictures."""
-        facts = "".join(f"<dt>{html.escape(name)}<dd>{html.escape(fact)}" for name, fact in self.facts.items())
-        names = list(self.summary)
-        head = "".join(f"<th>{html.escape(name)}" for name in ("", *names))
-        rows = "".join(
-            f"<tr><td>{html.escape(model)}" + "".join(f"<td>{_figure(figures.get(name))}" for name in names)
-            for model, figures in self.rows.items()
-        )
-        per_image = {row["key"]: row for row in self.per_image}
-        shown = "".join(
-            f"<figure><img alt='image, prediction, label' src='data:image/png;base64,{_embedded(pictures)}'>"
-            f"<figcaption>{html.escape(key)}: {html.escape(_caption(per_image[key], names))}</figcaption></figure>"
-            for key, pictures in self.pictures.items()
-        )
-        title = html.escape(f"{self.model} under {self.protocol.name}")
-        style = (
-            "body{font:15px sans-serif;margin:2em}td,th{padding:.2em 1em;text-align:right}td:first-child{text-align:left}"
-            "dt{font-weight:bold}img{max-width:100%}"
-        )
-        return _write(
-            path,
-            f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{style}</style><h1>{title}</h1><dl>{facts}</dl>"
-            f"<table><tr>{head}{rows}</table><h2>image | prediction | label</h2>{shown}\n",
-        )
+        """Write one self-contained page: table, counts, how each metric is spread, images with their errors, facts."""
+        return scores_page(path, {self.model: self})
 
     def strip(self, height: int = 192) -> np.ndarray:
         """All pictures in one, one row per image: image | prediction | label, uint8 ``(H, W, 3)``."""
-        return picture_strip(list(self.pictures.values()), height=height)
+        return picture_strip([maps.pictures for maps in self.pictures.values()], height=height)
 
 
 def table_of(rows: Mapping[str, Mapping[str, float | None]]) -> str:
-    """Print numbers as text: a line per row, a column per metric of the first row; None stays blank.
+    """Print numbers as text: a line per row, a column per metric of the first row; None stays blank, counts are whole.
 
     Example:
         >>> print(table_of({"a": {"abs_rel": 0.1}, "b": {"abs_rel": 0.25}}))
@@ -258,7 +255,7 @@ def _first(sentences: Sequence[str]) -> str:
 
 
 def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -269,16 +266,15 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
 
 
-def _embedded(pictures: Sequence[np.ndarray]) -> str:
-    return base64.b64encode(png(picture_strip([pictures]))).decode()
-
-
-def _caption(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    return ", ".join(f"{name} {_figure(row[name])}" for name in names)
+def _finite_lists(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, dict[str, list[float | None]]]:
+    return {
+        curve: {name: [x if math.isfinite(x) else None for x in values] for name, values in lines.items()}
+        for curve, lines in curves.items()
+    }
 
 
 def _write(path: str | Path, text: str) -> Path:
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
     return path

@@ -1,14 +1,39 @@
 """The numbers of a protocol over a stream of batches, exact on any number of processes."""
 
+from typing import Any
+
 from torch import Tensor
 
+from depthkit.devices import sent
 from depthkit.errors import ShapeError
 from depthkit.evaluation.protocol import Comparison, Protocol
 from depthkit.metrics import Reduction
 from depthkit.metrics.exact import ExactSums
+from depthkit.resize import in_metres
 from depthkit.types import Batch, Representation
 
 COUNTS = ("images", "left_out", "degenerate")
+
+
+def maps_in_metres(
+    maps: Tensor, model: Any, representation: Representation, batch: Batch, protocol: Protocol, seen: tuple[int, int]
+) -> Tensor:
+    """Convert maps of a network with a canonical focal length to metres by each sample's camera; those of others stay.
+
+    Args:
+        maps: ``(B, 1, h, w)``.
+        model: that predicted them.
+        representation: of them.
+        batch: their samples.
+        protocol: by which the network was shown the images.
+        seen: what ``Protocol.input_size`` gave.
+
+    Raises:
+        GeometryError: the camera of a sample is not known.
+    """
+    top, bottom, left, right = protocol.shown.box(batch.image.shape[-2], batch.image.shape[-1])
+    size, rule = (bottom - top, right - left), protocol.input
+    return in_metres(maps, model, representation, batch.intrinsics, size=size, seen=seen, margins=rule.margins(*size))
 
 
 class ProtocolMetrics(ExactSums):
@@ -69,7 +94,9 @@ class ProtocolMetrics(ExactSums):
         if len(pred) != len(batch):
             raise ShapeError(f"expected one prediction per row of the batch, {len(batch)}; got {len(pred)}.")
         real = batch.rows(batch.real)
-        self.last = self.protocol.compare(pred[batch.real], representation, real, scale=self.scale, resize_space=resize_space)
+        kept = batch.on_host(batch.real)
+        scored_pred = pred if kept.all() else pred[sent(kept.nonzero()[:, 0], pred.device)]
+        self.last = self.protocol.compare(scored_pred, representation, real, scale=self.scale, resize_space=resize_space)
         self.last_values = {}
         for name, (sums, count) in self.protocol.sums(self.last).items():
             formula, scored = self.protocol.metrics[name], count > 0

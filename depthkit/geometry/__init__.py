@@ -1,4 +1,4 @@
-"""Cameras, poses, and what they turn depth into: points, other views, normals.
+"""Cameras, poses, and what they turn depth into: points, other views, normals; optical flow between frames in ``flow``.
 
 Conventions are those of ``depthkit.types``: pixel centres at integer coordinates, camera axes x right, y down, z forward,
 depth along z, and poses ``a_from_b``.

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from depthkit.checks import check_intrinsics, check_map, check_pose, check_valid
+from depthkit.devices import readable_at_once
 from depthkit.errors import ShapeError
 from depthkit.precision import in_float32
 
@@ -21,7 +22,8 @@ def pixel_rays(intrinsics: Tensor, height: int, width: int) -> Tensor:
         indexing="ij",
     )
     pixels = torch.stack([column, row, torch.ones_like(row)]).flatten(1)
-    return (torch.linalg.inv(intrinsics) @ pixels).unflatten(2, (height, width))
+    inverse = torch.linalg.inv_ex(intrinsics, check_errors=readable_at_once(intrinsics)).inverse
+    return (inverse @ pixels).unflatten(2, (height, width))
 
 
 @in_float32

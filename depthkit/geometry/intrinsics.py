@@ -8,8 +8,10 @@ import math
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from depthkit.devices import sent
 from depthkit.errors import GeometryError, ShapeError
 from depthkit.precision import in_float32
 
@@ -83,4 +85,6 @@ def _move_pixels(intrinsics: Matrices, new_from_old: list[list[float]]) -> Matri
 
 
 def _like(values: list[list[float]], matrices: Matrices) -> Matrices:
-    return matrices.new_tensor(values) if isinstance(matrices, Tensor) else np.array(values, dtype=float)
+    if isinstance(matrices, Tensor):
+        return sent(torch.tensor(values, dtype=matrices.dtype), matrices.device)
+    return np.array(values, dtype=float)

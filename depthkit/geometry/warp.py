@@ -73,8 +73,8 @@ def sample_pixels(image: Tensor, pixels: Tensor, *, padding: Padding | str = Pad
     outside = str(check_choice("padding", padding, Padding))
     height, width = image.shape[-2:]
     # Corner pixels' centres are -1 and 1 in grid_sample under align_corners=True: then integer pixels are read unblended.
-    extent = pixels.new_tensor([max(width - 1, 1), max(height - 1, 1)])
-    grid = pixels.permute(0, 2, 3, 1) / extent * 2 - 1
+    column, row = pixels.unbind(1)
+    grid = torch.stack([column / max(width - 1, 1), row / max(height - 1, 1)], -1) * 2 - 1
     return grid_sample(image.to(grid.dtype), grid, mode="bilinear", padding_mode=outside, align_corners=True)
 
 

@@ -2,12 +2,13 @@
 
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from depthkit.checks import optional_import
 from depthkit.errors import GeometryError, PredictionError, ShapeError
-from depthkit.inference.outputs import replacing
+from depthkit.writing import replacing
 
 
 class CloudFormat(StrEnum):
@@ -20,7 +21,9 @@ class CloudFormat(StrEnum):
 _GLTF_FROM_CAMERA = np.array([1.0, -1.0, -1.0])
 
 
-def write_point_cloud(path: str | Path, points: np.ndarray, colours: np.ndarray | None = None) -> Path:
+def write_point_cloud(
+    path: str | Path, points: np.ndarray, colours: np.ndarray | None = None, *, unit: str = "unknown"
+) -> Path:
     """Write points and their colours in the format of the suffix. Needs the package ``trimesh``.
 
     ``.ply`` keeps the axes of the points: x right, y down, z forward in a camera's frame.
@@ -30,6 +33,7 @@ def write_point_cloud(path: str | Path, points: np.ndarray, colours: np.ndarray 
         path: file to write; its folder is created.
         points: ``(N, 3)``, x right, y down, z forward; stored as float32.
         colours: uint8 RGB, ``(N, 3)``.
+        unit: of the coordinates, which the file states: a comment of the PLY, ``asset.extras.unit`` of the GLB.
 
     Raises:
         ShapeError: an unknown suffix, or shapes that do not fit together.
@@ -49,8 +53,23 @@ def write_point_cloud(path: str | Path, points: np.ndarray, colours: np.ndarray 
     axes = _GLTF_FROM_CAMERA if kind == CloudFormat.GLB else 1
     cloud = optional_import("trimesh", "clouds").PointCloud(points * axes, colours)
     with replacing(path) as part:
-        part.write_bytes(cloud.export(file_type=kind[1:]))
+        part.write_bytes(_ply(cloud, unit) if kind == CloudFormat.PLY else _glb(cloud, unit))
     return path
+
+
+def _ply(cloud: Any, unit: str) -> bytes:
+    content: bytes = cloud.export(file_type="ply")
+    head, end, rest = content.partition(b"end_header")
+    return head + f"comment unit {unit}\n".encode() + end + rest
+
+
+def _glb(cloud: Any, unit: str) -> bytes:
+    def state(tree: dict[str, Any]) -> None:
+        tree["asset"]["extras"] = {"unit": unit}
+
+    export = optional_import("trimesh.exchange.gltf", "clouds").export_glb
+    content: bytes = export(cloud.scene(), tree_postprocessor=state)
+    return content
 
 
 def across_edges(depth: np.ndarray, max_edge: float) -> np.ndarray:

@@ -4,7 +4,9 @@ import copy
 import json
 from enum import StrEnum
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -14,9 +16,10 @@ from depthkit import __version__
 from depthkit.checks import check_choice, first_line
 from depthkit.errors import PredictionError, RecipeError
 from depthkit.models import DepthNet, LatentDiffusionDepth
-from depthkit.models.weights.checkpoint import plain_rule
-from depthkit.resize import input_rule_of, output_rule_of
+from depthkit.models.weights.facts import rules_of
+from depthkit.resize import input_rule_of
 from depthkit.types import Ambiguity
+from depthkit.writing import replacing
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _LARGEST = 2**31 - 2**24  # bytes in a file of protobuf, 2 GiB with its names
@@ -105,28 +108,29 @@ def export_program(
         images = [_noise(2, size), _noise(1, (size[0] + m, size[1] + 2 * m))]
     for image in images:
         model.check(image)
+    rules = rules_of(model) | rules_of(SimpleNamespace(input_rule=input_rule_of(model)))
     facts = {
         "representation": str(model.representation), "ambiguity": str(ambiguity), "depthkit": __version__,
-        "multiple": str(m), "input_rule": json.dumps(plain_rule(input_rule_of(model))),
-        "output_rule": json.dumps(plain_rule(output_rule_of(model))),
+        "multiple": str(m), **{name: json.dumps(rule) for name, rule in rules.items()},
     }  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad():
+    with torch.no_grad(), replacing(path, folder=True) as part:
         expected = [model(image) for image in images]
         program = _traced(model, images[0], m, dynamic=dynamic, half=precision == NumberFormat.FP16)
         if kind == ".pt2":
-            torch.export.save(program, path, extra_files={"depthkit.json": json.dumps(facts)})
-            run: Any = torch.export.load(path).module()
+            stream = BytesIO()  # on a full disk torch's own writer aborts the process
+            torch.export.save(program, stream, extra_files={"depthkit.json": json.dumps(facts)})
+            part.write_bytes(stream.getbuffer())
+            run: Any = torch.export.load(part).module()
         else:
-            run = _write_onnx(program, path, facts, opset, eight_bits=precision == NumberFormat.INT8)
+            run = _write_onnx(program, part, facts, opset, eight_bits=precision == NumberFormat.INT8)
         found = [run(image) for image in images]
-    pairs = zip(found, expected, strict=True)
-    difference = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
-    if not difference < _TOLERANCE[precision]:
-        raise PredictionError(
-            f"expected {path} to predict as the network does; it differs by {difference:.2g} of the largest value. "
-            "Use the other format, or fp32."
-        )
+        pairs = zip(found, expected, strict=True)
+        difference = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+        if not difference < _TOLERANCE[precision]:
+            raise PredictionError(
+                f"expected {path} to predict as the network does; it differs by {difference:.2g} of the largest value. "
+                "Use the other format, or fp32."
+            )
     return Exported(path, difference)
 
 

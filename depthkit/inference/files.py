@@ -9,7 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -17,14 +16,19 @@ from depthkit.checks import check_choice
 from depthkit.errors import DepthKitError, LabelError, RecipeError, ShapeError
 from depthkit.geometry import intrinsics_from_field_of_view
 from depthkit.images import is_image_name, is_prediction, read_image
-from depthkit.inference.outputs import COLOUR, OutputNames
-from depthkit.inference.prediction import Prediction, Unit
+from depthkit.inference.cameras import UNKNOWN, Cameras
+from depthkit.inference.film.frames import ahead, is_film_name
+from depthkit.inference.film.writing import FilmWriter
+from depthkit.inference.outputs import COLOUR, CONFIDENCE
+from depthkit.inference.prediction import Prediction, Unit, facts_beside
 from depthkit.inference.predictor import Loaded, grouped
 from depthkit.resize import InputResize
 from depthkit.types import Ambiguity
 
 LIST = ".txt"
 """What the name of a list of images ends in."""
+FOV, MAX_EDGE, FAR = 60.0, 1.1, 10.0
+"""Of point clouds: the field of view [degrees] of images whose camera is not known, and what ``to_point_cloud`` drops."""
 _AHEAD = 4  # results per thread that may wait to be written
 
 
@@ -36,6 +40,8 @@ class Format(StrEnum):
     EXR = "exr"
     PLY = "ply"
     GLB = "glb"
+    MP4 = "mp4"
+    """A film in colours, of films and folders of frames."""
     KITTI = "kitti"
     """What KITTI's depth benchmark takes: 16-bit PNG of 1/256 m under the image's own name, and nothing beside it."""
 
@@ -55,17 +61,29 @@ class Group(NamedTuple):
 
 
 class ImageReader(IterableDataset[Group]):
-    """Read image files in groups of one network size; worker processes share the files.
+    """Read image files in groups of one network size, by worker processes that share the files, or else by a thread.
 
     Args:
         files: which.
         rule: size at which the network sees an image.
         multiple: what each side of it must be a multiple of [px].
         batch_size: images per group, at most.
+        cameras: where their intrinsics are looked for.
+        resized: also resize images, for a network on the processor itself.
     """
 
-    def __init__(self, files: Sequence[Path], rule: InputResize, multiple: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        rule: InputResize,
+        multiple: int,
+        batch_size: int,
+        cameras: Cameras = UNKNOWN,
+        *,
+        resized: bool = False,
+    ) -> None:
         self.files, self.rule, self.multiple, self.batch_size = tuple(files), rule, multiple, batch_size
+        self.cameras, self.resized = cameras, resized
 
     def __iter__(self) -> Iterator[Group]:
         info = get_worker_info()
@@ -75,17 +93,23 @@ class ImageReader(IterableDataset[Group]):
         def loaded() -> Iterator[Loaded]:
             for file in self.files[first::step]:
                 try:
-                    image = torch.from_numpy(read_image(file)).permute(2, 0, 1)[None]
+                    image = torch.from_numpy(read_image(file, photo=True)).permute(2, 0, 1)[None]
+                    size = image.shape[-2], image.shape[-1]
+                    camera = self.cameras.of(file, size)
                 except DepthKitError as error:
                     broken[str(file)] = str(error)
                 else:
-                    yield Loaded(str(file), image, self.rule.size(image.shape[-2], image.shape[-1], self.multiple))
+                    seen = self.rule(image, self.multiple) if self.resized else None
+                    yield Loaded(str(file), image, self.rule.size(*size, self.multiple), camera, seen)
 
-        for images in grouped(loaded(), self.batch_size):
-            yield Group(images, dict(broken))
-            broken.clear()
-        if broken:
-            yield Group([], broken)
+        def groups() -> Iterator[Group]:
+            for images in grouped(loaded(), self.batch_size):
+                yield Group(images, dict(broken))
+                broken.clear()
+            if broken:
+                yield Group([], broken)
+
+        yield from groups() if info else ahead(groups())
 
 
 @dataclass(frozen=True)
@@ -97,27 +121,29 @@ class Results:
         unit: of the codes of a PNG.
         span: one range of values for the colours, PNG codes and points of all files; None: each map's own.
         colour: also write ``<name>.colour.png``.
-        intrinsics: fx, fy, cx, cy [px] of all images, for point clouds.
-        field_of_view: of the images from left to right [degrees], for point clouds without intrinsics.
         max_edge: see ``Prediction.to_point_cloud``.
+        far: see ``Prediction.to_point_cloud``.
+        confidence: also write ``<name>.confidence.png``; ``.npy`` or ``.exr`` beside maps of that format.
 
     Raises:
-        RecipeError: a unit of another format, or an empty range.
+        RecipeError: a unit of another format, an empty range, or confidence beside what KITTI's server takes.
     """
 
     format: str = Format.PNG
     unit: str = Unit.RELATIVE
     span: tuple[float, float] | None = None
     colour: bool = True
-    intrinsics: tuple[float, float, float, float] | None = None
-    field_of_view: float = 60.0
-    max_edge: float | None = None
+    max_edge: float | None = MAX_EDGE
+    far: float | None = FAR
+    confidence: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "format", check_choice("format", self.format, Format))
         object.__setattr__(self, "unit", check_choice("unit", self.unit, Unit))
-        if self.format == Format.KITTI:
+        if self.format in (Format.KITTI, Format.MP4):
             object.__setattr__(self, "colour", False)
+        if self.format in (Format.KITTI, Format.MP4) and self.confidence:
+            raise RecipeError(f"expected no confidence with format {self.format}, which holds nothing else; leave out one.")
         if self.unit != Unit.RELATIVE and self.format != Format.PNG:
             raise RecipeError(f"expected format png for the unit {self.unit}; got {self.format}. Leave out the unit.")
         if self.span is not None and not self.span[0] < self.span[1]:
@@ -126,12 +152,18 @@ class Results:
     @property
     def endings(self) -> tuple[str, ...]:
         """What the names of an image's results end in."""
-        return (self.suffix, COLOUR) if self.colour else (self.suffix,)
+        more = (COLOUR,) * self.colour + (self._confidence,) * self.confidence
+        return self.suffix, *more
 
     @property
     def suffix(self) -> str:
         """Ending of the main result."""
         return ".png" if self.format == Format.KITTI else f".{self.format}"
+
+    @property
+    def _confidence(self) -> str:
+        """Ending of a confidence map."""
+        return f"{CONFIDENCE}{self.suffix if self.format in (Format.NPY, Format.EXR) else '.png'}"
 
     def check(self, ambiguity: Ambiguity) -> None:
         """Check that a network's predictions can be written so, before the first is made.
@@ -157,17 +189,16 @@ class Results:
         if self.format == Format.KITTI:
             prediction.save_kitti(path)
         elif self.format in _CLOUDS:
-            prediction.save_point_cloud(path, self._camera(prediction.map.shape), max_edge=self.max_edge, span=self.span)
+            camera = prediction.intrinsics
+            if camera is None:
+                camera = intrinsics_from_field_of_view((prediction.map.shape[0], prediction.map.shape[1]), FOV)
+            prediction.save_point_cloud(path, camera, max_edge=self.max_edge, far=self.far, span=self.span)
         else:
             prediction.save(path, unit=self.unit, span=self.span)
         if self.colour:
             prediction.save_colour(names(prediction.name, COLOUR), span=self.span)
-
-    def _camera(self, size: tuple[int, ...]) -> np.ndarray:
-        if self.intrinsics is None:
-            return intrinsics_from_field_of_view((size[0], size[1]), self.field_of_view)
-        fx, fy, cx, cy = self.intrinsics
-        return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+        if self.confidence:
+            prediction.save_confidence(names(prediction.name, self._confidence))
 
 
 @dataclass
@@ -182,8 +213,8 @@ class Writer:
         broken: why others have none, by their files.
     """
 
-    results: Results
-    names: OutputNames
+    results: Results | FilmWriter
+    names: Callable[[str, str], Path]
     threads: int = 2
     written: int = 0
     broken: dict[str, str] = field(default_factory=dict)
@@ -192,9 +223,13 @@ class Writer:
 
     def add(self, prediction: Prediction) -> None:
         """Hand over a prediction; wait if many are not written yet."""
-        self._pool = self._pool or ThreadPoolExecutor(self.threads)
         prediction = prediction if self.results.format in _CLOUDS else replace(prediction, image=None)
-        self._pending.append((prediction.name, self._pool.submit(self.results.write, prediction, self.names)))
+        self.make(prediction.name, lambda: prediction)
+
+    def make(self, name: str, prediction: Callable[[], Prediction]) -> None:
+        """Hand over what makes the prediction of that name, in a thread of the writer; wait if many are not written yet."""
+        self._pool = self._pool or ThreadPoolExecutor(self.threads)
+        self._pending.append((name, self._pool.submit(lambda: self.results.write(prediction(), self.names))))
         self.collect(_AHEAD * self.threads)
 
     def collect(self, waiting: int = 0) -> None:
@@ -252,6 +287,8 @@ def left_out(sources: Sequence[Path]) -> dict[str, int]:
                 continue
             if any(part.startswith(".") for part in inside.parts):
                 counts["hidden"] += 1
+            elif is_film_name(inside):
+                counts["written by depthkit"] += facts_beside(file).is_file()
             elif not is_image_name(inside):
                 counts["no image files"] += 1
             elif is_prediction(file):

@@ -1,16 +1,16 @@
 """Names of the results of image files: the one naming of every command."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 
-from depthkit.checks import first_line
-from depthkit.errors import PredictionError, RecipeError
+from depthkit.errors import RecipeError
 from depthkit.images import image_files
 
 COLOUR = ".colour.png"
 """What the name of a coloured picture ends in."""
+CONFIDENCE = ".confidence"
+"""What the name of a confidence map has before its suffix."""
 
 
 class OutputNames:
@@ -56,25 +56,6 @@ class OutputNames:
         """Name the result of a file with this ending."""
         place = self._out / _absolute(file).relative_to(self._root)
         return place.with_name((place.stem if self.stems else place.name) + ending)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a name beside a file to write to, which takes the file's name when it is whole; its folder is made.
-
-    Raises:
-        PredictionError: it cannot be written, as the disk is full or the folder is none to write to.
-    """
-    part = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(path)
-    except OSError as error:
-        raise PredictionError(f"expected to write {path}; got: {first_line(error)}. Choose another folder.") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _absolute(path: str | Path) -> Path:

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from torch import Tensor
 
 from depthkit.checks import check_choice
-from depthkit.errors import GeometryError, LabelError, PredictionError, RecipeError, ShapeError
-from depthkit.evaluation.render import colourise, shown
+from depthkit.errors import DepthKitError, GeometryError, LabelError, PredictionError, RecipeError, ShapeError
+from depthkit.evaluation.render import colourise, shown_span
 from depthkit.geometry import depth_to_points
-from depthkit.images import PREDICTION_KEY
+from depthkit.images import PREDICTION_KEY, opened, plain_array
 from depthkit.inference.clouds import across_edges, write_point_cloud
 from depthkit.inference.exr import exr_bytes
-from depthkit.inference.outputs import replacing
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Representation
+from depthkit.writing import png_bytes, replacing
 
 _LEVELS = 2**16 - 1
 
@@ -56,7 +56,8 @@ class Prediction:
         image: uint8 RGB, ``(H, W, 3)``; None after loading from a file.
         intrinsics: ``(3, 3)`` [px] of ``image``, if known.
         name: of the source.
-        uncertainty: spread of an ensemble's members as a fraction of depth, float32 ``(H, W)``; not saved.
+        uncertainty: float32 ``(H, W)``, if the predictor was asked for one, see ``uncertainty_unit``; written by
+            ``save_confidence`` alone.
     """
 
     map: np.ndarray
@@ -112,9 +113,7 @@ class Prediction:
         with replacing(path) as part:
             if suffix == ".png":
                 codes, stored = self._codes(span) if unit == Unit.RELATIVE else self._codes_in(unit)
-                text = PngImagePlugin.PngInfo()
-                text.add_text(PREDICTION_KEY, json.dumps({**facts, **stored}))
-                Image.fromarray(codes).save(part, format="png", pnginfo=text)
+                part.write_bytes(png_bytes(codes, {PREDICTION_KEY: json.dumps({**facts, **stored})}))
             elif suffix == ".npy":
                 with replacing(facts_beside(path)) as beside:
                     beside.write_text(json.dumps(facts), encoding="utf-8")
@@ -150,7 +149,7 @@ class Prediction:
         metres = self.depth().astype(np.float64)
         codes = np.nan_to_num((metres * _PER_METRE[Unit.KITTI]).round().clip(1, _LEVELS), nan=0.0).astype(np.uint16)
         with replacing(path) as part:
-            Image.fromarray(codes).save(part, format="png")
+            part.write_bytes(png_bytes(codes))
         return path
 
     def _codes_in(self, unit: Unit) -> tuple[np.ndarray, dict[str, Any]]:
@@ -172,17 +171,71 @@ class Prediction:
     def save_colour(self, path: str | Path, *, span: tuple[float, float] | None = None) -> Path:
         """Write the coloured picture as PNG, marked as a picture of a prediction; ``span`` as of ``save``."""
         path = Path(path)
-        text = PngImagePlugin.PngInfo()
-        text.add_text(PREDICTION_KEY, json.dumps({"picture": str(self.representation)}))
         with replacing(path) as part:
-            Image.fromarray(self._coloured(span)).save(part, format="png", pnginfo=text)
+            part.write_bytes(
+                png_bytes(self._coloured(span), {PREDICTION_KEY: json.dumps({"picture": str(self.representation)})})
+            )
         return path
 
     def _coloured(self, span: tuple[float, float] | None) -> np.ndarray:
         if span is None:
             return self.colour()
-        low, high = sorted(shown(np.array([span]), self.representation)[0].tolist())
+        low, high = shown_span(span, self.representation)
         return self.colour(low=low, high=high)
+
+    @property
+    def uncertainty_unit(self) -> str:
+        """What 1 of the uncertainty is, in words."""
+        inverse = self.representation in (Representation.DISPARITY, Representation.LOG_DISPARITY)
+        if self.ambiguity == Ambiguity.SHIFT_SCALE:
+            return f"a unit of the {'disparity' if inverse else 'depth'} predicted"
+        return "the depth of the pixel"
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Confidence 1 / (1 + u), float32 ``(H, W)``: 1 is certain, 0.5 is as uncertain as the map is large.
+
+        u is the uncertainty as a fraction of depth; of a map up to scale and shift as a fraction of the mean distance of its
+        disparity (depth) from the median.
+
+        Raises:
+            PredictionError: there is no uncertainty.
+        """
+        if self.uncertainty is None:
+            raise PredictionError("expected a prediction with an uncertainty; this has none. Give the predictor uncertainty=.")
+        u = self.uncertainty.astype(np.float64)
+        if self.ambiguity == Ambiguity.SHIFT_SCALE:
+            logarithm = self.representation in (Representation.LOG_DEPTH, Representation.LOG_DISPARITY)
+            x = np.exp(self.map.astype(np.float64)) if logarithm else self.map.astype(np.float64)
+            spread = np.abs(x - np.median(x)).mean()
+            u = u / spread if spread > 0 else np.where(u > 0, np.inf, 0)
+        found: np.ndarray = (1 / (1 + u)).astype(np.float32)
+        return found
+
+    def save_confidence(self, path: str | Path) -> Path:
+        """Write the confidence, from 0 to 1, under a temporary name, which then becomes its own.
+
+        ``.png``: 16 bits, code / 65535, with a text in the file that says so; ``.npy`` and ``.exr``: the float32 values.
+
+        Raises:
+            PredictionError: there is no uncertainty, or the file cannot be written.
+            ShapeError: an unknown suffix.
+        """
+        path, values = Path(path), self.confidence
+        if path.suffix.lower() not in SUFFIXES[:3]:
+            raise ShapeError(f"expected a suffix of {', '.join(SUFFIXES[:3])} to save confidence as; got {path}.")
+        relative = "the mean distance of the map from its median" if self.ambiguity == Ambiguity.SHIFT_SCALE else "depth"
+        facts = {"confidence": "1 / (1 + u)", "u": f"uncertainty as a fraction of {relative}", "name": self.name}
+        with replacing(path) as part:
+            if path.suffix.lower() == ".png":
+                codes = (values * _LEVELS).round().astype(np.uint16)
+                part.write_bytes(png_bytes(codes, {PREDICTION_KEY: json.dumps({**facts, "value": "code / 65535"})}))
+            elif path.suffix.lower() == ".npy":
+                with part.open("wb") as file:
+                    np.save(file, values, allow_pickle=False)
+            else:
+                part.write_bytes(exr_bytes(values, {PREDICTION_KEY: json.dumps(facts)}))
+        return path
 
     def depth(self, *, scale: float = 1.0, shift: float | None = None) -> np.ndarray:
         """Convert to depth, float32 ``(H, W)``: in metres if the prediction is metric, else up to a factor; NaN without depth.
@@ -213,6 +266,7 @@ class Prediction:
         scale: float = 1.0,
         shift: float | None = None,
         max_edge: float | None = None,
+        far: float | None = None,
         span: tuple[float, float] | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Convert to points in the camera's frame: x right, y down, z forward.
@@ -223,6 +277,8 @@ class Prediction:
             shift: as in ``depth``.
             max_edge: drop the points of pixels that are more than this many times as far as a neighbour, or as near: they hang
                 in the air between two surfaces. About 1.1; None drops none. Floors near the horizon thin out, too.
+            far: drop the points of pixels that are more than this many times as far as the median pixel, such as 10: sky and
+                the horizon, which networks see somewhere far. None drops none.
             span: drop the points of pixels whose predicted value is outside.
 
         Returns:
@@ -230,7 +286,7 @@ class Prediction:
             Pixels without a positive depth have no point.
 
         Raises:
-            GeometryError: no intrinsics, some that no camera of this image's size has, or ``max_edge`` not above 1.
+            GeometryError: no intrinsics, some that no camera of this image's size has, or ``max_edge`` or ``far`` not above 1.
             LabelError: the prediction is known up to scale and shift, and no shift is given.
         """
         depth = self.depth(scale=scale, shift=shift)
@@ -244,6 +300,10 @@ class Prediction:
         valid = np.isfinite(depth)
         if max_edge is not None:
             valid &= ~across_edges(depth, max_edge)
+        if far is not None:
+            if not far > 1:
+                raise GeometryError(f"expected far above 1, a multiple of the median depth such as 10; got {far}.")
+            valid &= depth <= far * (np.nanmedian(depth) if valid.any() else 1)
         if span is not None:
             valid &= (self.map >= span[0]) & (self.map <= span[1])
         z = torch.from_numpy(np.where(valid, depth, 1))[None, None]
@@ -258,14 +318,17 @@ class Prediction:
         scale: float = 1.0,
         shift: float | None = None,
         max_edge: float | None = None,
+        far: float | None = None,
         span: tuple[float, float] | None = None,
     ) -> Path:
         """Write the scene as a coloured point cloud, ``.ply`` (camera axes) or ``.glb`` (y up, z backward).
 
-        Arguments and errors are those of ``to_point_cloud`` and ``depthkit.inference.write_point_cloud``.
+        Arguments and errors are those of ``to_point_cloud`` and ``depthkit.inference.write_point_cloud``. The file states its
+        unit: metre for a metric prediction that is neither scaled nor shifted; otherwise unknown.
         """
-        points = self.to_point_cloud(intrinsics, scale=scale, shift=shift, max_edge=max_edge, span=span)
-        return write_point_cloud(path, *points)
+        points = self.to_point_cloud(intrinsics, scale=scale, shift=shift, max_edge=max_edge, far=far, span=span)
+        metric = self.ambiguity == Ambiguity.METRIC and scale == 1 and not shift
+        return write_point_cloud(path, *points, unit="metre" if metric else "unknown")
 
 
 _WIDEST = 0.1
@@ -302,9 +365,9 @@ def load_prediction(path: str | Path) -> Prediction:
     try:
         if path.suffix.lower() == ".npy":
             facts = json.loads(facts_beside(path).read_text(encoding="utf-8"))
-            values = np.load(path, allow_pickle=False)
+            values = plain_array(path.read_bytes())
         else:
-            with Image.open(path) as file:
+            with opened(path, str(path)) as file:
                 facts = json.loads(getattr(file, "text", {})[PREDICTION_KEY])
                 codes = np.asarray(file, np.float64)
                 values = (facts["low"] + facts["step"] * codes).astype(np.float32)
@@ -312,7 +375,9 @@ def load_prediction(path: str | Path) -> Prediction:
         camera = None if facts.get("intrinsics") is None else np.asarray(facts["intrinsics"], np.float64)
         kind = Representation(facts["representation"]), Ambiguity(facts["ambiguity"])
         return Prediction(values, *kind, intrinsics=camera, name=facts["name"])
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except DepthKitError:
+        raise
+    except Exception as error:  # parsers of damaged heads have classes of their own
         raise ShapeError(
             f"expected a map written by Prediction.save at {path}; got {type(error).__name__}: {error}. "
             "A coloured picture cannot be turned back into numbers."

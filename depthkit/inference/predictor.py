@@ -11,23 +11,28 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from depthkit.checks import check_choice, check_device
-from depthkit.errors import CheckpointError, DepthKitError
+from depthkit.errors import CheckpointError, DepthKitError, GeometryError, PredictionError
 from depthkit.images import as_image, find_images, read_image
+from depthkit.inference.cameras import UNKNOWN, Cameras, Intrinsics, four_numbers
+from depthkit.inference.film.frames import Footage, Frame, OnError, ahead, with_motion
+from depthkit.inference.film.stabilise import Stabiliser
 from depthkit.inference.outputs import COLOUR, OutputNames
 from depthkit.inference.prediction import MapFormat, Prediction
-from depthkit.models import flip_averaged, from_pretrained
+from depthkit.models import Uncertainty, flip_averaged, from_pretrained, uncertain
 from depthkit.precision import Precision
 from depthkit.resize import (
     InputResize,
     NativeMap,
     OutputResize,
     check_finite,
+    in_metres,
     input_rule_of,
     multiple_of,
     network_map,
     output_rule_of,
     representation_of,
     resized_map,
+    resized_spread,
 )
 from depthkit.types import Ambiguity, Representation
 
@@ -43,11 +48,21 @@ class Written(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """An image to predict: its name, RGB ``(1, 3, H, W)``, uint8 or floating point, and (height, width) at the network."""
+    """An image to predict.
+
+    Attributes:
+        name: of it.
+        image: RGB ``(1, 3, H, W)``, uint8 or floating point.
+        size: (height, width) at the network [px].
+        intrinsics: ``(3, 3)`` [px], if they are known.
+        seen: as the input rule makes it, ``(1, 3, h, w)``, if that is done already.
+    """
 
     name: str
     image: Tensor
     size: tuple[int, int]
+    intrinsics: np.ndarray | None = None
+    seen: Tensor | None = None
 
 
 class DepthPredictor:
@@ -62,10 +77,12 @@ class DepthPredictor:
         output_rule: how its map is resized to the image's size; default the network's own ``output_rule``, else bilinear.
         device: of the network; default the model's.
         precision: of the network: ``"32"``, or autocast to ``"bf16"`` or ``"16"``; maps are float32 in any case.
+        uncertainty: where to have it from, "flip", "ensemble" or "head", see ``depthkit.models.uncertain``; None: only from a
+            network that gives it anyway. An ensemble of several networks is a ``DepthEnsemble`` as ``model``.
 
     Raises:
         LabelError: the representation is unknown.
-        RecipeError: an unknown precision, or a device that this machine does not have.
+        RecipeError: an unknown precision, a device that this machine does not have, or an uncertainty that the network has not.
 
     Example:
         >>> class Brightness(nn.Module):
@@ -87,14 +104,23 @@ class DepthPredictor:
         output_rule: OutputResize | None = None,
         device: torch.device | str | None = None,
         precision: Precision | str = Precision.FLOAT32,
+        uncertainty: Uncertainty | str | None = None,
     ):
         found = representation_of(model, representation)
+        if uncertainty is not None:
+            model = uncertain(model, uncertainty, ambiguity=ambiguity, representation=found)
         own = next((x.device for x in (*model.parameters(), *model.buffers())), torch.device("cpu"))
         self.device = own if device is None else check_device(device)
         self.model = model.to(self.device).eval()
         self.representation, self.ambiguity = found, Ambiguity(ambiguity)
         self.input_rule, self.output_rule = input_rule or input_rule_of(model), output_rule or output_rule_of(model)
         self.precision = check_choice("precision", precision, Precision)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network to a device; return the predictor."""
+        self.device = check_device(device)
+        self.model.to(self.device)
+        return self
 
     @classmethod
     def from_pretrained(
@@ -115,9 +141,9 @@ class DepthPredictor:
             revision: branch, tag or commit on the hub.
             cache_dir: where downloads are kept.
             flip: also predict the mirror image and average, see ``depthkit.models.FlipAverage``; None as the authors do.
-            options: ``input_rule``, ``output_rule``, ``device`` and ``precision`` of the predictor. By default the rules are
-                those of the network's authors; of a checkpoint, as many pixels as the training images had, in the image's own
-                aspect; the device is the CPU.
+            options: ``input_rule``, ``output_rule``, ``device``, ``precision`` and ``uncertainty`` of the predictor. By default
+                the rules are those of the network's authors; of a checkpoint, as many pixels as the training images had, in the
+                image's own aspect; the device is the CPU.
 
         Raises:
             CheckpointError: there is no such network, or it cannot be had or read.
@@ -141,13 +167,20 @@ class DepthPredictor:
         return cls.from_pretrained(path, **options)
 
     def __call__(
-        self, source: Source | Sequence[Source], *, batch_size: int = 1, progress: bool = True
+        self,
+        source: Source | Sequence[Source],
+        *,
+        intrinsics: Intrinsics | None = None,
+        batch_size: int = 1,
+        progress: bool = True,
     ) -> Prediction | list[Prediction]:
         """Predict one image, or a list of them.
 
         Args:
             source: an image file, image of Pillow, array ``(H, W, 3)`` or tensor ``(3, H, W)`` (uint8, or floating point in
                 [0, 1]); a list of these; or a folder for all images in it.
+            intrinsics: of all images, ``(3, 3)`` or fx, fy, cx, cy [px]; by default looked for in ``intrinsics.json`` beside an
+                image's file, and in its EXIF. A network with a canonical focal length needs them.
             batch_size: greatest number of successive images of equal network size that run together.
             progress: show a progress bar for lists and folders.
 
@@ -162,14 +195,15 @@ class DepthPredictor:
         if isinstance(source, str | Path) and Path(source).is_dir():
             source = list(find_images(source))
         if isinstance(source, list | tuple):
-            stream = self.stream(source, batch_size=batch_size)
+            stream = self.stream(source, intrinsics=intrinsics, batch_size=batch_size)
             return list(track(stream, "predicting", total=len(source), disable=not progress))
-        return next(self.stream([source]))  # type: ignore[list-item]
+        return next(self.stream([source], intrinsics=intrinsics))  # type: ignore[list-item]
 
     def stream(
         self,
         sources: Iterable[Source],
         *,
+        intrinsics: Intrinsics | None = None,
         batch_size: int = 1,
         on_error: Callable[[Source, DepthKitError], None] | None = None,
     ) -> Iterator[Prediction]:
@@ -177,14 +211,16 @@ class DepthPredictor:
 
         Args:
             sources: as in ``__call__``.
+            intrinsics: as in ``__call__``.
             batch_size: as in ``__call__``.
             on_error: called with each source that cannot be read, which is then skipped; None raises.
         """
+        cameras = _cameras(intrinsics)
 
         def loaded() -> Iterator[Loaded]:
             for source in sources:
                 try:
-                    yield self._load(source)
+                    yield self._load(source, cameras)
                 except DepthKitError as error:
                     if on_error is None:
                         raise
@@ -192,6 +228,57 @@ class DepthPredictor:
 
         for batch in grouped(loaded(), batch_size):
             yield from self.predictions(batch, self.maps(batch))
+
+    def video(
+        self,
+        source: str | Path | Iterable[Source],
+        *,
+        stabilise: bool = True,
+        intrinsics: Intrinsics | None = None,
+        on_error: OnError | None = None,
+    ) -> Iterator[Prediction]:
+        """Predict a film frame by frame, without flicker; memory does not grow with its length.
+
+        A frame's prediction waits for no later frame, so a camera's live frames will do. While the network looks at a frame,
+        the next one is read and its optical flow found.
+
+        Args:
+            source: a film, a folder of images in the order of their names, or any iterable of images in the order of time.
+            stabilise: see ``depthkit.inference.Stabiliser``; else every frame is predicted by itself.
+            intrinsics: of all frames, ``(3, 3)`` or fx, fy, cx, cy [px]; by default looked for beside a folder's images.
+            on_error: called with the name of each frame that cannot be read, or whose map is not finite, which is then left
+                out; None raises.
+
+        Raises:
+            DepthKitError: there is no such film or folder, or PyAV is not installed.
+            PredictionError: the network returned NaN or infinity.
+        """
+        footage = Footage(source, on_error=on_error)
+        yield from self.frames(footage, stabilise=stabilise, cameras=_cameras(intrinsics), on_error=on_error)
+
+    def frames(
+        self,
+        footage: Iterable[Frame],
+        *,
+        stabilise: bool = True,
+        cameras: Cameras = UNKNOWN,
+        on_error: OnError | None = None,
+    ) -> Iterator[Prediction]:
+        """Predict the frames of footage as ``video`` does."""
+        stabiliser = Stabiliser() if stabilise else None
+        for frame in ahead(with_motion(footage) if stabilise else footage):
+            image = torch.from_numpy(frame.image).permute(2, 0, 1)[None]
+            size = image.shape[-2], image.shape[-1]
+            seen = self.input_rule.size(*size, multiple_of(self.model))
+            loaded = Loaded(frame.name, image, seen, cameras.of(frame.file, size))
+            try:
+                prediction = next(self.predictions([loaded], self.maps([loaded])))
+            except (PredictionError, GeometryError) as error:
+                if on_error is None:
+                    raise
+                on_error(frame.name, error)
+                continue
+            yield prediction if stabiliser is None else stabiliser(prediction, frame.motion)
 
     def write(
         self,
@@ -239,24 +326,30 @@ class DepthPredictor:
                 written.append(prediction.save_colour(names(prediction.name, COLOUR)))
         return Written(written, broken)
 
-    def _load(self, source: Source) -> Loaded:
-        name = str(source) if isinstance(source, str | Path) else "image"
-        image = as_image(read_image(source) if isinstance(source, str | Path) else source)
-        return Loaded(name, image, self.input_rule.size(image.shape[-2], image.shape[-1], multiple_of(self.model)))
+    def _load(self, source: Source, cameras: Cameras) -> Loaded:
+        file = source if isinstance(source, str | Path) else None
+        image = as_image(source if file is None else read_image(file))
+        size = image.shape[-2], image.shape[-1]
+        seen = self.input_rule.size(*size, multiple_of(self.model))
+        return Loaded("image" if file is None else str(file), image, seen, cameras.of(file, size))
 
     @torch.inference_mode()
     def maps(self, batch: Sequence[Loaded]) -> NativeMap:
         """Predict images of one network size, at that size."""
-        images = torch.cat([self.input_rule(_float(x.image.to(self.device)), multiple_of(self.model)) for x in batch])
+        images = torch.cat([self._seen(x) for x in batch])
         dtype = _AUTOCAST.get(self.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             return network_map(self.model, images, batch[0].size)
+
+    def _seen(self, x: Loaded) -> Tensor:
+        return self.input_rule(x.image.to(self.device), multiple_of(self.model)) if x.seen is None else x.seen
 
     @torch.inference_mode()
     def predictions(self, batch: Sequence[Loaded], found: NativeMap) -> Iterator[Prediction]:
         """Bring what ``maps`` found for a batch to the sizes of its images.
 
         Raises:
+            GeometryError: a network with a canonical focal length, and an image without intrinsics.
             PredictionError: the network returned NaN or infinity.
         """
         for row, loaded in enumerate(batch):
@@ -269,11 +362,29 @@ class DepthPredictor:
                 input_rule=self.input_rule,
                 representation=own,
             )
+            camera = loaded.intrinsics
+            full = in_metres(
+                full,
+                self.model,
+                own,
+                None if camera is None else torch.as_tensor(camera, dtype=torch.float64)[None],
+                size=size,
+                seen=loaded.size,
+                margins=self.input_rule.margins(*size),
+            )
             check_finite(full, loaded.name)
             image = loaded.image[0]
             picture = (image if image.dtype == torch.uint8 else (image * 255).round().byte()).permute(1, 2, 0).cpu().numpy()
-            spread = None if found.spread is None else OutputResize()(found.spread[row : row + 1], size)[0, 0].cpu().numpy()
-            yield Prediction(full[0, 0].cpu().numpy(), own, self.ambiguity, picture, name=loaded.name, uncertainty=spread)
+            spread = None
+            if found.spread is not None:
+                spread = resized_spread(found.spread[row : row + 1], size, self.input_rule)[0, 0].cpu().numpy()
+            yield Prediction(
+                full[0, 0].cpu().numpy(), own, self.ambiguity, picture, camera, name=loaded.name, uncertainty=spread
+            )
+
+
+def _cameras(intrinsics: Intrinsics | None) -> Cameras:
+    return UNKNOWN if intrinsics is None else Cameras(four_numbers(intrinsics), whole=False)
 
 
 def grouped(images: Iterable[Loaded], batch_size: int) -> Iterator[list[Loaded]]:
@@ -286,7 +397,3 @@ def grouped(images: Iterable[Loaded], batch_size: int) -> Iterator[list[Loaded]]
         waiting.append(image)
     if waiting:
         yield waiting
-
-
-def _float(image: Tensor) -> Tensor:
-    return image.float() / 255 if image.dtype == torch.uint8 else image

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from depthkit.checks import first_line
 from depthkit.errors import LabelError, PredictionError
 from depthkit.evaluation import Crop
-from depthkit.images import is_prediction
+from depthkit.images import is_prediction, opened, plain_array
+from depthkit.inference.outputs import COLOUR, CONFIDENCE
 from depthkit.inference.prediction import Prediction, facts_beside, load_prediction
 from depthkit.types import Ambiguity, Batch, Representation, Sample
 
@@ -100,8 +100,14 @@ class StoredPredictions:
                 )
             return said.map
         try:
-            values = np.load(file, allow_pickle=False) if file.suffix == ".npy" else np.asarray(Image.open(file))
-        except (OSError, ValueError) as error:
+            if file.suffix == ".npy":
+                values = plain_array(file.read_bytes())
+            else:
+                with opened(file, str(file), error=PredictionError) as picture:
+                    values = np.asarray(picture)
+        except PredictionError:
+            raise
+        except Exception as error:  # parsers of damaged heads have classes of their own
             raise PredictionError(
                 f"expected a map at {file}; it cannot be read ({first_line(error)}). Write it again."
             ) from error
@@ -139,4 +145,5 @@ def _says(file: Path) -> bool:
 
 
 def _is_map(file: Path) -> bool:
-    return file.is_file() and not file.name.startswith(".") and not file.name.endswith(".colour.png")
+    picture = file.name.endswith(COLOUR) or Path(file.stem).suffix == CONFIDENCE
+    return file.is_file() and not file.name.startswith(".") and not picture

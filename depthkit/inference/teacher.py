@@ -9,9 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from depthkit.errors import LabelError
 from depthkit.models import flip_averaged, from_pretrained
 from depthkit.models.weights.transformers_hub import Output
-from depthkit.resize import InputResize, OutputResize, input_rule_of, multiple_of, output_rule_of, resize_space_of
+from depthkit.resize import (
+    InputResize,
+    OutputResize,
+    canonical_focal_of,
+    input_rule_of,
+    multiple_of,
+    output_rule_of,
+    resize_space_of,
+)
 from depthkit.types import LabelKind
 
 
@@ -76,6 +85,11 @@ def load_teacher(
         LabelError: ``output`` is missing or contradicts the teacher.
     """
     network: Any = flip_averaged(from_pretrained(source, output=output, allow=allow))
+    if canonical_focal_of(network) is not None:
+        raise LabelError(
+            f"expected a teacher whose labels need no camera; {source} predicts for a canonical one of "
+            f"{network.canonical_focal:g} px. Write its predictions with `depthkit predict --intrinsics`, or take another."
+        )
     network.output_rule = output_rule(output_rule_of(network))
     name = Path(source).name if Path(source).is_file() else str(source)
     return Teacher(name, network, LabelKind(network.ambiguity, network.representation), input_rule(input_rule_of(network)))

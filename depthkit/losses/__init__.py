@@ -4,8 +4,10 @@ Each module that reads a label says how: ``representation``, in which prediction
 a label may leave undetermined. Those that learn without labels read images or features.
 """
 
+from depthkit.losses.consistency import DepthConsistencyLoss
 from depthkit.losses.feature_alignment import FeatureAlignmentLoss
 from depthkit.losses.gradient_matching import GradientMatchingLoss
+from depthkit.losses.laplace import LaplaceNLLLoss
 from depthkit.losses.normalised_gradient import NormalisedGradientLoss
 from depthkit.losses.pairwise import PairwiseL1SILoss, PairwiseL1SSILoss, PairwiseL2SILoss
 from depthkit.losses.photometric import FeatureL1Error, PhotometricError
@@ -17,10 +19,12 @@ from depthkit.losses.smoothness import EdgeAwareSmoothnessLoss
 from depthkit.losses.ssi import SSILoss
 
 __all__ = [
+    "DepthConsistencyLoss",
     "EdgeAwareSmoothnessLoss",
     "FeatureAlignmentLoss",
     "FeatureL1Error",
     "GradientMatchingLoss",
+    "LaplaceNLLLoss",
     "MinReprojectionLoss",
     "NormalisedGradientLoss",
     "OrdinalLoss",

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from depthkit.checks import check_map, check_map_pair
+from depthkit.devices import readable_at_once
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.masked import NEGLIGIBLE_SPREAD, masked_count, masked_mean, masked_range
 from depthkit.precision import in_float32
@@ -28,7 +29,7 @@ def ranking_loss(disparity: Tensor, pairs: Tensor, order: Tensor) -> Tensor:
         Loss, ``(B,)``: the mean over the image's pairs; 0 with gradient 0 for an image without one.
 
     Raises:
-        ShapeError: wrong shape or dtype, or a point outside the map (not looked for in compiled code).
+        ShapeError: wrong shape or dtype, or a point outside the map (looked for on the CPU only, not in compiled code).
 
     Example:
         >>> d = torch.tensor([[[[2.0, 0.0]]]])
@@ -44,8 +45,7 @@ def ranking_loss(disparity: Tensor, pairs: Tensor, order: Tensor) -> Tensor:
         )
     real = pairs[..., 0] != -1
     points = pairs.where(real[..., None], 0)
-    size = torch.tensor([height, width] * 2, device=pairs.device)
-    if not torch.compiler.is_compiling() and bool(((points < 0) | (points >= size)).any()):
+    if readable_at_once(points) and bool(((points < 0) | (points >= torch.tensor([height, width] * 2))).any()):
         raise ShapeError(
             f"expected pairs as rows and columns inside a map of {height} x {width} pixels; some lie outside. "
             "Scale the points with the image, and subtract 1 if they count from 1."

@@ -45,6 +45,8 @@ def ssi_loss(
     Depth Anything, eqs 1-3   ``median``         ``l1``       0, ``halved=False``
     ========================  =================  ===========  ========
 
+    MiDaS' later released code takes its median over all pixels, with 0 where not valid; here, as in the paper, over valid ones.
+
     Args:
         pred: predicted disparity up to scale and shift, ``(B, 1, H, W)``.
         target: labelled disparity up to scale and shift, ``(B, 1, H, W)``; any value where not valid.

@@ -18,9 +18,13 @@ from depthkit.metrics.metric import DepthMetric, FormulaMetric, Reduction
 from depthkit.metrics.ordinal import WHDR
 from depthkit.metrics.planes import PlanarityError, PlaneOrientationError
 from depthkit.metrics.point_cloud import PointCloudFScore
+from depthkit.metrics.temporal import FlowWarpedError, TemporalAlignmentError
 from depthkit.metrics.trajectory import TrajectoryError
+from depthkit.metrics.uncertainty.calibration import CalibrationCurve, CalibrationError
+from depthkit.metrics.uncertainty.sparsification import AUSE, SparsificationCurve
 
 __all__ = [
+    "AUSE",
     "IMAE",
     "IRMSE",
     "MAE",
@@ -29,10 +33,13 @@ __all__ = [
     "AbsRel",
     "Alignment",
     "BoundaryF1",
+    "CalibrationCurve",
+    "CalibrationError",
     "DeltaAccuracy",
     "DeltaError",
     "DepthBoundaryError",
     "DepthMetric",
+    "FlowWarpedError",
     "Formula",
     "FormulaMetric",
     "Log10",
@@ -46,7 +53,9 @@ __all__ = [
     "Reduction",
     "RootPixelMean",
     "SILog",
+    "SparsificationCurve",
     "SqRel",
+    "TemporalAlignmentError",
     "TrajectoryError",
     "depth_metrics",
     "functional",

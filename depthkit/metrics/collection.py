@@ -2,14 +2,14 @@
 
 from typing import Any, Protocol
 
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from depthkit.alignment import Alignment
 from depthkit.metrics.delta import DeltaAccuracy
 from depthkit.metrics.inverse import IRMSE
 from depthkit.metrics.linear import MAE, RMSE, AbsRel, SqRel
 from depthkit.metrics.logarithmic import Log10, RMSELog, SILog
-from depthkit.metrics.metric import DepthMetric, Reduction
+from depthkit.metrics.metric import Reduction
 
 
 class ScoringProtocol(Protocol):
@@ -48,7 +48,7 @@ def depth_metrics(protocol: ScoringProtocol | None = None, prefix: str = "") -> 
     if protocol is not None:
         settings = {"alignment": protocol.alignment, "reduction": protocol.reduction}
         settings["caps"] = (protocol.min_depth, protocol.max_depth)
-    metrics: dict[str, DepthMetric] = {
+    metrics: dict[str, Metric | MetricCollection] = {
         "abs_rel": AbsRel(**settings),
         "sq_rel": SqRel(**settings),
         "rmse": RMSE(**settings),
@@ -61,4 +61,4 @@ def depth_metrics(protocol: ScoringProtocol | None = None, prefix: str = "") -> 
         "delta2": DeltaAccuracy(1.25**2, **settings),
         "delta3": DeltaAccuracy(1.25**3, **settings),
     }
-    return MetricCollection(metrics, prefix=prefix)  # type: ignore[arg-type]
+    return MetricCollection(metrics, prefix=prefix)

@@ -24,6 +24,8 @@ class Formula:
     """
 
     n_sums: ClassVar[int] = 1
+    reads_edges: ClassVar[bool] = False
+    """Whether it compares a prediction with labelled edges, instead of with a map and where it is valid."""
 
     def sums(self, *inputs: Any) -> tuple[Tensor, Tensor]:
         """Add up each image: sums, float64 ``(B, n_sums)``, and how many pixels (pairs) they hold, int64 ``(B,)``."""

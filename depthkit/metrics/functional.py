@@ -9,14 +9,21 @@ from depthkit.metrics.logarithmic import log10, log_mae, rmse_log, rmse_log10, s
 from depthkit.metrics.ordinal import whdr
 from depthkit.metrics.planes import planarity_error, plane_orientation_error
 from depthkit.metrics.point_cloud import point_cloud_fscore
+from depthkit.metrics.temporal import flow_warped_error, temporal_alignment_error
 from depthkit.metrics.trajectory import trajectory_error
+from depthkit.metrics.uncertainty.calibration import calibration_curve, calibration_error
+from depthkit.metrics.uncertainty.sparsification import ause, sparsification_curve
 
 __all__ = [
     "abs_rel",
+    "ause",
     "boundary_f1",
+    "calibration_curve",
+    "calibration_error",
     "delta_accuracy",
     "delta_error",
     "depth_boundary_error",
+    "flow_warped_error",
     "imae",
     "irmse",
     "log10",
@@ -29,7 +36,9 @@ __all__ = [
     "rmse_log",
     "rmse_log10",
     "silog",
+    "sparsification_curve",
     "sq_rel",
+    "temporal_alignment_error",
     "trajectory_error",
     "whdr",
 ]

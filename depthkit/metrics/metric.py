@@ -1,5 +1,6 @@
 """Accumulate a formula over a stream of images: what every metric does."""
 
+import inspect
 import re
 from enum import StrEnum
 from typing import Any
@@ -24,6 +25,14 @@ class Reduction(StrEnum):
 
     IMAGE = "image"
     PIXEL = "pixel"
+
+
+_SHARED = {
+    "reduction": 'what is averaged: ``"image"``, values of images, or ``"pixel"``, the pixels of all images.',
+    "alignment": "a ``depthkit.alignment.Alignment``, fitted per image before scoring; None scores predictions as they are.",
+    "caps": "nearest and farthest depth [m] that a prediction, once aligned, is raised and lowered to; None does not cap.",
+}
+"""What the arguments are that metrics share."""
 
 
 class FormulaMetric(ExactSums):
@@ -58,6 +67,15 @@ class FormulaMetric(ExactSums):
     n_left_out: Tensor
     n_pixels: Tensor
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Describe the arguments in the docstring of a metric that leaves that to its base, for ``help`` of it alone."""
+        super().__init_subclass__(**options)
+        own = inspect.cleandoc(cls.__doc__ or "")
+        if "Args:" not in own and "__init__" in vars(cls):
+            names = [name for name in inspect.signature(cls).parameters if name != "self"]
+            lines = [f"    {name}: {_SHARED.get(name, 'as of the function.')}" for name in names]
+            cls.__doc__ = "\n".join([own, "", "Args:", *lines])
+
     def __init__(self, formula: Formula, *, reduction: Reduction | str = Reduction.IMAGE, treatment: str = "") -> None:
         super().__init__()
         self.formula, self.reduction = formula, check_choice("reduction", reduction, Reduction)
@@ -86,8 +104,8 @@ class FormulaMetric(ExactSums):
         return total[0] / self.n_images if self.reduction == Reduction.IMAGE else self.formula.value(total, self.n_pixels)
 
 
-class DepthMetric(FormulaMetric):
-    """A metric of depth maps [m].
+class AlignedMetric(FormulaMetric):
+    """A metric of depth maps [m] that are aligned and capped before. Subclasses give ``update``.
 
     Args:
         formula: what is summed per image, and the number made of it.
@@ -118,6 +136,21 @@ class DepthMetric(FormulaMetric):
         super().__init__(formula, reduction=reduction, treatment=f"after {alignment!r} within {caps}")
         self.alignment, self.caps = alignment, caps
 
+    @in_float32
+    def finished(self, preds: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """Align and cap predicted depth [m], ``(B, 1, H, W)``."""
+        space = Representation.DEPTH if self.alignment is None else self.alignment.space
+        if self.alignment is not None:
+            preds, label = (convert(x.where(valid, 1), Representation.DEPTH, space) for x in (preds, target))
+            preds = self.alignment.apply(preds, *self.alignment.fit(preds, label, valid))
+        if self.caps is not None:
+            preds = clamp_depth(preds, space, *self.caps)
+        return convert(preds, space, Representation.DEPTH)
+
+
+class DepthMetric(AlignedMetric):
+    """A metric of predicted and labelled depth [m]; arguments and errors of ``AlignedMetric``."""
+
     def update(self, preds: Tensor, target: Tensor, valid: Tensor) -> None:
         """Add a batch.
 
@@ -131,14 +164,3 @@ class DepthMetric(FormulaMetric):
             ShapeError: the three do not fit together.
         """
         self.score(self.finished(preds, target, valid), target, valid)
-
-    @in_float32
-    def finished(self, preds: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Align and cap predicted depth [m], ``(B, 1, H, W)``."""
-        space = Representation.DEPTH if self.alignment is None else self.alignment.space
-        if self.alignment is not None:
-            preds, label = (convert(x.where(valid, 1), Representation.DEPTH, space) for x in (preds, target))
-            preds = self.alignment.apply(preds, *self.alignment.fit(preds, label, valid))
-        if self.caps is not None:
-            preds = clamp_depth(preds, space, *self.caps)
-        return convert(preds, space, Representation.DEPTH)

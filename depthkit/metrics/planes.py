@@ -11,7 +11,7 @@ from depthkit.checks import check_map, check_map_pair, check_valid
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.geometry import unproject
 from depthkit.metrics.formula import Formula
-from depthkit.metrics.metric import Caps, DepthMetric, FormulaMetric, Reduction
+from depthkit.metrics.metric import AlignedMetric, Caps, FormulaMetric, Reduction
 from depthkit.precision import in_float32
 
 _FEWEST = 4  # three points lie in a plane whatever the depth
@@ -214,7 +214,7 @@ class PlanarityError(FormulaMetric):
         self.score(preds, planes, valid, intrinsics)
 
 
-class PlaneOrientationError(DepthMetric):
+class PlaneOrientationError(AlignedMetric):
     """Angle by which labelled planes are turned [degrees]; see ``plane_orientation_error``.
 
     ``reduction="pixel"`` pools the planes of all images, which ``n_pixels`` counts.
@@ -230,6 +230,6 @@ class PlaneOrientationError(DepthMetric):
     ) -> None:
         super().__init__(PlaneOrientationErrorFormula(min_share), reduction=reduction, alignment=alignment, caps=caps)
 
-    def update(self, preds: Tensor, target: Tensor, valid: Tensor, planes: Tensor, intrinsics: Tensor) -> None:  # type: ignore[override]
+    def update(self, preds: Tensor, target: Tensor, valid: Tensor, planes: Tensor, intrinsics: Tensor) -> None:
         """Add a batch; arguments as in ``plane_orientation_error``."""
         self.score(self.finished(preds, target, valid), target, valid, planes, intrinsics)

@@ -11,7 +11,7 @@ from depthkit.errors import RecipeError
 from depthkit.geometry import unproject
 from depthkit.masked import masked_count, masked_median
 from depthkit.metrics.formula import Formula, map_pair
-from depthkit.metrics.metric import Caps, DepthMetric, Reduction
+from depthkit.metrics.metric import AlignedMetric, Caps, Reduction
 
 _ROWS, _COLUMNS = 512, 32_768  # points compared at once
 
@@ -104,7 +104,7 @@ def point_cloud_fscore(
     return PointCloudFScoreFormula(threshold, relative)(pred, target, valid, intrinsics)
 
 
-class PointCloudFScore(DepthMetric):
+class PointCloudFScore(AlignedMetric):
     """F-score of point clouds [1], higher is better; see ``point_cloud_fscore``."""
 
     higher_is_better = True
@@ -120,6 +120,6 @@ class PointCloudFScore(DepthMetric):
     ) -> None:
         super().__init__(PointCloudFScoreFormula(threshold, relative), reduction=reduction, alignment=alignment, caps=caps)
 
-    def update(self, preds: Tensor, target: Tensor, valid: Tensor, intrinsics: Tensor) -> None:  # type: ignore[override]
+    def update(self, preds: Tensor, target: Tensor, valid: Tensor, intrinsics: Tensor) -> None:
         """Add a batch; arguments as in ``point_cloud_fscore``."""
         self.score(self.finished(preds, target, valid), target, valid, intrinsics)

@@ -12,6 +12,7 @@ from depthkit.models.diffusion.latent_diffusion import LatentDiffusionDepth
 from depthkit.models.diffusion.noise_schedule import NoiseSchedule
 from depthkit.models.diffusion.sampling import Sampling
 from depthkit.models.encoders.timm_encoder import TimmEncoder
+from depthkit.models.encoders.tokens import TokenEncoder
 from depthkit.models.encoders.vgg import vgg16_relu1_1
 from depthkit.models.encoders.vit import ViTEncoder
 from depthkit.models.net import DepthNet
@@ -26,7 +27,7 @@ from depthkit.models.networks.dpt import (
     dpt_timm,
 )
 from depthkit.models.networks.flip import FlipAverage, flip_averaged
-from depthkit.models.networks.heads import LogDisparityHead, MidasHead
+from depthkit.models.networks.heads import LogDisparityHead, LogScale, MidasHead
 from depthkit.models.networks.midas import MidasDecoder, midas_resnext101, midas_small, midas_timm
 from depthkit.models.networks.monodepth2 import (
     Monodepth2Decoder,
@@ -62,6 +63,14 @@ from depthkit.models.pose.networks import (
     pose_shared,
     pose_timm,
 )
+from depthkit.models.uncertainty.heteroscedastic import heteroscedastic
+from depthkit.models.uncertainty.uncertain import (
+    DepthEnsemble,
+    FlipUncertainty,
+    UncertainDepth,
+    Uncertainty,
+    uncertain,
+)
 from depthkit.models.weights.checkpoint import read_checkpoint, read_pose_net, save_network
 from depthkit.models.weights.convert import load_published
 from depthkit.models.weights.encoder_export import encoder_state_dict, export_encoder
@@ -77,15 +86,18 @@ __all__ = [
     "DPTDecoder",
     "DPTHead",
     "DepthCodec",
+    "DepthEnsemble",
     "DepthNet",
     "EgoMotion",
     "FlipAverage",
+    "FlipUncertainty",
     "LatentDiffusionDepth",
     "LearnedCamera",
     "LightRefineNetDecoder",
     "LinearDepth",
     "LogDepth",
     "LogDisparityHead",
+    "LogScale",
     "MidasDecoder",
     "MidasHead",
     "Monodepth2Decoder",
@@ -103,6 +115,9 @@ __all__ = [
     "SharedPoseNet",
     "SigmoidDepthHead",
     "TimmEncoder",
+    "TokenEncoder",
+    "UncertainDepth",
+    "Uncertainty",
     "ViTEncoder",
     "ZoeDepthNet",
     "architecture",
@@ -117,6 +132,7 @@ __all__ = [
     "export_encoder",
     "flip_averaged",
     "from_pretrained",
+    "heteroscedastic",
     "latent_diffusion",
     "latent_diffusion_of",
     "latent_diffusion_tiny",
@@ -147,6 +163,7 @@ __all__ = [
     "read_weights",
     "redweb_resnet50",
     "save_network",
+    "uncertain",
     "valid_latents",
     "vgg16_relu1_1",
     "zoedepth",

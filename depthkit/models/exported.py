@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
 
-from depthkit.checks import first_line, optional_import
+from depthkit.checks import first_line, garbled, optional_import
 from depthkit.errors import CheckpointError, ShapeError
-from depthkit.resize import InputResize, InputRule, OutputResize
+from depthkit.models.archive import dangers
+from depthkit.models.weights.facts import RULES, give_rules
+from depthkit.resize import InputRule, input_rule_of
 from depthkit.types import Ambiguity, Representation
 
 SUFFIXES = (".pt2", ".onnx")
@@ -27,9 +30,11 @@ class ExportedNetwork(nn.Module):
     Attributes:
         representation: what its numbers are.
         ambiguity: what they leave undetermined.
-        input_rule: stretches an image to the program's size, if it takes one size only; else the network's.
+        input_rule: the network's; that of a program of one size stretches images to it.
         output_rule: the network's.
+        flip: whether to average its map with that of the mirrored image, as of the network.
         size_multiple: sides of an image must be multiples of it [px].
+        canonical_focal: the network's, see ``depthkit.resize.in_metres``.
         fixed_size: that size, (height, width) [px]; None for a program of any size.
 
     Raises:
@@ -39,28 +44,18 @@ class ExportedNetwork(nn.Module):
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         path = Path(path)
-        try:
+        with garbled(f"a program of `depthkit export` at {path}", CheckpointError, "Export it again."):
             facts, shape, self._run = (_read_pt2 if path.suffix.lower() == ".pt2" else _read_onnx)(path)
             self.representation = Representation(facts["representation"])
             self.ambiguity = Ambiguity(facts["ambiguity"])
             self.size_multiple = int(facts.get("multiple", 1))
-            rules = {name: json.loads(facts[name]) for name in ("input_rule", "output_rule") if facts.get(name)}
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(
-                f"expected a program of `depthkit export` at {path}; it cannot be read ({first_line(error)}). Export it again."
-            ) from error
+            give_rules(self, {name: json.loads(facts[name]) for name in RULES if facts.get(name)})
+            height, width = shape[-2:]
+            self.fixed_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+            if self.fixed_size is not None:
+                stretched: dict[str, Any] = {"side": self.fixed_size, "rule": InputRule.STRETCH, "multiple": 1, "extend": False}
+                self.input_rule = replace(input_rule_of(self), **stretched)
         self.name = path.name
-        height, width = shape[-2:]
-        self.fixed_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-        if "output_rule" in rules:
-            self.output_rule = OutputResize(**rules["output_rule"])
-        if self.fixed_size is not None:
-            self.input_rule = InputResize(self.fixed_size, InputRule.STRETCH, multiple=1, antialias=True)
-        elif "input_rule" in rules:
-            side = rules["input_rule"].pop("side")
-            self.input_rule = InputResize(tuple(side) if isinstance(side, list) else side, **rules["input_rule"])
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict the map of RGB in [0, 1], ``(B, 3, H, W)``, image by image.
@@ -82,11 +77,14 @@ Program = tuple[dict[str, Any], tuple[Any, ...], Callable[[Tensor], Tensor]]
 
 def _read_pt2(path: Path) -> Program:
     said = {_FACTS: ""}
-    if not is_zipfile(path):  # torch would print a traceback
-        raise OSError("it is no archive of torch, or its end is missing")
+    for found in dangers(path):  # torch executes what it reads
+        raise CheckpointError(
+            f"expected a program of `depthkit export` at {path}; it holds {found}, which might run code. Export it again."
+        )
     program = torch.export.load(path, extra_files=said)
     inputs = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
-    module = program.module()
+    unchecked = {"check_guards": False} if "check_guards" in signature(program.module).parameters else {}
+    module: Any = program.module(**unchecked)  # guards are code in the file; sizes are checked here
     return json.loads(said[_FACTS] or "{}"), tuple(inputs[0].meta["val"].shape), lambda image: module(image)
 
 
@@ -94,9 +92,9 @@ def _read_onnx(path: Path) -> Program:
     runtime = optional_import("onnxruntime", "onnx")
     try:
         session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        (given,), facts = session.get_inputs(), dict(session.get_modelmeta().custom_metadata_map)
     except Exception as error:  # ONNX Runtime has a class of errors for each kind of damage
-        raise OSError(first_line(error)) from error
-    (given,), facts = session.get_inputs(), dict(session.get_modelmeta().custom_metadata_map)
+        raise RuntimeError(first_line(error)) from error
 
     def run(image: Tensor) -> Tensor:
         return torch.as_tensor(session.run(None, {given.name: image.numpy()})[0])

@@ -46,7 +46,10 @@ class DepthNet(Buildable):
         representation: of the output.
         size_multiple: H and W of an input are multiples of this [px].
         min_size: least H and W of an input [px].
+        log_scale: part that predicts the uncertainty, see ``heteroscedastic``; None by default.
         config: see ``Buildable``.
+        canonical_focal: focal length [px] of the camera in whose space a metric network predicts, see
+            ``depthkit.resize.in_metres``; None if it predicts what it predicts.
 
     Raises:
         RecipeError: the head does not state its representation.
@@ -64,6 +67,7 @@ class DepthNet(Buildable):
     head: Any
     mean: Tensor
     std: Tensor
+    canonical_focal: float | None = None
 
     # factories come first, because jsonargparse before 4.52 tries no other type after a class of modules
     def __init__(self, encoder: nn.Module, decoder: DecoderFactory | nn.Module, head: HeadFactory | nn.Module) -> None:
@@ -76,6 +80,7 @@ class DepthNet(Buildable):
                 f"expected a head that states its representation; {type(self.head).__name__} does not. "
                 "Give it an attribute `representation: Representation`."
             )
+        self.log_scale: nn.Module | None = None
         self.size_multiple = math.lcm(*self.encoder.strides)
         self.min_size: int = getattr(self.decoder, "min_size", self.size_multiple)
         self.register_buffer("mean", torch.tensor(self.encoder.mean, dtype=torch.float32).view(1, -1, 1, 1))
@@ -129,14 +134,41 @@ class DepthNet(Buildable):
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Predict from the feature maps of ``encode``, for losses that use them too."""
-        return self.head(self.decoder(features))
+        return self.head(self.fused(features))
+
+    def fused(self, features: list[Tensor]) -> Any:
+        """Compute what the head reads: the decoder's map, or all its levels, finest last."""
+        return self.decoder(features)
+
+    @property
+    def gives_uncertainty(self) -> bool:
+        """Whether ``with_uncertainty`` can be called."""
+        return self.log_scale is not None
+
+    def with_uncertainty(self, image: Tensor, shown: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """Predict the map as ``forward`` does, and its uncertainty as a fraction of depth, ``(B, 1, H, W)`` each.
+
+        Args:
+            image: as of ``forward``.
+            shown: (height, width) [px] of the first rows and columns to return; default all.
+
+        Raises:
+            RecipeError: the network has no part that predicts it.
+            ShapeError: as of ``forward``.
+        """
+        if self.log_scale is None:
+            raise RecipeError("expected a network with a part that predicts its uncertainty; make it by `heteroscedastic`.")
+        x = self.fused(self.encode(image))
+        finest = x if isinstance(x, Tensor) else x[-1]
+        height, width = shown or image.shape[-2:]
+        return self.head(x)[..., :height, :width], self.log_scale(finest).float().exp()[..., :height, :width]
 
     def save_pretrained(self, folder: str | Path, **facts: Any) -> Path:
         """Write a folder that ``from_pretrained`` reads: safetensors, ``config.json`` and a model card.
 
         Args:
             folder: created if it does not exist.
-            facts: ``ambiguity``, and optionally ``size`` and ``card``; see ``save_folder``.
+            facts: ``ambiguity``, ``size`` and ``card``, all optional; see ``save_folder``.
         """
         return save_folder(self, folder, **facts)
 

@@ -110,10 +110,20 @@ class AffineInvariantModule(DepthModule):
         if self.far is not None:
             target = self.far + (1 - self.far) * target
         with self.step_rng():  # of a loss that draws
-            loss = _compared(self.loss, prediction, target, valid)
+            loss = self._compared(self.loss, prediction, target, valid)
             if self.gradient_weight:
-                loss = loss + self.gradient_weight * _compared(self.gradient_loss, prediction, target, valid)
+                loss = loss + self.gradient_weight * self._compared(self.gradient_loss, prediction, target, valid)
         return {"affine": Term(loss, has_label(valid) & (high > low))}
+
+    def _compared(self, loss: Any, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """Compare two disparities in the representation of a loss, ``(B,)``."""
+        reads = getattr(loss, "representation", Representation.DISPARITY)
+        if reads != Representation.DISPARITY:
+            least = prediction.detach().min()
+            self.expect(least > 0, lambda: _not_positive(loss, reads, least))
+        prediction, target = (convert(x, Representation.DISPARITY, reads) for x in (prediction, target))
+        values: Tensor = loss(prediction, target, valid)
+        return values
 
 
 def _gradient_loss_beside(loss: Any) -> GradientMatchingLoss:
@@ -135,14 +145,8 @@ def _check_definite(name: str, loss: Any, far: float) -> None:
         )
 
 
-def _compared(loss: Any, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Compare two disparities in the representation of a loss, ``(B,)``."""
-    reads = getattr(loss, "representation", Representation.DISPARITY)
-    if reads != Representation.DISPARITY and (prediction <= 0).any():
-        raise PredictionError(
-            f"expected a positive disparity for {type(loss).__name__}, which reads {reads}; the network predicts "
-            f"{prediction.min():.3g}. Give its head output_activation: softplus."
-        )
-    prediction, target = (convert(x, Representation.DISPARITY, reads) for x in (prediction, target))
-    values: Tensor = loss(prediction, target, valid)
-    return values
+def _not_positive(loss: Any, reads: Representation, least: Tensor) -> PredictionError:
+    return PredictionError(
+        f"expected a positive disparity for {type(loss).__name__}, which reads {reads}; the network predicts "
+        f"{float(least):.3g}. Give its head output_activation: softplus."
+    )

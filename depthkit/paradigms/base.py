@@ -16,18 +16,20 @@ from torch import Tensor, nn
 from depthkit.errors import RecipeError
 from depthkit.models import DepthNet
 from depthkit.paradigms.checkpoints import ResumePosition, StartsFromCheckpoints, WholeCheckpoints
-from depthkit.paradigms.guards import BrokenSamples, FiniteWeights, KnownMonitors
+from depthkit.paradigms.guards import BrokenSamples, FiniteWeights, KnownMonitors, LateChecks, LossOnBar
 from depthkit.paradigms.optim.optimizers import LookaheadWeights, OptimizerFactory, adam, build_optimizer
 from depthkit.paradigms.optim.schedules import Schedule
 from depthkit.paradigms.scoring import ScoresProtocols, check_protocols
+from depthkit.paradigms.sharding import SpreadsWeights
 from depthkit.paradigms.terms.combination import Combination, SumOfTerms
 from depthkit.paradigms.terms.labels import check_label_kinds
 from depthkit.paradigms.terms.rng import step_rng
 from depthkit.paradigms.terms.term import Term
+from depthkit.paradigms.trainer import ServesTheTrainer, store_weights
 from depthkit.types import Batch, LabelKind
 
 
-class DepthModule(ScoresProtocols, StartsFromCheckpoints, ABC):
+class DepthModule(ScoresProtocols, StartsFromCheckpoints, SpreadsWeights, ServesTheTrainer, LateChecks, ABC):
     """Base of the paradigms. Subclasses add ``losses``, ``accepts`` and ``ambiguity``.
 
     Args:
@@ -73,7 +75,7 @@ class DepthModule(ScoresProtocols, StartsFromCheckpoints, ABC):
         self.input_size: tuple[int, int] | None = None
         """(height, width) [px] at which the network sees images in training; None if the data does not say."""
         self.dataset_names: tuple[str, ...] = ("data",)
-        """Names of the training sets, in the order of ``Batch.dataset``; the datamodule's once training starts."""
+        """Names of the training sets, in the order of ``Batch.dataset``; the datamodule's once training starts, or yours."""
         self._drawn = 0  # batches drawn when the step began
 
     @property
@@ -89,7 +91,7 @@ class DepthModule(ScoresProtocols, StartsFromCheckpoints, ABC):
         """Combine the terms of a batch over all ranks, and log them."""
         self._drawn = self.trainer.fit_loop.epoch_loop.total_batch_idx
         step = self.combine(self, batch)
-        self.log("train/loss", step.total.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
+        self.log("train/loss", step.total.detach(), sync_dist=True, batch_size=len(batch))
         for name, value in step.logged.items():
             self.log(name, value, sync_dist=True, batch_size=len(batch))
         return step.total
@@ -113,10 +115,12 @@ class DepthModule(ScoresProtocols, StartsFromCheckpoints, ABC):
             kinds = dict(zip(self.dataset_names, data.label_kinds, strict=True))
             check_label_kinds(kinds, self.accepts, type(self).__name__)
         self.set_up_scores(stage)
+        store_weights(self.trainer)
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the callbacks of every run, for its weights, its samples and its checkpoints."""
-        return [FiniteWeights(), BrokenSamples(), KnownMonitors(), ResumePosition(), WholeCheckpoints(), LookaheadWeights()]
+        watching: list[Callback] = [FiniteWeights(), BrokenSamples(), KnownMonitors(), LossOnBar()]
+        return [*watching, ResumePosition(), WholeCheckpoints(), LookaheadWeights()]
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict from RGB in [0, 1], ``(B, 3, H, W)``, a map in ``model.representation``, ``(B, 1, H, W)``."""
@@ -132,8 +136,9 @@ class DepthModule(ScoresProtocols, StartsFromCheckpoints, ABC):
         return [{"params": encoder, "name": "encoder", **rate}, {"params": rest, "name": "decoder"}]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer of ``parameter_groups``, and its schedule by optimizer steps."""
-        optimizer = build_optimizer(self.optimizer, self.parameter_groups())
+        """Load the weights to start from, with which a search for a rate begins, and build the optimizer and its schedule."""
+        self.start_from_weights()
+        optimizer, self._built_with = build_optimizer(self.optimizer, self.parameter_groups(), self.lr), self.lr
         scheduler = self.schedule(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

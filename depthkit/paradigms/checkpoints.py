@@ -34,7 +34,7 @@ class StartsFromCheckpoints(LightningModule):
     resumed: bool = False
     """Whether a checkpoint has been loaded, so that ``weights`` must not be."""
 
-    def on_fit_start(self) -> None:
+    def start_from_weights(self) -> None:
         """Load ``weights``, unless a checkpoint has been loaded.
 
         Raises:
@@ -125,16 +125,25 @@ class ResumePosition(Callback):
     """Continue a resumed run with the next unseen batch of the checkpoint's epoch.
 
     A schedule asks for the number of steps before the trainer restores its loops, and so makes the trainer build its loader
-    early and forget the position. This callback restores it before the first batch is read.
+    early and forget the position. This callback restores it before the first batch is read. A run of ``max_steps`` that goes on
+    from an epoch's end would end it again, skip an epoch of data and number its steps from one more; from the end of a batch
+    it goes on rightly, so that is what such a checkpoint is taken for.
     """
 
     def __init__(self) -> None:
         self._positions: list[Any] = []
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember the position of each loader that has one."""
+        """Remember the position of each loader that has one; take an epoch's end for the end of its last batch."""
         loop = checkpoint.get("loops", {}).get("fit_loop", {})
         self._positions = loop.get("state_dict", {}).get("combined_loader", [])
+        epochs, batches = loop.get("epoch_progress"), loop.get("epoch_loop.batch_progress")
+        if epochs and epochs["total"]["processed"] != epochs["total"]["completed"]:
+            for count in (epochs["total"], epochs["current"]):
+                count["processed"] = count["completed"]
+            for count in (batches["total"], batches["current"]):
+                count["completed"] -= 1
+            loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the loaders to their positions."""

@@ -12,6 +12,7 @@ from depthkit.models import DepthNet
 from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.terms.labels import DENSE, check_affine, check_states, has_label, labels, readable
 from depthkit.paradigms.terms.term import Term
+from depthkit.precision import at_least_float32
 from depthkit.representation import convert
 from depthkit.types import Ambiguity, Batch, LabelKind, Representation
 
@@ -83,12 +84,10 @@ class GeometryPreservingModule(DepthModule):
         Raises:
             PredictionError: the network outputs disparity or depth, and not a positive one, which alone has a logarithm.
         """
-        prediction = self.model(batch.image).float()
-        if self.model.representation in (Representation.DEPTH, Representation.DISPARITY) and (prediction <= 0).any():
-            raise PredictionError(
-                f"expected a positive {self.model.representation}, for GP2 compares logarithms; the network predicts "
-                f"{prediction.min():.3g}. Give its head output_activation: softplus, or let it output log_disparity."
-            )
+        prediction = at_least_float32(self.model(batch.image))
+        if self.model.representation in (Representation.DEPTH, Representation.DISPARITY):
+            least = prediction.detach().min()
+            self.expect(least > 0, lambda: _not_positive(self.model.representation, least))
         log_disparity = convert(prediction, self.model.representation, Representation.LOG_DISPARITY)
         terms = {}
         labelled = self._labelled(batch)
@@ -119,6 +118,13 @@ class GeometryPreservingModule(DepthModule):
         disparity = (log_disparity - per_image(nearest, log_disparity)).where(valid, 0).exp()
         values: Tensor = self.affine_loss(disparity, target, valid)
         return values
+
+
+def _not_positive(representation: Representation, least: Tensor) -> PredictionError:
+    return PredictionError(
+        f"expected a positive {representation}, for GP2 compares logarithms; the network predicts {float(least):.3g}. "
+        "Give its head output_activation: softplus, or let it output log_disparity."
+    )
 
 
 def _check_losses(geometric: Any, affine: Any) -> None:

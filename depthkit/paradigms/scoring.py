@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from depthkit.errors import RecipeError
 from depthkit.evaluation import PROTOCOLS, Protocol, ProtocolMetrics, find_protocol
+from depthkit.evaluation.scores import maps_in_metres
+from depthkit.precision import at_least_float32
 from depthkit.resize import multiple_of, resize_space_of, shown_part
 from depthkit.types import Ambiguity, Batch
 
@@ -85,7 +87,8 @@ class ScoresProtocols(LightningModule):
         size = protocol.input_size(batch.image.shape[-2], batch.image.shape[-1], multiple)
         prediction = shown_part(self(image), (image.shape[-2], image.shape[-1]), size)
         own, space = self.model.representation, resize_space_of(self.model)
-        metrics.update(prediction.float(), own, batch, resize_space=space)
+        found = maps_in_metres(at_least_float32(prediction), self.model, own, batch, protocol, size)
+        metrics.update(found, own, batch, resize_space=space)
         return prediction
 
     def on_validation_epoch_end(self) -> None:

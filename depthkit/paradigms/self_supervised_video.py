@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from depthkit.checks import check_intrinsics
+from depthkit.devices import sent
 from depthkit.errors import GeometryError, RecipeError
-from depthkit.geometry import inside_image, reproject, sample_pixels, scale_intrinsics
+from depthkit.geometry import inside_image, reproject, sample_pixels, scale_intrinsics, unproject
 from depthkit.losses import MinReprojectionLoss
-from depthkit.losses.functional import edge_aware_smoothness_loss
+from depthkit.losses.functional import depth_consistency_loss, edge_aware_smoothness_loss
 from depthkit.masked import masked_mean
 from depthkit.models import EgoMotion
 from depthkit.models.networks.monodepth2 import Monodepth2Net
@@ -66,6 +68,8 @@ class SelfSupervisedVideoModule(DepthModule):
             not show is compared with the border pixel nearest to it.
         motion_weight: weight of the difference between predicted and known length of the camera's motion, where it is known
             (after Guizilini et al. 2020, arXiv 1905.02693): it makes the scale metric. Some sample of every batch must know it.
+        consistency: weight of ``depth_consistency_loss`` between the depth of the target and of each source in time (after Bian
+            et al. 2019), against flicker and a scale that drifts; each source then is predicted, too.
         stereo: batches hold a stereo partner, whose known baseline makes the scale metric.
         kwargs: see ``DepthModule``; ``channels_last`` is for every network.
 
@@ -88,6 +92,7 @@ class SelfSupervisedVideoModule(DepthModule):
         camera: nn.Module | None = None,
         only_visible: bool = False,
         motion_weight: float = 0.0,
+        consistency: float = 0.0,
         stereo: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -111,7 +116,7 @@ class SelfSupervisedVideoModule(DepthModule):
         self.augment: Any = colour_jitter() if augment is None else augment
         self.mask_decoder: Any = mask_decoder
         self.camera: Any = camera
-        self.motion_weight, self.stereo = motion_weight, stereo
+        self.motion_weight, self.consistency, self.stereo = motion_weight, consistency, stereo
         if kwargs.get("channels_last"):
             self.to(memory_format=torch.channels_last)
 
@@ -135,7 +140,27 @@ class SelfSupervisedVideoModule(DepthModule):
         terms = {"photometric": Term(found.loss, every), "unmasked": Term(learning, learning.isfinite(), weight=0.0)}
         if self.motion_weight:
             terms["motion"] = Term(self._motion_error(found.source_from_target, batch), every, self.motion_weight)
+        if self.consistency:
+            terms["consistency"] = Term(self.inconsistency(found, batch), every, self.consistency)
         return terms
+
+    def inconsistency(self, found: Reconstruction, batch: Batch) -> Tensor:
+        """Compare the target's depth, seen from each source in time, with what is predicted for that source, ``(B,)``."""
+        target, camera = 1 / self.model.to_disparity(found.sigmoids[0]), self.intrinsics(batch)
+        points, size, errors = unproject(target, camera).flatten(2), (target.shape[-2], target.shape[-1]), []
+        for i in (i for i, name in enumerate(batch.frame_names) if name in STEPS):
+            source, pose = batch.frames[:, i], found.source_from_target[:, i]
+            depth = 1 / self.model.to_disparity(self.model.multiscale_of(self.model.encode(source))[0])
+            computed = (pose[:, 2:3, :3] @ points + pose[:, 2:3, 3:]).view_as(target)
+            pixels = reproject(target, camera, pose)
+            seen = inside_image(pixels, size) & (computed > 0)
+            errors.append(depth_consistency_loss(computed.where(seen, 1), sample_pixels(depth, pixels), seen.to(target)))
+        if not errors:
+            held = ", ".join(batch.frame_names)
+            raise GeometryError(
+                f"consistency compares frames of a film; batches hold {held}. Set consistency to 0, or data.views."
+            )
+        return torch.stack(errors).mean(0)
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         """Predict depth and motion, warp the sources into the target at every scale, and compare.
@@ -183,6 +208,7 @@ class SelfSupervisedVideoModule(DepthModule):
     def intrinsics(self, batch: Batch) -> Tensor:
         """Give the camera of each image, ``(B, 3, 3)`` [px]."""
         if self.camera is None:
+            check_intrinsics(batch.on_host(batch.intrinsics), len(batch))
             return batch.intrinsics
         found: Tensor = self.camera(batch.dataset, (batch.image.shape[-2], batch.image.shape[-1]))
         return found
@@ -193,14 +219,15 @@ class SelfSupervisedVideoModule(DepthModule):
         for i, name in enumerate(batch.frame_names):
             if name in STEPS and self.pose_net is not None:
                 predicted.append(i)
-            elif not poses[i].isfinite().all():
+            elif not batch.on_host(batch.frames_from_camera)[:, i].isfinite().all():
                 raise GeometryError(
                     f"the pose of view {name!r} is not known for every sample, such as {batch.keys[0]!r}. "
                     "Store it with the shards, leave the view out, or give a pose_net for views in time."
                 )
         if predicted:
             steps = [STEPS[batch.frame_names[i]] for i in predicted]
-            found = self.pose_net(seen[:, [0, *(i + 1 for i in predicted)]], steps, disparity)
+            shown = torch.stack([seen[:, i] for i in (0, *(i + 1 for i in predicted))], 1)
+            found = self.pose_net(shown, steps, disparity)
             for i, pose in zip(predicted, found.unbind(1), strict=True):
                 poses[i] = pose
         return torch.stack(poses, 1)
@@ -264,15 +291,14 @@ class SelfSupervisedVideoModule(DepthModule):
 
     def _motion_error(self, poses: Tensor, batch: Batch) -> Tensor:
         """Average the difference in the motion's length [m] over the sources where it is known, ``(B,)``."""
-        actual = batch.frames_from_camera[..., :3, 3]
-        known = actual.isfinite().all(-1)
-        timed = torch.tensor([name in STEPS for name in batch.frame_names], device=known.device)
-        if not (known & timed).any():
+        timed = torch.tensor([name in STEPS for name in batch.frame_names])  # the stereo partner's pose is not predicted
+        known = batch.on_host(batch.frames_from_camera)[..., :3, 3].isfinite().all(-1) & timed
+        if not known.any():
             raise GeometryError(
                 f"motion_weight is {self.motion_weight:g}, but how the camera moved is known for no sample, such as "
                 f"{batch.keys[0]!r}. Write shards of recordings with poses, or set motion_weight to 0 for depth up to a factor."
             )
-        known = known & timed  # the stereo partner's pose is not predicted
+        actual, known = batch.frames_from_camera[..., :3, 3], sent(known, poses.device)
         difference = poses[..., :3, 3].norm(dim=-1) - actual.where(known[..., None], 1).norm(dim=-1)
         return masked_mean(difference.abs(), known)
 

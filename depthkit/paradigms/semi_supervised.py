@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from depthkit.checks import check_choice
+from depthkit.devices import sent
 from depthkit.errors import LabelError, RecipeError
 from depthkit.losses import FeatureAlignmentLoss, SSILoss
 from depthkit.models import DepthNet, from_pretrained
@@ -17,8 +18,9 @@ from depthkit.paradigms.base import DepthModule
 from depthkit.paradigms.terms.cutmix import CutMix
 from depthkit.paradigms.terms.labels import DENSE, check_affine, has_label, labels, readable
 from depthkit.paradigms.terms.term import Term
+from depthkit.precision import at_least_float32
 from depthkit.representation import convert_rows
-from depthkit.resize import InputResize, multiple_of, native_map
+from depthkit.resize import InputResize, multiple_of, native_map, not_finite
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Ambiguity, Batch, LabelKind, Representation
 
 
@@ -178,52 +180,66 @@ class SemiSupervisedModule(DepthModule):
             )
         for part in self.outside:
             if part is not None:
-                part.to(self.device)
+                self.trainer.precision_plugin.convert_module(part.to(self.device))
+
+    def networks(self) -> list[nn.Module]:
+        """Return the student and what teaches it."""
+        return [self.model, *(part for part in self.outside if part is not None)]
 
     def unlabelled(self, batch: Batch) -> Tensor:
-        """Tell which rows have no label or a pseudo-label, bool ``(B,)``."""
-        rows = batch.ambiguity == AMBIGUITIES.index(Ambiguity.UNLABELLED)
+        """Tell which rows have no label or a pseudo-label, bool ``(B,)``, on the CPU."""
+        rows = self._without_label(batch)
         for position, name in enumerate(self.dataset_names):
             if name in self.pseudo_labelled:
-                rows = rows | (batch.dataset == position)
+                rows = rows | (batch.on_host(batch.dataset) == position)
         return rows
 
+    @staticmethod
+    def _without_label(batch: Batch) -> Tensor:
+        return batch.on_host(batch.ambiguity) == AMBIGUITIES.index(Ambiguity.UNLABELLED)
+
     def strongly_perturbed(self, batch: Batch, unlabelled: Tensor) -> StrongView:
-        """Recolour and mix the unlabelled rows, bool ``(B,)`` (eqs 4 and 5). No image is mixed with itself."""
-        image, rows = batch.image, unlabelled.nonzero()[:, 0]
-        kept = torch.ones_like(image[:, :1], dtype=torch.bool)
-        donor = torch.arange(len(batch), device=image.device)
-        if len(rows):
+        """Recolour and mix the unlabelled rows, bool ``(B,)`` on the CPU (eqs 4 and 5). No image is mixed with itself."""
+        image, chosen = batch.image, unlabelled.nonzero()[:, 0]
+        kept, rows = torch.ones_like(image[:, :1], dtype=torch.bool), sent(chosen, image.device)
+        donor = torch.arange(len(batch))
+        if len(chosen):
             image = image.clone()
             image[rows] = self.augment(image[rows])
-        if len(rows) > 1:
-            circle = rows[torch.randperm(len(rows)).to(rows)]
+        if len(chosen) > 1:
+            circle = chosen[torch.randperm(len(chosen))]
             donor[circle] = circle.roll(1)
-            kept[rows] = self.cutmix.masks(len(rows), (image.shape[-2], image.shape[-1])).to(kept.device)
+            kept[rows] = self.cutmix.masks(len(chosen), (image.shape[-2], image.shape[-1]), image.device)
+        donor = sent(donor, image.device)
         return StrongView(torch.where(kept, image, image[donor]), kept, donor)
 
     @torch.no_grad()
     def pseudo_labels(self, batch: Batch, unlabelled: Tensor) -> tuple[Tensor, Tensor]:
         """Read disparity and mask of every row, ``(B, 1, H, W)``, or label the clean image by the teacher.
 
+        ``unlabelled``, bool ``(B,)`` on the CPU, are the rows that may be labelled.
+
         Raises:
             LabelError: a row has no label, and there is no teacher.
         """
         target, valid = labels(batch, Representation.DISPARITY, DENSE)
-        rows = (unlabelled & (batch.ambiguity == AMBIGUITIES.index(Ambiguity.UNLABELLED))).nonzero()[:, 0]
-        if not len(rows):
+        chosen = (unlabelled & self._without_label(batch)).nonzero()[:, 0]
+        if not len(chosen):
             return target, valid
         teacher = self.outside.teacher
         if teacher is None:
             raise LabelError(
-                f"sample {batch.keys[int(rows[0])]!r} has no label and there is no teacher. "
+                f"sample {batch.keys[int(chosen[0])]!r} has no label and there is no teacher. "
                 "Give one, or shards written by `depthkit label`, or set unlabelled_weight to 0."
             )
-        found = native_map(teacher, batch.image[rows], InputResize(rule="native", multiple=multiple_of(teacher))).map
+        rows = sent(chosen, batch.image.device)
+        native = InputResize(rule="native", multiple=multiple_of(teacher))
+        found = native_map(teacher, batch.image[rows], native, intrinsics=batch.intrinsics[rows], checked=False).map
+        self.expect(found.isfinite().all(), lambda: not_finite(found))
         code = torch.full_like(rows, REPRESENTATIONS.index(teacher.representation))
         found, exists = convert_rows(found, torch.ones_like(found, dtype=torch.bool), code, Representation.DISPARITY)
         target, valid = target.clone(), valid.clone()
-        target[rows], valid[rows] = found, exists
+        target[rows], valid[rows] = found.to(target.dtype), exists
         return target, valid
 
     def regional_losses(self, prediction: Tensor, target: Tensor, valid: Tensor, seen: StrongView) -> Tensor:
@@ -234,9 +250,9 @@ class SemiSupervisedModule(DepthModule):
         return own * inside + (1 - own) * outside
 
     def feature_losses(self, features: Sequence[Tensor], image: Tensor, rows: Tensor) -> Tensor:
-        """Compare features with the frozen encoder's (eq. 9), ``(B,)``; 0 where not ``rows``, bool ``(B,)``."""
-        chosen, last = rows.nonzero()[:, 0], features[-1]
-        losses = 0 * last.flatten(1).sum(1)
+        """Compare features with the frozen encoder's (eq. 9), ``(B,)``; 0 where not ``rows``, bool ``(B,)`` on the CPU."""
+        last = features[-1]
+        chosen, losses = sent(rows.nonzero()[:, 0], last.device), 0 * last.flatten(1).sum(1)
         if not len(chosen):
             return losses
         with torch.no_grad():
@@ -250,19 +266,19 @@ class SemiSupervisedModule(DepthModule):
         with self.step_rng():
             seen = self.strongly_perturbed(batch, perturbed)
         features = self.model.encode(seen.image)
-        prediction = self.model.decode(features).float()
+        prediction = at_least_float32(self.model.decode(features))
         target, valid = self.pseudo_labels(batch, unlabelled & bool(self.unlabelled_weight))
-        terms, third = {}, 1 / 3
+        terms, third, there = {}, 1 / 3, sent(unlabelled, prediction.device)
         if self.labelled_weight:
-            counted = ~unlabelled & has_label(valid)
+            counted = ~there & has_label(valid)
             terms["labelled"] = Term(self.loss(prediction, target, valid), counted, self.labelled_weight * third)
         if self.unlabelled_weight:
             losses = self.regional_losses(prediction, target, valid, seen)
-            terms["unlabelled"] = Term(losses, unlabelled, self.unlabelled_weight * third)
+            terms["unlabelled"] = Term(losses, there, self.unlabelled_weight * third)
         if self.feature_weight:
-            every = torch.ones_like(unlabelled)
-            rows = {"unlabelled": unlabelled, "labelled": ~unlabelled, "all": every}[self.feature_images]
-            terms["feature"] = Term(self.feature_losses(features, seen.image, rows), rows, self.feature_weight * third)
+            rows = {"unlabelled": unlabelled, "labelled": ~unlabelled, "all": torch.ones_like(unlabelled)}[self.feature_images]
+            losses = self.feature_losses(features, seen.image, rows)
+            terms["feature"] = Term(losses, sent(rows, losses.device), self.feature_weight * third)
         return terms
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from depthkit.errors import LabelError, PredictionError, ShapeError
+from depthkit.resize.canonical import in_metres
 from depthkit.resize.rules import InputResize, InputRule, Interpolation, OutputResize
 from depthkit.types import REPRESENTATIONS, Representation
 
@@ -16,7 +17,8 @@ class NativeMap(NamedTuple):
 
     Attributes:
         map: in the network's representation, float32 ``(B, 1, H, W)``.
-        spread: disagreement of an ensemble's members as a fraction of depth, float32 ``(B, 1, H, W)``; None without ensemble.
+        spread: uncertainty of a network that gives it (``gives_uncertainty``), float32 ``(B, 1, H, W)``: a fraction of depth;
+            up to scale and shift, in the units of the disparity or depth. None of any other network.
     """
 
     map: Tensor
@@ -30,6 +32,8 @@ def native_map(
     output_rule: OutputResize | None = None,
     *,
     representation: Representation | None = None,
+    intrinsics: Tensor | None = None,
+    checked: bool = True,
 ) -> NativeMap:
     """Predict images at their own size, for every command in the same way.
 
@@ -39,8 +43,11 @@ def native_map(
         input_rule: size at which the network sees the images; default ``input_rule_of(model)``.
         output_rule: how the network's maps are resized; default ``output_rule_of(model)``.
         representation: of the maps; default ``model.representation``.
+        intrinsics: of the images ``(B, 3, 3)`` [px], for a network with a canonical focal length.
+        checked: look at once, waiting for the device, whether the maps are finite; else the caller looks.
 
     Raises:
+        GeometryError: such a network without intrinsics.
         LabelError: the representation is unknown.
         PredictionError: a map is not finite.
         ShapeError: the model does not return one map per image.
@@ -55,10 +62,13 @@ def native_map(
     """
     own, rule = representation_of(model, representation), input_rule or input_rule_of(model)
     size, multiple = (image.shape[-2], image.shape[-1]), multiple_of(model)
-    found = network_map(model, rule(image, multiple), rule.size(*size, multiple))
+    seen = rule.size(*size, multiple)
+    found = network_map(model, rule(image, multiple), seen)
     full = resized_map(found.map, size, model, output_rule, input_rule=rule, representation=own)
-    check_finite(full)
-    return NativeMap(full, None if found.spread is None else OutputResize()(found.spread, size))
+    full = in_metres(full, model, own, intrinsics, size=size, seen=seen, margins=rule.margins(*size))
+    if checked:
+        check_finite(full)
+    return NativeMap(full, None if found.spread is None else resized_spread(found.spread, size, rule))
 
 
 def network_map(model: Any, image: Tensor, shown: tuple[int, int] | None = None) -> NativeMap:
@@ -73,9 +83,9 @@ def network_map(model: Any, image: Tensor, shown: tuple[int, int] | None = None)
         ShapeError: the model does not return one map per image.
     """
     seen = image.shape[-2], image.shape[-1]
-    if getattr(getattr(model, "sampling", None), "members", 1) > 1:
+    if getattr(model, "gives_uncertainty", False):
         output, spread = model.with_uncertainty(image, shown)
-        return NativeMap(as_maps(output, len(image), type(model).__name__), spread)
+        return NativeMap(as_maps(output, len(image), type(model).__name__), spread.float())
     return NativeMap(shown_part(as_maps(model(image), len(image), type(model).__name__), seen, shown or seen), None)
 
 
@@ -107,6 +117,11 @@ def resized_map(
     rule, own = output_rule or output_rule_of(model), representation_of(model, representation)
     margins = (0, 0) if input_rule is None else input_rule.margins(*size)
     return rule(pred, size, own, resize_space_of(model), margins=margins)
+
+
+def resized_spread(spread: Tensor, size: tuple[int, int], input_rule: InputResize) -> Tensor:
+    """Resize an uncertainty ``(B, 1, h, w)`` to the image's size, without what ``input_rule`` has put around the image."""
+    return OutputResize()(spread, size, margins=input_rule.margins(*size))
 
 
 def input_rule_of(model: Any) -> InputResize:
@@ -196,8 +211,13 @@ def check_finite(pred: Tensor, name: str = "") -> None:
         PredictionError: it holds NaN or infinity.
     """
     if not pred.isfinite().all():
-        bad = int((~pred.isfinite()).sum())
-        raise PredictionError(
-            f"{name}{': ' if name else ''}expected a finite prediction; got NaN or infinity in {bad} of {pred.numel()} pixels. "
-            "It is not repaired: find out why the network overflows. In half precision it may; try precision 32."
-        )
+        raise not_finite(pred, name)
+
+
+def not_finite(pred: Tensor, name: str = "") -> PredictionError:
+    """Say in how many pixels a prediction is not finite."""
+    bad = int((~pred.isfinite()).sum())
+    return PredictionError(
+        f"{name}{': ' if name else ''}expected a finite prediction; got NaN or infinity in {bad} of {pred.numel()} pixels. "
+        "It is not repaired: find out why the network overflows. In half precision it may; try precision 32."
+    )

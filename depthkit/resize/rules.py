@@ -14,6 +14,7 @@ from depthkit.checks import check_choice
 from depthkit.errors import RecipeError
 from depthkit.precision import in_float32
 from depthkit.representation import convert
+from depthkit.resize.exact import exactly_resized
 from depthkit.types import Representation
 
 
@@ -147,9 +148,14 @@ class InputResize:
         return max(count, 1) * step
 
     def __call__(self, image: Tensor, multiple: int = 1) -> Tensor:
-        """Resize images ``(B, 3, H, W)`` in [0, 1] to the network's size; without ``antialias`` values may leave [0, 1]."""
+        """Resize images ``(B, 3, H, W)`` in [0, 1] or of 8 bits to the network's size, as floating point.
+
+        Without ``antialias`` values may leave [0, 1].
+        """
         height, width = image.shape[-2:]
         size, (top, left) = self.size(height, width, multiple), self.margins(height, width)
+        if image.dtype == torch.uint8 and (top or left or size == (height, width) or not self._is_exact(image.device)):
+            image = image.float() / 255
         if top or left:
             image = F.pad(image, (left, left, top, top), mode="reflect")
         if size != tuple(image.shape[-2:]):
@@ -158,10 +164,17 @@ class InputResize:
             image = F.pad(image, (0, below[1], 0, below[0]), mode="replicate")
         return image
 
+    def _is_exact(self, device: torch.device) -> bool:
+        """Whether the images are resized as OpenCV does, by which the papers' code does it."""
+        plain = not (self.antialias or self.align_corners or device.type == "mps")
+        return plain and self.interpolation in (Interpolation.BILINEAR, Interpolation.BICUBIC)
+
     def _resized(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         if self.interpolation == ImageInterpolation.LANCZOS:
             return _by_pillow(image, size)
         smooth = self.antialias and self.interpolation in (Interpolation.BILINEAR, Interpolation.BICUBIC)
+        if self._is_exact(image.device):
+            return exactly_resized(image, size, cubic=self.interpolation == Interpolation.BICUBIC)
         resized = interpolate(image, size, self.interpolation, align_corners=self.align_corners, antialias=smooth)
         return resized.clamp(0, 1) if self.antialias else resized
 

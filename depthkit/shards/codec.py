@@ -1,15 +1,16 @@
 """One sample as named members of a tar, and back."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from depthkit.errors import DepthKitError, LabelError, ShapeError, ShardError
 from depthkit.shards.images import EXTENSIONS, ImageFormat, decode_image, decode_mask, encode_image, encode_pixels
-from depthkit.shards.label import DenseLabel, DepthFormat, at_infinity, decode_label, encode_label
+from depthkit.shards.label import CodedLabel, DepthFormat, at_infinity, decode_coded, decode_label, encode_label
 from depthkit.shards.reading import MEMBER_LIMIT
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
@@ -18,8 +19,11 @@ VIEW = re.compile(r"prev|next|stereo|frame-\d+")
 _KEY = re.compile(r"[^./\\\s\0][^.\\\s\0]*")
 _LONGEST_KEY = 80  # bytes; with the longest member name it still fits a plain tar header
 _MEMBERS = (
-    "image.jpg|png|webp, depth.png|npy, valid.png, sky.png, pairs.json, meta.json and views prev, next, stereo, frame-N"
-) + (" (.jpg|png|webp)")
+    "image.jpg|png|webp, depth.png|npy, valid.png, sky.png, edges.png, pairs.json, meta.json and views "
+    "prev, next, stereo, frame-N (.jpg|png|webp)"
+)
+
+_LABELS = ("depth.png", "depth.npy", "valid.png", "sky.png", "edges.png", "pairs.json", "meta.json")
 
 
 def encode_sample(
@@ -67,6 +71,9 @@ def encode_sample(
     if sample.sky is not None and not (stored is not None and stored.any() and np.array_equal(sample.sky, stored)):
         _same_size(f"sample '{sample.key}': sky", sample.sky.shape, sample.size, ShapeError)
         members["sky.png"] = encode_pixels(sample.sky.astype(np.uint8) * 255, ".png")
+    if sample.edges is not None:
+        _same_size(f"sample '{sample.key}': edges", sample.edges.shape, sample.size, ShapeError)
+        members["edges.png"] = encode_pixels(sample.edges.astype(np.uint8) * 255, ".png")
     if sample.pairs is not None:
         members["pairs.json"] = json.dumps(_pairs(sample.pairs, sample.size, f"sample '{sample.key}'").tolist()).encode()
     _check_label(sample.ambiguity, sample.label, sample.pairs, f"sample '{sample.key}'", LabelError)
@@ -114,6 +121,27 @@ def _encode_camera(sample: Sample) -> dict[str, Any]:
     return facts
 
 
+class Stored(NamedTuple):
+    """A sample whose dense label may still be in codes: what moves pixels moves those, two bytes each and no mask.
+
+    Attributes:
+        sample: everything else; with ``coded``, its label holds codes and it has no ``valid``.
+        coded: how to look codes up; None if the label is read.
+    """
+
+    sample: Sample
+    coded: CodedLabel | None
+
+    def read(self, moved: Sample | None = None) -> Sample:
+        """Return the sample with its label's values; with those of ``moved``, which was made of it by moving pixels."""
+        sample = self.sample if moved is None else moved
+        if self.coded is None:
+            return sample
+        dense = self.coded.read(sample.label)
+        sky = dense.infinite if sample.sky is None else sample.sky & dense.valid
+        return sample.replace(label=dense.value, valid=dense.valid, sky=sky)
+
+
 def decode_sample(key: str, members: Mapping[str, bytes], *, where: str) -> Sample:
     """Decode members to a sample.
 
@@ -128,6 +156,11 @@ def decode_sample(key: str, members: Mapping[str, bytes], *, where: str) -> Samp
         ShardError: naming shard and key: a member is missing, unknown, too large, truncated, or not what its name says;
             image and label differ in size; a label has no valid pixel; meta.json does not fit its members.
     """
+    return decode_stored(key, members, where=where).read()
+
+
+def decode_stored(key: str, members: Mapping[str, bytes], *, where: str) -> Stored:
+    """Decode members as ``decode_sample`` does, up to the values of a label that is stored in codes."""
     where = f"{where}, sample '{key}'"
     images: dict[str, np.ndarray] = {}
     for name, data in members.items():
@@ -140,7 +173,7 @@ def decode_sample(key: str, members: Mapping[str, bytes], *, where: str) -> Samp
             if view in images:
                 raise ShardError(f"{where}: expected one file of view '{view}'; got several. Keep one.")
             images[view] = decode_image(data, f"{where}: {name}")
-        elif name not in ("depth.png", "depth.npy", "valid.png", "sky.png", "pairs.json", "meta.json") and name[:2] != "__":
+        elif name not in _LABELS and name[:2] != "__":
             raise ShardError(
                 f"{where}: expected members {_MEMBERS}; got '{name}', which is not read. Remove it from the shard."
             )
@@ -156,28 +189,34 @@ def decode_sample(key: str, members: Mapping[str, bytes], *, where: str) -> Samp
         kind = LabelKind(Ambiguity(meta["ambiguity"]), Representation(meta["representation"]))
     except (KeyError, ValueError) as error:
         raise ShardError(f"{where}: expected meta.json to name an ambiguity and a representation; {error} does not.") from error
-    dense, sky = _decode_dense(members, meta, kind, size, where)
-    pairs = None
+    coded, parts = _decode_dense(members, meta, kind, size, where)
+    pairs = edges = None
+    if "edges.png" in members:
+        edges = decode_mask(members["edges.png"], f"{where}: edges.png")
+        _same_size(f"{where}: edges.png", edges.shape, size, ShardError)
     if "pairs.json" in members:
         pairs = _pairs(_json(members["pairs.json"], f"{where}: pairs.json", list), size, where)
-    _check_label(kind.ambiguity, dense, pairs, where, ShardError)
-    return Sample(
+    _check_label(kind.ambiguity, parts.get("label"), pairs, where, ShardError)
+    sample = Sample(
         key=key,
         image=image,
-        label=None if dense is None else dense.value,
-        valid=None if dense is None else dense.valid,
         ambiguity=kind.ambiguity,
         representation=kind.representation,
-        sky=sky,
         frames=images,
         pairs=pairs,
+        label=parts.get("label"),
+        valid=parts.get("valid"),
+        sky=parts.get("sky"),
+        edges=edges,
         **_decode_camera(meta, where),
     )
+    return Stored(sample, coded)
 
 
 def _decode_dense(
     members: Mapping[str, bytes], meta: Mapping[str, Any], kind: LabelKind, size: tuple[int, int], where: str
-) -> tuple[DenseLabel | None, np.ndarray | None]:
+) -> tuple[CodedLabel | None, dict[str, np.ndarray | None]]:
+    """Return how to look the label's codes up, if that is still to be done, and the sample's label, valid and sky."""
     names = [name for name in ("depth.png", "depth.npy") if name in members]
     masks = {
         name: decode_mask(members[f"{name}.png"], f"{where}: {name}.png")
@@ -186,19 +225,29 @@ def _decode_dense(
     }
     for name, mask in masks.items():
         _same_size(f"{where}: {name}.png", mask.shape, size, ShardError)
+    sky = masks.get("sky")
     if not names:
-        return None, masks.get("sky")
+        return None, {"sky": sky}
     if len(names) > 1:
         raise ShardError(f"{where}: expected one label; got depth.png and depth.npy. Remove one.")
-    facts = meta.get("depth") if isinstance(meta.get("depth"), dict) else {}
-    dense = decode_label(names[0], members[names[0]], facts or {}, kind, f"{where}: {names[0]}")
-    _same_size(f"{where}: {names[0]}", dense.value.shape, size, ShardError)
-    if "valid" in masks:
-        dense = dense._replace(valid=dense.valid & masks["valid"])
-    if not dense.valid.any():
-        raise ShardError(f"{where}: expected a label with valid pixels; all of {names[0]} is invalid. Leave the sample out.")
-    sky = masks.get("sky", dense.infinite)
-    return dense, None if sky is None else sky & dense.valid
+    name, what = names[0], f"{where}: {names[0]}"
+    facts = meta["depth"] if isinstance(meta.get("depth"), dict) else {}
+    if name == "depth.png" and "valid" not in masks:
+        coded = decode_coded(members[name], facts, kind, what)
+        _same_size(what, coded.codes.shape, size, ShardError)
+        _some_valid(coded.codes, where, name)
+        return coded, {"label": coded.codes, "sky": sky}
+    dense = decode_label(name, members[name], facts, kind, what)
+    _same_size(what, dense.value.shape, size, ShardError)
+    valid = dense.valid & masks["valid"] if "valid" in masks else dense.valid
+    _some_valid(valid, where, name)
+    sky = dense.infinite if sky is None else sky
+    return None, {"label": dense.value, "valid": valid, "sky": None if sky is None else sky & valid}
+
+
+def _some_valid(valid: np.ndarray, where: str, name: str) -> None:
+    if not valid.any():
+        raise ShardError(f"{where}: expected a label with valid pixels; all of {name} is invalid. Leave the sample out.")
 
 
 def _decode_camera(meta: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -211,9 +260,14 @@ def _decode_camera(meta: Mapping[str, Any], where: str) -> dict[str, Any]:
             name: _matrix(pose, (4, 4), f"{where}: pose {name} in meta.json", ShardError)
             for name, pose in meta.get("frames_from_camera", {}).items()
         }
-        facts["stereo_baseline"] = None if meta.get("stereo_baseline") is None else float(meta["stereo_baseline"])
+        baseline = None if meta.get("stereo_baseline") is None else float(meta["stereo_baseline"])
+        if baseline is not None and not 0 < baseline < math.inf:
+            raise ValueError(f"stereo_baseline {baseline}")
+        facts["stereo_baseline"] = baseline
         facts["source"] = {str(name): str(text) for name, text in meta.get("source", {}).items()}
-    except (AttributeError, TypeError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, ShardError):
+            raise
         raise ShardError(
             f"{where}: expected poses, source and stereo_baseline in meta.json as written; got {error}."
         ) from error
@@ -253,7 +307,7 @@ def _same_size(what: str, got: tuple[int, ...], size: tuple[int, int], error: ty
 def _matrix(value: Any, shape: tuple[int, int], what: str, error: type[DepthKitError]) -> np.ndarray:
     try:
         matrix = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         matrix = np.empty(0)
     if matrix.shape != shape or not np.isfinite(matrix).all():
         raise error(f"{what}: expected finite numbers of shape {shape}; got {value}.")

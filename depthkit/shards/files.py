@@ -34,10 +34,23 @@ def open_url(url: str) -> IO[bytes]:
     """
     if not is_remote(url):
         return Path(url).open("rb")
-    from webdataset.gopen import gopen  # brings torch
+    from webdataset.gopen import gopen, gopen_schemes  # brings torch
 
+    from depthkit.shards.remote.fetch import PACKAGES, open_remote
+
+    gopen_schemes.update(dict.fromkeys(PACKAGES, open_remote))  # instead of programs that it would start
     stream: IO[bytes] = gopen(url)
     return stream
+
+
+def joined(root: str, name: str) -> str:
+    """Return where a file of a folder lies; what follows ``?`` in a URL, such as a signature, stays at its end.
+
+    >>> joined("shards/", "index.json"), joined("https://host/shards?key=a/b", "index.json")
+    ('shards/index.json', 'https://host/shards/index.json?key=a/b')
+    """
+    folder, mark, rest = root.partition("?") if is_remote(root) else (root, "", "")
+    return f"{folder.rstrip('/')}/{name}{mark}{rest}"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -9,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from depthkit.errors import ShardError
-from depthkit.shards.files import open_url
+from depthkit.errors import DepthKitError, ShardError
+from depthkit.shards.files import is_remote, joined, open_url
 from depthkit.types import Ambiguity, LabelKind, Representation, Views
 
 SCHEMA = 1
@@ -78,7 +79,9 @@ class SplitInfo:
         """
         if not SPLIT.fullmatch(name):
             raise ValueError(f"split name '{name}'")
-        shards = tuple(ShardInfo(str(s["name"]), int(s["samples"]), int(s["bytes"]), str(s["sha256"])) for s in entry["shards"])
+        shards = tuple(
+            ShardInfo(str(s["name"]), _count(s["samples"]), _count(s["bytes"]), str(s["sha256"])) for s in entry["shards"]
+        )
         for shard in shards:
             match = SHARD.fullmatch(shard.name)
             if not match or match["split"] != name or shard.samples < 1:  # no path can pass: no slash, no dots
@@ -93,8 +96,8 @@ class SplitInfo:
             bool(entry["intrinsics"]),
             bool(entry["complete"]),
             shards,
-            low_middle_high if len(low_middle_high) == 3 else None,
-            int(entry.get("left_out", 0)),
+            low_middle_high if len(low_middle_high) == 3 and all(map(math.isfinite, low_middle_high)) else None,
+            _count(entry.get("left_out", 0)),
         )
 
 
@@ -121,10 +124,12 @@ class ShardIndex:
         Raises:
             ShardError: there is none, or it is not one of this version.
         """
-        address = f"{_root(root)}/{INDEX}"
+        address = joined(_root(root), INDEX)
         try:
             with closing(open_url(address)) as stream:
                 content = stream.read(_LIMIT + 1)
+        except DepthKitError:
+            raise
         except FileNotFoundError as error:
             raise ShardError(
                 f"expected shards in {root}; there is no {INDEX}. Give the folder that `depthkit shards write` wrote."
@@ -148,7 +153,7 @@ class ShardIndex:
                 )
             splits = {name: SplitInfo.parse(name, entry) for name, entry in raw["splits"].items()}
             return cls(root, str(raw["dataset"]), str(raw["licence"]), splits)
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             if isinstance(error, ShardError):
                 raise
             raise ShardError(
@@ -198,12 +203,24 @@ class ShardIndex:
 
     def url(self, shard: ShardInfo) -> str:
         """Where a shard lies: its root and its name, which is never a path."""
-        return f"{self.root}/{shard.name}"
+        return joined(self.root, shard.name)
 
     @property
     def digest(self) -> str:
         """SHA-256 over what the index says of the data, shards' hashes included: its identity, wherever it lies."""
         return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
+
+
+def _count(value: Any) -> int:
+    """Return a number of samples or bytes.
+
+    Raises:
+        ValueError, TypeError, OverflowError: it is none.
+    """
+    count = int(value)
+    if not 0 <= count < 2**63:
+        raise ValueError(f"a count of {str(value)[:20]}")
+    return count
 
 
 def views_in(frames: Iterable[str]) -> Views:
@@ -225,7 +242,7 @@ def shared_views(a: Views, b: Views) -> Views:
 
 
 def _root(root: str | Path) -> str:
-    text = str(root).rstrip("/") or "/"
+    text = str(root) if is_remote(str(root)) else str(root).rstrip("/") or "/"
     if text.startswith("pipe:"):
         raise ShardError(
             f"expected a folder or URL of shards; got a command, '{root}'. Give an address such as https://host/folder."

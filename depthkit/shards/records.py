@@ -164,8 +164,10 @@ class SplitFolder:
             stored = None if content["stored"] is None else SplitInfo.parse(self.split, content["stored"])
             record = Record(stored, tuple(Reject(str(a), str(b)) for a, b in content["left_out"]), str(content["items"]))
             values = {int(code): int(count) for code, count in content["values"].items()}
+            if not all(0 <= code < 2**32 and 0 < count < 2**32 for code, count in values.items()):
+                raise ValueError("counts of values are none")
             manifest = content["manifest"]
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ArithmeticError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ShardError(
                 f"expected {file} to record a finished shard; it does not read ({error!r}). Remove it and {AGAIN}."
             ) from error

@@ -40,12 +40,16 @@ def _follow_parent() -> None:
         os._exit(1)
 
 
+def _interrupt(number: int, _: object) -> None:
+    raise KeyboardInterrupt(number)
+
+
 @contextmanager
 def stops_at_sigterm() -> Iterator[None]:
     """Treat SIGTERM inside the block as Ctrl-C, unless the program handles it by itself or this is not its main thread."""
     free = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if free:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:

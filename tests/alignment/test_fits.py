@@ -166,6 +166,7 @@ def test_a_logarithm_of_something_negative_is_no_fit(method):
     assert fit_scale(pred, target, pred > 0, method=method).isnan().tolist() == [True, False, False]
 
 
+@pytest.mark.quick(method=["least_squares", "median", "log_median", "ratio_of_medians"])
 @pytest.mark.parametrize(
     ("fit", "method"),
     [*((fit_scale, method) for method in SCALE_METHODS), *((fit_scale_shift, method) for method in SHIFT_METHODS)],

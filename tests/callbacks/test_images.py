@@ -1,12 +1,15 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from depthkit.callbacks import DepthImages, ReprojectionImages
+from depthkit.callbacks import DepthImages, ReprojectionImages, RunReport
+from depthkit.callbacks.images import log_picture
 from depthkit.data import DepthDataModule, ShardSource, ShardWriter, VideoDataModule
 from depthkit.errors import RecipeError
 from depthkit.evaluation.render import GREY
@@ -65,7 +68,7 @@ def test_reprojections_are_drawn_as_often_as_asked_and_change_nothing(drive: Pat
 
 def test_a_static_camera_is_drawn_masked(drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray] = []
-    monkeypatch.setattr("depthkit.callbacks.images.log_picture", lambda trainer, name, picture: seen.append(picture))
+    monkeypatch.setattr("depthkit.callbacks.images.log_picture", lambda trainer, name, picture, caption: seen.append(picture))
     data = VideoDataModule([ShardSource(str(drive))], size=SIZE, batch_size=2)
     trainer(tmp_path, max_steps=1, callbacks=[ReprojectionImages(rows=1)]).fit(video_module(), datamodule=data)
     mask = seen[0][:, -seen[0].shape[0] :]
@@ -83,3 +86,31 @@ def test_pictures_without_rows_or_steps_are_refused() -> None:
         DepthImages(rows=0)
     with pytest.raises(RecipeError, match="at least 1; got 4 and 0"):
         ReprojectionImages(every_n_steps=0)
+
+
+class Recorder:
+    """Clients of MLflow and of Weights & Biases, as far as pictures go."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def log_image(self, *args: Any, **options: Any) -> None:
+        self.calls.append((args, options))
+
+
+def test_each_logger_gets_the_picture_its_own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, table = Recorder(), Recorder()
+    mlflow, wandb = MLFlowLogger.__new__(MLFlowLogger), WandbLogger.__new__(WandbLogger)  # the packages are not installed
+    monkeypatch.setattr(MLFlowLogger, "experiment", client)
+    monkeypatch.setattr(MLFlowLogger, "run_id", "run-1")
+    monkeypatch.setattr(WandbLogger, "log_image", table.log_image)
+    csv = CSVLogger(tmp_path, name="", version="")
+    report, picture = RunReport(), np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    log_picture(
+        trainer(tmp_path, logger=[mlflow, wandb, csv], callbacks=[report]), "val/room/pictures", picture, "image | label"
+    )
+    ((run, sent), options), *_ = client.calls
+    assert (run, sent is picture, options) == ("run-1", True, {"artifact_file": "pictures/val.room.pictures.00000000.png"})
+    assert table.calls == [(("val/room/pictures", [picture]), {"step": 0})]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "pictures" / "val.room.pictures.00000000.png")), picture)
+    assert report.pictures == {"val/room/pictures": (0, picture, "image | label")}

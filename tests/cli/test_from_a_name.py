@@ -194,7 +194,7 @@ def test_a_download_that_fails_is_one_sentence(trouble, words, serve, server, ph
         if not Path("/dev/full").exists():
             pytest.skip("there is no device that is full")
         serve.mkdir(parents=True)
-        (serve / f"mono_640x192.zip.{os.getpid()}.part").symlink_to("/dev/full")
+        (serve / f".{os.getpid()}.mono_640x192.zip.partial").symlink_to("/dev/full")
     else:
         serve.mkdir(parents=True)
         (serve / "mono_640x192.zip").write_bytes(b"0" * 100)
@@ -228,7 +228,7 @@ def test_a_full_disk_under_the_results_is_one_sentence(serve, photos, tmp_path, 
     out = tmp_path / "out"
     out.mkdir()
     for photo in photos.iterdir():
-        (out / f".{os.getpid()}.{photo.name}.png").symlink_to("/dev/full")
+        (out / f".{os.getpid()}.{photo.name}.png.partial").symlink_to("/dev/full")
     assert code("predict", MONO, photos, f"--out={out}", "--colour=false", "--resize.side", "64", "96", *CPU) == 2
     said = capsys.readouterr().err
     assert "Traceback" not in said

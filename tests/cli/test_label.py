@@ -130,6 +130,7 @@ def test_the_manifest_says_who_labelled_what_how(checkpoint, labelled):
     assert (ShardIndex.load(labelled).samples("train"), ShardIndex.load(labelled).split("train").left_out) == (8, 0)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes_and_redoes_no_finished_shard(checkpoint, pool, labelled, tmp_path):
     out, arguments = tmp_path / "out", [str(checkpoint), str(pool)]
     died = subprocess.run([sys.executable, "-c", DYING, *arguments, str(out)], capture_output=True, check=False)
@@ -174,6 +175,27 @@ def test_a_run_that_is_told_to_end_leaves_whole_shards_only(checkpoint, pool, la
     assert contents(tmp_path / "out") == contents(labelled)
 
 
+def test_ctrl_c_is_a_sentence_and_the_same_command_goes_on(checkpoint, pool, labelled, tmp_path, monkeypatch, capsys):
+    words = ["label", str(checkpoint), str(pool), str(tmp_path / "out"), "--accelerator=cpu", "--devices=1", "--batch_size=2"]
+    begin, calls = LabelFolder.begin, []
+
+    def interrupted(self, piece):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return begin(self, piece)
+
+    monkeypatch.setattr(LabelFolder, "begin", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 128 + signal.SIGINT
+    assert "the same command continues" in capsys.readouterr().err
+    monkeypatch.undo()
+    main(words)
+    assert contents(tmp_path / "out") == contents(labelled)
+
+
+@pytest.mark.slow
 def test_two_ranks_with_unequal_shards_write_what_one_writes(checkpoint, pool, labelled, tmp_path):
     command = [sys.executable, "-m", "depthkit.cli.main", "label", str(checkpoint), str(pool), str(tmp_path / "out")]
     command += ["--accelerator=cpu", "--devices=2", "--batch_size=2"]

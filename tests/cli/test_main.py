@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from depthkit.cli.main import main
@@ -59,6 +60,17 @@ def test_a_wrong_key_in_a_recipe_is_named(
 def test_what_a_constructor_refuses_is_one_sentence(option: str, culprit: str, capsys: pytest.CaptureFixture[str]) -> None:
     small = f"--model.model={SMALL}"
     assert culprit in complaint(["fit", "--config", str(QUICKSTART), small, option], capsys)
+
+
+@pytest.mark.parametrize("written", ["--data.sources={}", "--data.sources {}"])
+def test_datasets_on_the_command_line_take_the_place_of_the_recipes(written: str, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = "[{root: mine}, {root: other}]"  # as many as the recipe has, the second of which hides its labels
+    option = [part.format(mine) for part in written.split()]
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "semi_supervised/synthetic_student", *option, "--print_config"])
+    sources = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["sources"]
+    plain = {"split": "train", "name": None, "transform": None, "size": None}
+    assert sources == [{"root": "mine", **plain}, {"root": "other", **plain}]
 
 
 def test_there_is_no_last_checkpoint_before_a_first_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

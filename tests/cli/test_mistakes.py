@@ -1,6 +1,8 @@
 """What a user, a machine or a disk gets wrong is one sentence and exit code 2, for every command; a defect is a traceback."""
 
 import re
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,11 @@ FIT = (
         ("--trainer.devices 0", "MisconfigurationException: .*not a valid input.*depthkit fit --help"),
         ("--trainer.default_root_dir FILE/x", "NotADirectoryError: .*Give a path that may be read and written"),
         ("--trainer.val_check_interval 1000", "ValueError: .*must be less than or equal"),
+        ("--trainer.devices 3.5", "TypeError: `devices` selected with `CPUAccelerator` should be an int > 0"),
+        ("--trainer.accumulate_grad_batches 0", "RecipeError: expected trainer.accumulate_grad_batches of at least 1; got 0"),
+        ("--trainer.check_val_every_n_epoch 0", "RecipeError: expected trainer.check_val_every_n_epoch of at least 1; got 0"),
+        ("--data.multiprocessing_context foo", "RecipeError: expected data.multiprocessing_context among fork, .*; got 'foo'"),
+        ("--ckpt_path s3://nope/x.ckpt", "ImportError: .*[sS]3"),
         ("--config FILE", "RecipeError: .*utf-8"),
         (
             "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=val/room/nope",
@@ -65,9 +72,12 @@ def test_fit_names_what_the_trainer_refuses(options, expected, scenes, tmp_path,
     [
         "evaluate NET SCENES --split test --protocol synthetic_affine --out FILE/x",
         "predict NET PHOTOS --out FILE/x",
+        "finetune NET SCENES --out FILE/x",
         "label NET PHOTOS FILE/x",
         "export NET FILE/x.pt2 --size [64,64]",
+        "distil NET PHOTOS --out FILE/x",
         "recipes quickstart --out FILE/x",
+        "compare FILE FILE",
         "shards write synthetic - FILE/x --count 2",
         "shards info FILE",
     ],
@@ -104,3 +114,19 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(entry, "_command", lambda arguments: {}["missing"])
     with pytest.raises(KeyError):
         main(["shards"])
+
+
+def test_the_app_names_what_it_cannot_have(net, capsys, monkeypatch, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        pytest.importorskip("gradio")
+        assert f"expected a free port of this machine; {port} cannot be had" in stopped(
+            ["app", str(net), "--port", str(port)], capsys
+        )
+    assert "expected a port between 1 and 65535; got 70000" in stopped(["app", str(net), "--port", "70000"], capsys)
+    assert "expected a MODEL at" in stopped(["app", str(tmp_path / "no.ckpt"), "--port", str(port)], capsys)
+    assert "expected one MODEL, or two to compare; got 3" in stopped(["app", "a", "b", "c"], capsys)
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert "pip install 'depthkit[app]'" in stopped(["app", str(net)], capsys)

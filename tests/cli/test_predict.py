@@ -154,6 +154,7 @@ def test_one_range_serves_all_files(photos: Path, metres: None) -> None:
         assert codes.max() == pytest.approx(65535 * 101 / 200, abs=1)
     colours = [np.asarray(Image.open(out / f"{name}.colour.png")) for name in ("a.png", "inner/b.jpg")]
     np.testing.assert_array_equal(colours[0][0, 0], colours[1][0, 0])  # 1 m in both
+    assert (colours[0][0, 0] != colours[0][0, -1]).any()  # 1 m and 101 m
 
 
 def test_exr_holds_the_values(photos: Path, metres: None) -> None:
@@ -169,11 +170,10 @@ def test_exr_holds_the_values(photos: Path, metres: None) -> None:
 @pytest.mark.parametrize("kind", ["ply", "glb"])
 def test_points_have_the_camera_given_or_the_angle(kind: str, photos: Path, metres: None) -> None:
     image, out = str(photos / "a.png"), photos.parent
-    main(["predict", "any", image, f"--out={out / 'angle'}", "--format", kind, "--field_of_view", "90", *CPU])
-    main(
-        ["predict", "any", image, f"--out={out / 'given'}", "--format", kind, "--intrinsics", "35", "35", "34.5", "24.5", *CPU]
-    )
-    main(["predict", "any", image, f"--out={out / 'near'}", "--format", kind, "--range", "0", "50", *CPU])
+    everything = ["--max_edge", "null", "--far", "null", *CPU]
+    cameras = {"angle": ["--fov", "90"], "given": ["--intrinsics", "35", "35", "34.5", "24.5"], "near": ["--range", "0", "50"]}
+    for name, options in cameras.items():
+        main(["predict", "any", image, f"--out={out / name}", "--format", kind, *options, *everything])
     angle, given, near = (trimesh.load(out / name / f"a.png.{kind}").bounds for name in ("angle", "given", "near"))
     np.testing.assert_allclose(angle, given, rtol=1e-5)
     assert np.abs(angle[:, 2]).max() == pytest.approx(101, rel=1e-4)
@@ -234,11 +234,13 @@ def test_a_result_is_whole_or_not_there(photos: Path, monkeypatch: pytest.Monkey
     prediction = DepthPredictor(Metres(), ambiguity=Ambiguity.METRIC)(photos / "a.png")
     kept = prediction.save(photos.parent / "maps" / "a.png").read_bytes()
 
-    def full(self: Image.Image, file: Path, **_: object) -> None:
-        Path(file).write_bytes(b"half")
+    written = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        written(self, data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     for save in (prediction.save, prediction.save_colour):
         with pytest.raises(PredictionError, match=r"expected to write .*No space left on device"):
             save(photos.parent / "maps" / "a.png")
@@ -291,3 +293,73 @@ def test_results_that_contradict_themselves_are_refused() -> None:
         Results(unit="256").check(Ambiguity.SCALE)
     with pytest.raises(ShapeError, match="there is no such file"):
         command.listed(["gone.txt"])
+
+
+def test_confidence_lies_beside_each_map_in_its_format(checkpoint, photos, tmp_path, capsys):
+    predictor = DepthPredictor.from_pretrained(checkpoint, uncertainty="flip")
+    expected = predictor(photos / "a.png")
+    x = expected.map.astype(np.float64)
+    u = expected.uncertainty / np.abs(x - np.median(x)).mean()
+    for kind in ("png", "npy", "exr"):
+        out = tmp_path / kind
+        endings = (f".{kind}", f".confidence.{kind}", *([".depthkit.json"] if kind == "npy" else []))
+        words = ["--out", str(out), "--format", kind, "--colour", "false", "--confidence", "flip"]
+        main(["predict", checkpoint, str(photos), *words, *CPU])
+        assert files(out) == sorted(f"{name}{end}" for name in SIZES for end in endings)
+    codes = np.asarray(Image.open(tmp_path / "png" / "a.png.confidence.png"))
+    assert codes.dtype == np.uint16
+    assert "code / 65535" in Image.open(tmp_path / "png" / "a.png.confidence.png").text["depthkit"]
+    np.testing.assert_allclose(codes / 65535, 1 / (1 + u), atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "npy" / "a.png.confidence.npy"), 1 / (1 + u), rtol=1e-5)
+    np.testing.assert_allclose(load_prediction(tmp_path / "npy" / "a.png.npy").map, expected.map)
+    assert 0 < codes.min() < codes.max()
+    said(capsys)
+    main(["predict", checkpoint, str(tmp_path), "--out", str(tmp_path / "more"), *CPU])
+    assert "3 of 3 images predicted" in said(capsys)  # what was written is no image
+
+
+def test_confidence_of_metres_is_a_fraction_of_depth(metres, photos, tmp_path):
+    predictor = DepthPredictor(Metres(), ambiguity=Ambiguity.METRIC, uncertainty="flip")
+    found = predictor(photos / "a.png")
+    there = found.map[:, ::-1]
+    np.testing.assert_allclose(found.confidence, 1 / (1 + np.abs(found.map - there) / (found.map + there)), rtol=1e-5)
+    assert (found.uncertainty_unit, predictor.model.model.size_multiple) == ("the depth of the pixel", 1)
+    with pytest.raises(PredictionError, match="expected a prediction with an uncertainty"):
+        DepthPredictor(Metres(), ambiguity=Ambiguity.METRIC)(photos / "a.png").save_confidence(tmp_path / "a.png")
+    with pytest.raises(ShapeError, match="to save confidence as"):
+        found.save_confidence(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--confidence", "head"], "expected a network that was trained to predict its uncertainty"),
+        (["--confidence", "ensemble"], "expected several networks"),
+        (["--members", "[NET]"], "expected --confidence ensemble with --members"),
+        (["--confidence", "flip", "--members", "[NET]"], "for an ensemble alone"),
+        (["--confidence", "flip", "--format", "kitti"], "expected no confidence with format kitti"),
+    ],
+)
+def test_a_confidence_that_cannot_be_is_one_sentence(words, expected, checkpoint, photos, tmp_path, capsys):
+    words = [word.replace("NET", checkpoint) for word in words]
+    assert code([checkpoint, str(photos), "--out", str(tmp_path / "out"), *words, *CPU]) == 2
+    assert expected in said(capsys)
+
+
+def test_an_ensemble_of_networks_is_their_mean(checkpoint, photos, tmp_path):
+    out = tmp_path / "out"
+    main(
+        [
+            "predict",
+            checkpoint,
+            str(photos / "a.png"),
+            "--out",
+            str(out),
+            "--confidence",
+            "ensemble",
+            "--members",
+            f"[{checkpoint}]",
+            *CPU,
+        ]
+    )
+    assert np.asarray(Image.open(out / "a.png.confidence.png")).min() == 65535  # of a network with itself

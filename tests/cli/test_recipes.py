@@ -78,3 +78,11 @@ def test_a_wheel_holds_the_recipes(tmp_path):
         text=True,
     )
     assert len(listed.splitlines()) == len(recipe_files())
+
+
+def test_the_command_finds_modules_of_the_folder_where_it_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["depthkit", "recipes"])
+    main()
+    assert sys.path[-1] == str(tmp_path)

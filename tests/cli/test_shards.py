@@ -36,9 +36,9 @@ def test_a_recording_becomes_a_train_and_a_test_split(recording, tmp_path, capsy
     assert "8 samples in 8 shards of split 'train'" in said(capsys)
     index = ShardIndex.load(tmp_path / "out")
     assert (index.dataset, index.licence, index.samples("train"), index.samples("test")) == ("room", "CC0", 8, 2)
-    shards.verify(str(tmp_path / "out"))
+    shards.verify([str(tmp_path / "out")])
     assert "10 samples in 10 shards are what the index says; every sample decodes" in said(capsys)
-    shards.info(str(tmp_path / "out"))
+    shards.info([str(tmp_path / "out")])
     out = said(capsys)
     for word in ("room", "train", "test", "metric", "licence: CC0", f"digest: {index.digest}"):
         assert word in out
@@ -133,7 +133,7 @@ def test_a_video_file_becomes_shards_named_after_it(tmp_path, capsys):
     index = ShardIndex.load(tmp_path / "out")
     assert (index.dataset, index.samples("train"), index.samples("test")) == ("my drive", 1, 1)
     assert "without intrinsics" in said(capsys)
-    shards.verify(str(tmp_path / "out"))
+    shards.verify([str(tmp_path / "out")])
 
 
 def test_kitti_drives_become_shards_by_a_list(tmp_path):
@@ -168,7 +168,7 @@ def test_a_published_dataset_is_written_by_its_split_with_its_licence(tmp_path):
     index = ShardIndex.load(tmp_path / "out")
     assert (index.dataset, index.licence, index.samples("val")) == ("virtual_kitti", "CC BY-NC-SA 3.0", 4)
     assert str(index.split("val").kind) == "metric depth"
-    shards.verify(str(tmp_path / "out"))
+    shards.verify([str(tmp_path / "out")])
 
 
 def test_rendered_videos_have_moving_things_and_still_cameras(tmp_path):
@@ -214,5 +214,22 @@ def test_damage_is_listed_and_raised(tmp_path, capsys):
     for n in range(2):
         (tmp_path / f"train-{n:06d}.tar").write_bytes(b"x" * 100)
     with pytest.raises(ShardError, match=r"train-000000.tar: it is not the file of the index: 100 bytes for .*more\)"):
-        shards.verify(str(tmp_path))
+        shards.verify([str(tmp_path)])
     assert "4 problems" in said(capsys)
+
+
+def test_several_roots_are_checked_and_listed_without_brackets(tmp_path, capsys):
+    roots = [tmp_path / "a", tmp_path / "b"]
+    for root in roots:
+        main(["shards", "write", "synthetic", "-", str(root), "--count", "2", "--size", "16", "24"])
+    capsys.readouterr()
+    main(["shards", "verify", *map(str, roots), "--decode", "false"])
+    assert capsys.readouterr().out.count("2 samples in") == 2
+    main(["shards", "info", *map(str, roots)])
+    assert capsys.readouterr().out.count("digest:") == 2
+    next(roots[0].glob("*.tar")).write_bytes(b"")
+    with pytest.raises(SystemExit) as stop:
+        main(["shards", "verify", *map(str, roots)])
+    streams = capsys.readouterr()
+    assert stop.value.code == 2
+    assert f"{roots[1]}: 2 samples in" in streams.out

@@ -140,6 +140,10 @@ def _two_sources() -> tuple[Tensor, ...]:
     return _images(), _images(2), _images(2)
 
 
+def _three_maps() -> tuple[Tensor, ...]:
+    return _maps()[0], _maps()[0], _maps()[0]
+
+
 def _tokens() -> tuple[Tensor, ...]:
     return torch.randn(3, 6, 4, dtype=torch.float64), torch.randn(3, 6, 4, dtype=torch.float64)
 
@@ -154,6 +158,7 @@ UNLABELLED_LOSSES = [
     REPROJECTION({"automask": False}),
     REPROJECTION({"automask": False, "reduction": "mean"}),
     UnlabelledCase(functional.edge_aware_smoothness_loss, losses.EdgeAwareSmoothnessLoss, _maps),
+    UnlabelledCase(functional.depth_consistency_loss, losses.DepthConsistencyLoss, _three_maps),
     ALIGNMENT(),
     ALIGNMENT({"margin": 0.3, "divisor": "all"}),
 ]

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 from torchmetrics import Metric, MetricCollection
+
+from tests.contracts.device import Device, moved
 
 Inputs = tuple[Tensor, ...]
 
@@ -49,7 +50,7 @@ class MetricCase:
             (pred, target), else the whole inputs of the image.
         inputs: makes a batch from a seed.
         compacted: the reference takes compacted pixels, and so also states the pooled value.
-        waits: its update looks at values (a camera's, a search's) and so may wait for the device.
+        waits: why its update waits for the device, if it does.
     """
 
     name: str
@@ -58,7 +59,7 @@ class MetricCase:
     reference: Callable[..., float]
     inputs: Callable[..., Inputs] = depth_maps
     compacted: bool = True
-    waits: bool = False
+    waits: str = ""
 
     def expected(self, inputs: Inputs) -> list[float]:
         arrays = [x.double().numpy() if x.is_floating_point() else x.numpy() for x in inputs]
@@ -205,15 +206,18 @@ class MetricContract:
         assert_close(together.compute()["val/a"], run(case.metric(), inputs, (4,)).compute())
         assert_close(together.compute()["val/b"], run(case.metric(reduction="pixel"), inputs, (4,)).compute())
 
-    @pytest.mark.only(case=lambda case: not case.waits)
-    @pytest.mark.filterwarnings("ignore:Accessing the data pointer")
-    def test_update_waits_for_no_value(self, case: MetricCase) -> None:
-        """On tensors without data any ``.item()``, ``.cpu()`` or ``if tensor`` raises: on a GPU each would stall the queue."""
-        shapes = case.inputs()
-        with FakeTensorMode():
-            inputs = tuple(torch.zeros(x.shape, dtype=x.dtype) for x in shapes)
-            for reduction in ("image", "pixel"):
-                case.metric(reduction=reduction).update(*inputs)
+    @pytest.mark.parametrize("reduction", ["image", "pixel"])
+    def test_update_stays_on_the_device_and_waits_for_nothing_without_a_reason(self, case: MetricCase, reduction: str) -> None:
+        metric, inputs = case.metric(reduction=reduction), case.inputs()
+        expected = run(metric.clone(), inputs, (4,)).compute()
+        with Device() as device:
+            for state in metric._defaults:
+                setattr(metric, state, moved(getattr(metric, state)))
+            there = [moved(x) for x in inputs]
+            metric.update(*there)
+            waits = dict(device.waits)
+            assert_close(metric.compute().cpu(), expected)
+        assert bool(waits) == bool(case.waits), waits
 
     def test_forward_gives_the_batch_and_keeps_the_total(self, case: MetricCase) -> None:
         first, second = case.inputs(0), case.inputs(1)

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from depthkit.errors import ShapeError
@@ -61,6 +62,31 @@ ALL_MODELS: Mapping[str, partial[DepthNet]] = {
     "monodepth2": partial(monodepth2_timm, _TINY, pretrained=False),
     "monodepth2_no_stem": partial(monodepth2_timm, _TINY, pretrained=False, strides=(4, 8, 16, 32), scales=2),
 }
+
+
+class Patches(nn.Module):
+    """An encoder of one layer, and a decoder of none."""
+
+    channels, strides, stride, mean, std = (8,), (32,), 32, (0.5,) * 3, (0.5,) * 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 32, 32)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.conv(x)]
+
+
+class First(nn.Module):
+    channels, stride = 8, 32
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        return features[0]
+
+
+def smallest() -> DepthNet:
+    """A network of one layer, which takes images of any multiple of 32."""
+    return DepthNet(Patches(), First(), LogDisparityHead(8, 32)).eval()
 
 
 class ModelContract:

@@ -14,6 +14,16 @@ OWN = ("quickstart", "synthetic", "rgbd", "handheld")
 """Beginnings of the names of recipes on rendered scenes or on one's own data, which repeat no number of a paper's table."""
 OF_PAPERS = [recipe for recipe in RECIPES if not recipe.stem.startswith(OWN)]
 PARADIGMS = sorted({recipe.parent.name for recipe in OF_PAPERS})
+STAND_FOR_ALL = (
+    "quickstart.yaml",
+    "geometry_preserving/gp2_mixture.yaml",
+    "self_supervised_video/kitti_mono_stereo_640x192.yaml",
+    "semi_supervised/student_small.yaml",
+    "semi_supervised/metric_nyu.yaml",
+    "diffusion/metricgold_sd2.yaml",
+    "diffusion/end_to_end.yaml",
+)
+"""A recipe of every paradigm; the others are tried when slow tests are run."""
 PLACES = {"DATA": "DATA", "SKY": "SKY", "DEVICE": "cpu"}
 """What the commands' variables stand for where nothing is run."""
 

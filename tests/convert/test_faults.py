@@ -47,6 +47,7 @@ def keys_in(out, split):
     return [raw.key for s in index.split(split).shards for raw in read_shard(str(out / s.name), 0, s.samples, total=s.samples)]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_is_continued_by_the_same_command_with_nothing_lost_or_twice(tmp_path):
     root, out = write_redweb(tmp_path / "redweb", 60), tmp_path / "out"
     command = ["shards", "write", "redweb", str(root), str(out), "--holdout", "0", "--samples_per_shard", "20"]

@@ -162,7 +162,7 @@ def test_each_file_that_does_not_fit_is_named_and_the_others_are_read(root):
     (root / "depth" / "000006.png").unlink()
     for n, error, says in [
         (1, ShapeError, r"depth/000001.png: expected the size of rgb/000001.png, \(24, 32\); got \(12, 16\)"),
-        (2, LabelError, r"depth/000002.png: expected a 16-bit PNG with one channel; got uint8"),
+        (2, LabelError, r"depth/000002.png: expected depth of 16 bits or floating point; got 8 bits"),
         (3, DepthKitError, r"rgb/000003.png; it cannot be decoded .*truncated"),
         (4, LabelError, r"depth/000004.png: expected a whole .*no image"),
         (5, GeometryError, r"rgb/000005.png: expected the size of its intrinsics, \(24, 32\)"),
@@ -285,7 +285,7 @@ def test_an_archive_is_to_be_unpacked(tmp_path):
         folder.folder(tmp_path)
 
 
-@pytest.mark.parametrize("renamed", ["depth/{}.npy", "depth/depth_{}.png", "Depth/x{}.png"])
+@pytest.mark.parametrize("renamed", ["depth/{}.raw", "depth/x_{}.png", "Depth/x{}.npy"])
 def test_depth_files_that_belong_to_no_image_are_an_error(root, renamed):
     files = sorted((root / "depth").iterdir())
     for file in files:

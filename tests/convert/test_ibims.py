@@ -3,9 +3,10 @@
 import cv2
 import numpy as np
 import pytest
+import scipy.io as scipy_io
 
 from depthkit.convert import ibims
-from depthkit.errors import DepthKitError, GeometryError
+from depthkit.errors import DepthKitError, GeometryError, ShapeError
 
 
 @pytest.fixture
@@ -42,6 +43,23 @@ def test_each_image_has_its_own_camera(root):
     (root / "ibims1_core_raw/calib/office_02.txt").write_text("fx 500")
     with pytest.raises(GeometryError, match=r"office_02.txt: expected fx, fy, cx, cy or a matrix"):
         ibims.ibims(root)
+
+
+def test_marked_edges_come_from_pictures_or_from_the_matlab_files(root):
+    assert ibims.ibims(root)[0].edges is None
+    marked = np.zeros((480, 640), np.uint8)
+    marked[100:200, 300] = 1
+    (root / "ibims1_core_mat").mkdir()
+    for name in ("corridor_01", "office_02"):
+        scipy_io.savemat(root / f"ibims1_core_mat/{name}.mat", {"data": {"edges": marked, "depth": np.ones((480, 640))}})
+    (root / "ibims1_core_raw/edges").mkdir()
+    cv2.imwrite(str(root / "ibims1_core_raw/edges/office_02.png"), 255 * marked.T[:480, :480].copy())
+    samples = ibims.ibims(root)
+    assert np.array_equal(samples[0].edges, marked > 0)
+    with pytest.raises(ShapeError, match=r"office_02.png: expected edges of the size of the depth"):
+        samples[1]
+    cv2.imwrite(str(root / "ibims1_core_raw/edges/office_02.png"), 255 * np.roll(marked, 7, 1))
+    assert np.array_equal(samples[1].edges, np.roll(marked, 7, 1) > 0)
 
 
 def test_another_layout_is_named(root, tmp_path):

@@ -33,6 +33,7 @@ def read(root):
             yield raw, decode_sample(raw.key, raw.members, where=shard.name)
 
 
+@pytest.mark.quick(recording=["slambook_room", "nuscenes_one_moment", "habitat_render"])
 @pytest.mark.parametrize(("recording", "count"), RGBD.items(), indirect=["recording"])
 def test_every_depth_and_image_file_comes_back_as_it_was(recording, count, tmp_path):
     frames = folder.folder(recording)
@@ -120,6 +121,7 @@ def test_a_drive_moves_and_a_drone_before_its_start_does_not(recording, moving):
     assert len(frames) + len(frames.rejects) == len(list((recording / "rgb").iterdir()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recording", ["kitti_raw_drive"], indirect=True)
 def test_a_real_drive_as_a_video_file_is_the_drive(recording, tmp_path):
     av = pytest.importorskip("av", reason="PyAV is not installed")

@@ -5,6 +5,7 @@ import pickle
 import random
 import re
 import struct
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -238,3 +239,12 @@ def test_a_folder_of_videos_is_one_dataset_of_many_sources(clip, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DepthKitError, match=r"expected films \(.mp4, .*\) under .*empty; found nothing"):
         video.video(tmp_path / "empty")
+
+
+def test_a_video_of_too_many_pixels_is_refused_by_its_header_and_by_its_decoder(clip, monkeypatch):
+    known = Video(clip)
+    monkeypatch.setattr(sys.modules["depthkit.convert.video"], "MAX_PIXELS", 64 * 48 - 1)
+    with pytest.raises(DepthKitError, match="expected pictures of at most 3071 pixels; got 64 x 48"):
+        Video(clip)
+    with pytest.raises(DepthKitError, match="expected pictures of at most 3071 pixels"):  # a file that was changed since
+        known[0]

@@ -55,6 +55,7 @@ def test_a_batch_says_for_each_row_where_it_comes_from_and_what_its_label_is(sou
         assert batch.intrinsics.isfinite().all()
 
 
+@pytest.mark.quick(share=["[1, 1, 1]", "[5, 1, 2]"])
 @pytest.mark.parametrize(
     ("mixing", "share"),
     [

@@ -1,6 +1,7 @@
 """Laws of images with further views: from scenes through shards to batches, what belongs together stays together."""
 
 import json
+from functools import cache
 from itertools import islice
 
 import numpy as np
@@ -16,8 +17,12 @@ from depthkit.synthetic import SyntheticScenes
 from depthkit.types import Batch, Sample, Views
 
 SIZE = (24, 40)
-SCENES = SyntheticScenes(10, size=SIZE, kind="mixed", views=Views.VIDEO_STEREO, noise=0.0)
 ALL = [Views.VIDEO, Views.STEREO, Views.VIDEO_STEREO]
+
+
+@cache
+def scenes():
+    return list(SyntheticScenes(10, size=SIZE, kind="mixed", views=Views.VIDEO_STEREO, noise=0.0))
 
 
 def write(root, samples, **options):
@@ -29,7 +34,7 @@ def write(root, samples, **options):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("video"), SCENES, depth_format="npy")
+    return write(tmp_path_factory.mktemp("video"), scenes(), depth_format="npy")
 
 
 def module(source, **options):
@@ -43,13 +48,14 @@ def same(batches, others):
             torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.quick(views=["video", "stereo"])
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("views", ALL)
 def test_scenes_come_back_from_shards_with_their_views_and_poses(source, views, workers):
     data = module(
         source, views=views, transform=Resize(SIZE), num_workers=workers, multiprocessing_context="fork" if workers else None
     )
-    by_key = {sample.key: sample for sample in SCENES}
+    by_key = {sample.key: sample for sample in scenes()}
     seen = []
     for batch in data.train_dataloader():
         assert batch.frame_names == views.frames
@@ -65,6 +71,7 @@ def test_scenes_come_back_from_shards_with_their_views_and_poses(source, views, 
     assert sorted(seen) == sorted(by_key)
 
 
+@pytest.mark.quick(context=["fork"])
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_batches_with_views_outlive_the_memory_they_came_in(source, context):
     whole = [module(source, num_workers=n, multiprocessing_context=context, epoch_size=40) for n in (1, 0)]
@@ -87,7 +94,7 @@ def test_a_restored_loader_goes_on_with_the_next_unseen_batch(source, workers, s
 
 def test_default_transforms_change_no_colour_and_mirror_half_of_the_samples(source):
     data = module(source, epoch_size=60)
-    plain = {s.key: torch.from_numpy(s.image).permute(2, 0, 1) for s in SCENES}
+    plain = {s.key: torch.from_numpy(s.image).permute(2, 0, 1) for s in scenes()}
     mirrored = 0
     for batch in data.train_dataloader():
         for key, image in zip(batch.keys, (batch.image * 255).round().to(torch.uint8), strict=True):
@@ -100,7 +107,7 @@ def test_default_transforms_change_no_colour_and_mirror_half_of_the_samples(sour
 
 
 def test_mirrored_twice_nothing_has_changed():
-    for sample in islice(SCENES, 4):
+    for sample in islice(scenes(), 4):
         twice = flip(flip(sample))
         assert np.array_equal(twice.image, sample.image)
         assert np.allclose(twice.intrinsics, sample.intrinsics)
@@ -110,17 +117,18 @@ def test_mirrored_twice_nothing_has_changed():
 
 
 def test_the_partner_of_a_mirrored_pair_is_on_the_other_side():
-    sample = SCENES[0]
+    sample = scenes()[0]
     assert flip(sample).frames_from_camera["stereo"][0, 3] == -sample.frames_from_camera["stereo"][0, 3] != 0
 
 
+@pytest.mark.quick(name=["next", "stereo"])
 @pytest.mark.parametrize("name", ["prev", "next", "stereo"])
 @pytest.mark.parametrize("change", [None, flip, lambda s: resize(s, 48, 120), lambda s: flip(resize(s, 60, 80))])
 def test_true_depth_and_motion_explain_every_view_also_after_a_change(name, change):
     """The view warped to the image differs from it by far less than the view itself does."""
-    scenes = SyntheticScenes(3, size=(96, 160), kind="room", views=Views.VIDEO_STEREO, noise=0.0, seed=2)
+    rendered = SyntheticScenes(3, size=(96, 160), kind="room", views=Views.VIDEO_STEREO, noise=0.0, seed=2)
     before = after = 0.0
-    for sample in scenes:
+    for sample in rendered:
         sample = sample if change is None else change(sample)
         batch = to_float(collate([sample], [0]))
         view = batch.frame_names.index(name)
@@ -133,7 +141,7 @@ def test_true_depth_and_motion_explain_every_view_also_after_a_change(name, chan
 
 
 def test_a_batch_without_views_has_none_and_keeps_to_its_rows_and_device():
-    sample = SCENES[0].replace(frames={}, frames_from_camera={})
+    sample = scenes()[0].replace(frames={}, frames_from_camera={})
     for batch in (to_float(collate([sample] * 3, [0] * 3)), _bare(3)):
         assert (batch.frames.shape, batch.frames_from_camera.shape) == ((3, 0, 3, *SIZE), (3, 0, 4, 4))
         assert batch.frame_names == ()
@@ -152,7 +160,7 @@ def _bare(rows):
 
 
 def test_rows_keep_their_views_and_unknown_poses_are_nan():
-    sample = SCENES[0].replace(frames_from_camera={"stereo": np.eye(4)})
+    sample = scenes()[0].replace(frames_from_camera={"stereo": np.eye(4)})
     batch = to_float(collate([padding(sample), sample], [0, 0]))
     assert batch.frame_names == frame_names(sample) == ("prev", "next", "stereo")
     kept = batch.rows(torch.tensor([False, True]))
@@ -162,7 +170,7 @@ def test_rows_keep_their_views_and_unknown_poses_are_nan():
 
 
 def test_samples_of_unlike_views_make_no_batch():
-    a, b = SCENES[0], SCENES[1].replace(frames={"prev": SCENES[1].image})
+    a, b = scenes()[0], scenes()[1].replace(frames={"prev": scenes()[1].image})
     with pytest.raises(ShapeError, match=r"same further views in a batch; got prev, next, stereo \(room.*\) and prev \(street"):
         collate([a, b], [0, 0])
 
@@ -176,8 +184,8 @@ def test_evaluation_reads_no_views(source):
 
 
 def test_what_a_dataset_lacks_is_said_before_training(tmp_path, source):
-    bare = write(tmp_path / "bare", [s.replace(intrinsics=None) for s in SCENES])
-    short = write(tmp_path / "short", [s.replace(frames={"stereo": s.frames["stereo"]}) for s in SCENES])
+    bare = write(tmp_path / "bare", [s.replace(intrinsics=None) for s in scenes()])
+    short = write(tmp_path / "short", [s.replace(frames={"stereo": s.frames["stereo"]}) for s in scenes()])
     with pytest.raises(RecipeError, match=r"intrinsics with every sample of dataset 'v'.*data.learned_intrinsics"):
         module(bare).train_dataloader()
     assert next(iter(module(bare, learned_intrinsics=True).train_dataloader())).intrinsics.isnan().all()
@@ -190,15 +198,15 @@ def test_what_a_dataset_lacks_is_said_before_training(tmp_path, source):
 
 
 def test_a_sample_without_a_neighbour_is_skipped_and_counted(tmp_path):
-    odd = SCENES[3].replace(frames={"frame-2": SCENES[3].image, "stereo": SCENES[3].image})  # video, but no prev
-    loader = module(write(tmp_path, [*islice(SCENES, 3), odd, *islice(SCENES, 4, 10)])).train_dataloader()
+    odd = scenes()[3].replace(frames={"frame-2": scenes()[3].image, "stereo": scenes()[3].image})  # video, but no prev
+    loader = module(write(tmp_path, [*islice(scenes(), 3), odd, *islice(scenes(), 4, 10)])).train_dataloader()
     with pytest.warns(UserWarning, match=rf"sample '{odd.key}': expected views prev, next, stereo; prev, next is missing"):
         assert odd.key not in [key for batch in loader for key in batch.keys]
     assert len(loader.broken) == 1
 
 
 def test_a_stereo_partner_whose_side_is_unknown_is_not_mirrored(tmp_path):
-    blind = [s.replace(frames_from_camera={}) for s in SCENES]
+    blind = [s.replace(frames_from_camera={}) for s in scenes()]
     loader = module(write(tmp_path, blind), transform=Compose([HorizontalFlip(1.0)])).train_dataloader()
     with pytest.raises(GeometryError, match="cannot mirror a stereo pair without frames_from_camera"):
         list(loader)

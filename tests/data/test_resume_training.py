@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from depthkit.data import DepthDataModule, ShardSource, ShardWriter
+from depthkit.paradigms.checkpoints import ResumePosition
 from depthkit.types import Ambiguity, Sample
 
 SIZE = (8, 8)
@@ -68,6 +69,7 @@ def data(root, **options):
     return DepthDataModule([ShardSource(str(root))], **{"batch_size": 4, "size": SIZE, "shuffle_window": 6, **options})
 
 
+@pytest.mark.quick(stop=["3", "20"])
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("stop", "workers"), [(3, 0), (3, 2), (10, 0), (13, 2), (20, 0)])
 def test_resume_goes_on_with_the_next_unseen_batch(root, tmp_path, stop, workers):
@@ -117,6 +119,32 @@ def test_resume_under_max_steps_and_limited_epochs(root, tmp_path, stop):
     assert len({keys for _, _, keys in whole.seen}) == 17
 
 
+class Positioned(Probe):
+    """As every module of depthkit."""
+
+    def configure_callbacks(self):
+        return [ResumePosition()]
+
+    def validation_step(self, *_):  # with one, the trainer counts batches in another way
+        pass
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("limit", [{"max_steps": 14, "max_epochs": -1}, {"max_steps": 14}, {"max_epochs": 4}])
+@pytest.mark.parametrize(("stop", "batches"), [(6, 4), (8, 4), (10, 1.0)])
+def test_a_run_goes_on_from_what_was_written_as_its_steps_ended(root, tmp_path, stop, batches, limit):
+    """Within an epoch of four batches, at its end, and at that of one of all ten."""
+    limit = {**limit, "limit_train_batches": batches}
+    whole, first, rest = Positioned(), Positioned(), Positioned()
+    trainer(tmp_path / "whole", every=100, **limit).fit(whole, data(root))
+    trainer(tmp_path / "first", every=None, **{**limit, "max_steps": stop}).fit(first, data(root))
+    again = trainer(tmp_path / "again", every=100, **limit)
+    again.fit(rest, data(root), ckpt_path=str(tmp_path / "first" / f"step={stop}.ckpt"))
+    assert first.seen + rest.seen == whole.seen
+    assert first.losses + rest.losses == whole.losses
+    assert again.fit_loop.epoch_loop._batches_that_stepped == again.global_step == len(whole.seen)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_accumulated_windows_end_with_the_epoch(root, tmp_path):
     probe = Probe()
@@ -148,6 +176,7 @@ test.trainer(sys.argv[3], every=7).fit(Victim(), test.data(sys.argv[2], num_work
 """
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_resume_after_sigkill_is_exact(root, tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT, __file__, str(root), str(tmp_path / "killed")]

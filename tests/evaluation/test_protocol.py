@@ -15,7 +15,8 @@ from depthkit.types import REPRESENTATIONS, Ambiguity, LabelKind, Representation
 DEPTH, DISPARITY = Representation.DEPTH, Representation.DISPARITY
 METRIC_DEPTH = LabelKind(Ambiguity.METRIC, DEPTH)
 AFFINE, METRIC = PROTOCOLS["synthetic_affine"], PROTOCOLS["synthetic_metric"]
-DENSE = [p for p in PROTOCOLS.values() if not p.ordinal and p.scale_of == "image"]
+OF_EDGES = [p for p in PROTOCOLS.values() if any(formula.reads_edges for formula in p.metrics.values())]
+DENSE = [p for p in PROTOCOLS.values() if not p.ordinal and p.scale_of == "image" and p not in OF_EDGES]
 MEDIAN = Protocol(
     "median",
     "a test",

@@ -5,16 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.testing import assert_close
 
 from depthkit.errors import RecipeError, ShapeError
 from depthkit.inference import export_program
 from depthkit.models import (
     DepthNet,
-    LogDisparityHead,
     Sampling,
     dpt_timm,
     from_pretrained,
@@ -24,6 +23,7 @@ from depthkit.models import (
 )
 from depthkit.resize import InputResize
 from depthkit.types import Ambiguity
+from tests.contracts.model import smallest
 
 BUILDERS = {
     "midas": lambda: midas_timm("mobilenetv2_035", pretrained=False, features=8),
@@ -61,6 +61,27 @@ def test_a_program_of_onnx_predicts_the_same_and_says_what(model: DepthNet, tmp_
     assert session.get_modelmeta().custom_metadata_map["representation"] == model.representation
 
 
+ELSEWHERE = """
+import sys, numpy
+path, image = sys.argv[1], numpy.load("image.npy")
+if path.endswith(".onnx"):
+    import onnxruntime
+    found = onnxruntime.InferenceSession(path).run(["map"], {"image": image})[0]
+else:
+    import torch
+    found = torch.export.load(path).module()(torch.from_numpy(image)).detach().numpy()
+numpy.save("map.npy", found)
+assert "depthkit" not in sys.modules
+"""
+
+
+def elsewhere(path: Path, image: torch.Tensor) -> torch.Tensor:
+    """Run a program in an interpreter that imports torch, or ONNX Runtime, and never depthkit."""
+    np.save(path.parent / "image.npy", image.numpy())
+    subprocess.run([sys.executable, "-c", ELSEWHERE, str(path)], cwd=path.parent, check=True)
+    return torch.from_numpy(np.load(path.parent / "map.npy"))
+
+
 def check_dynamic(model: DepthNet, path: Path) -> None:
     """It takes any number of images of any size; and `from_pretrained` calls it as the network, by the network's rules."""
     model.input_rule = InputResize(64, "lower_bound", 32)
@@ -73,28 +94,33 @@ def check_dynamic(model: DepthNet, path: Path) -> None:
             assert_close(program(image), model(image), rtol=1e-3, atol=1e-3)
 
 
-class Patches(nn.Module):
-    """An encoder of one layer, and a decoder of none."""
-
-    channels, strides, stride, mean, std = (8,), (32,), 32, (0.5,) * 3, (0.5,) * 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 32, 32)
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        return [self.conv(x)]
-
-
-class First(nn.Module):
-    channels, stride = 8, 32
-
-    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        return features[0]
-
-
 def test_a_dynamic_program_takes_what_the_network_takes(tmp_path: Path) -> None:
-    check_dynamic(DepthNet(Patches(), First(), LogDisparityHead(8, 32)).eval(), tmp_path / "net.pt2")
+    check_dynamic(smallest(), tmp_path / "net.pt2")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dynamic", "precision"),
+    [
+        pytest.param("pt2", True, "fp16", marks=pytest.mark.slow),
+        ("onnx", True, "fp32"),
+        pytest.param("onnx", True, "int8", marks=pytest.mark.slow),
+        pytest.param("onnx", False, "fp16", marks=pytest.mark.slow),
+    ],
+)
+def test_a_program_runs_where_there_is_no_depthkit(suffix: str, dynamic: bool, precision: str, tmp_path: Path) -> None:
+    if suffix == "onnx":
+        pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    model = smallest()
+    options = {"dynamic": dynamic, "precision": precision, "ambiguity": Ambiguity.SCALE}
+    path, _ = export_program(model, tmp_path / f"net.{suffix}", size=(64, 96), **options)
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        exact = model(image)
+    found = elsewhere(path, image)
+    assert float((found - exact).abs().max() / exact.abs().max()) < {"fp32": 1e-4, "fp16": 0.02, "int8": 0.2}[precision]
+    with torch.no_grad():
+        assert_close(from_pretrained(path)(image), found, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -166,15 +192,8 @@ def test_a_latent_diffusion_model_is_a_program_with_its_noise(suffix: str, tmp_p
     image = torch.rand(1, 3, 32, 64)
     with torch.no_grad():
         assert_close(from_pretrained(path)(image), model(image), rtol=1e-3, atol=1e-3)
-    if suffix == "pt2":
-        torch.save(image, tmp_path / "image.pt")
-        program = (
-            "import sys, torch; m = torch.export.load('net.pt2').module(); x = m(torch.load('image.pt'));"
-            "torch.save(x.detach(), 'map.pt'); assert 'depthkit' not in sys.modules"
-        )
-        subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
-        with torch.no_grad():
-            assert_close(torch.load(tmp_path / "map.pt"), model(image), rtol=1e-3, atol=1e-3)
+    with torch.no_grad():
+        assert_close(elsewhere(path, image), model(image), rtol=1e-3, atol=1e-3)
     with pytest.raises(RecipeError, match="expected one size and fp32 for a latent diffusion model"):
         export_program(model, path, size=(32, 64), ambiguity=Ambiguity.METRIC, dynamic=True)
 

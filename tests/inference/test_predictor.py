@@ -184,6 +184,18 @@ def test_a_grey_image_of_a_sample_is_refused_by_name():
         evaluate(Blue(), [Sample("a", np.zeros((8, 8), np.uint8))], PROTOCOLS["synthetic_affine"], progress=False)
 
 
+def test_a_model_that_returns_more_than_a_map_is_told_how_it_is_read():
+    class Returns(nn.Module):
+        representation = Representation.DISPARITY
+
+        def forward(self, image):
+            return {"predicted_depth": image[:, 0]}
+
+    predictor = DepthPredictor(Returns(), ambiguity=Ambiguity.SHIFT_SCALE)
+    with pytest.raises(ShapeError, match=r"Returns: expected a map.*got dict.*load_depth"):
+        predictor(np.zeros((32, 32, 3), np.uint8))
+
+
 def test_a_checkpoint_is_a_file_and_not_a_name(tmp_path):
     model = midas_timm("mobilenetv2_035", pretrained=False, features=8)
     save_network(model, tmp_path / "net.ckpt", ambiguity="shift_scale")

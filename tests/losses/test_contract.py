@@ -18,9 +18,10 @@ every_loss = pytest.mark.parametrize("case", ALL_LOSSES, ids=str)
 def test_every_public_loss_is_under_contract():
     cases = [*ALL_LOSSES, *UNLABELLED_LOSSES]
     takes_a_network = {"FeatureL1Error", "feature_l1_error"}
+    of_a_scale = {"LaplaceNLLLoss", "laplace_nll_loss"}  # tests/losses/test_laplace.py
     parts = {"Reprojection", "min_reprojection", "source_errors", "drawn_pairs"}
-    assert {case.module.__name__ for case in cases} == set(losses.__all__) - takes_a_network
-    assert {case.function.__name__ for case in cases} == set(functional.__all__) - takes_a_network - parts
+    assert {case.module.__name__ for case in cases} == set(losses.__all__) - takes_a_network - of_a_scale
+    assert {case.function.__name__ for case in cases} == set(functional.__all__) - takes_a_network - of_a_scale - parts
 
 
 @every_loss
@@ -101,7 +102,7 @@ def test_a_module_says_what_it_reads(case):
     assert module.accepts <= set(Ambiguity)
 
 
-@pytest.mark.quick(case=[str(case) for case in ALL_LOSSES][::4])
+@pytest.mark.quick(case=[str(case) for case in ALL_LOSSES][::8])
 @every_loss
 def test_a_compiled_loss_has_one_graph_and_the_same_value_and_gradient(case):
     pair = random_pair()

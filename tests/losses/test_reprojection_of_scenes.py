@@ -34,6 +34,7 @@ def _depth(sample: Sample) -> Tensor:
     return torch.from_numpy(sample.label)[None, None]
 
 
+@pytest.mark.quick(views=["video_stereo"])
 @pytest.mark.parametrize("views", [Views.VIDEO, Views.STEREO, Views.VIDEO_STEREO])
 @pytest.mark.parametrize("automask", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["room", "street"])

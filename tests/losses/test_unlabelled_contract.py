@@ -19,6 +19,7 @@ def test_a_batch_gives_what_its_images_give(case):
     assert_close(value, torch.cat([case.call(*(x[i : i + 1] for x in arguments)) for i in range(3)]))
 
 
+@pytest.mark.quick(case=[str(case) for case in UNLABELLED_LOSSES][::2])
 @every_loss
 def test_the_gradient_is_that_of_finite_differences(case):
     first, second, *rest = case.arguments()
@@ -68,6 +69,7 @@ def test_a_nan_is_not_hidden(case):
         assert x.isfinite().all()
 
 
+@pytest.mark.quick(case=[str(case) for case in UNLABELLED_LOSSES][::2])
 @every_loss
 def test_a_compiled_loss_has_one_graph_and_the_same_value(case):
     arguments = case.arguments()

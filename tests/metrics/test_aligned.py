@@ -141,6 +141,7 @@ def test_metrics_of_unlike_caps_share_no_state():
     assert len(names) == 4
 
 
+@pytest.mark.quick(space=["depth", "disparity"])
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer")
 @pytest.mark.parametrize("space", list(Representation))
 def test_update_waits_for_no_value(space):

@@ -25,6 +25,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "PlanarityError": {"min_share": 0.01},
     "PlaneOrientationError": {"min_share": 0.01},
     "WHDR": {"representation": "depth", "equal_ratio": None, "tie": 0},
+    "SparsificationCurve": {"error": "abs_rel", "steps": 50, "normalised": False},
+    "AUSE": {"error": "abs_rel", "steps": 50, "normalised": False},
+    "CalibrationCurve": {"levels": 20},
+    "CalibrationError": {"levels": 20},
     "TrajectoryError": {"frames": 5, "chaining": "published", "partial": True},
 }
 SHARED = {"reduction": "image", "alignment": None, "caps": None}
@@ -63,3 +67,10 @@ def test_a_function_has_the_options_of_its_metric(name: str) -> None:
 def test_the_collections_shares_are_within_powers_of_1_25() -> None:
     found = {name: metric.formula.threshold for name, metric in metrics.depth_metrics().items() if name.startswith("delta")}
     assert found == {"delta1": 1.25, "delta2": 1.25**2, "delta3": 1.25**3}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_help_of_a_metric_says_what_each_argument_is(name: str) -> None:
+    described = inspect.getdoc(METRICS[name]) or ""
+    parameters = [name for name in inspect.signature(METRICS[name]).parameters if name != "self"]
+    assert [x for x in parameters if f"\n    {x}: " not in described] == []

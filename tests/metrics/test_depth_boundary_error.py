@@ -77,9 +77,14 @@ def batch(seed=0, images=4):
     return torch.from_numpy(np.stack(maps))[:, None].float(), torch.from_numpy(np.stack(edges))[:, None]
 
 
+GROWS = "edges grow until they do not"
+
+
 def case(side):
     make, function, reference = (partial(f, side=side) for f in (metrics.DepthBoundaryError, depth_boundary_error, by_hand))
-    return MetricCase(f"depth_boundary_error-{side}", make, function, reference, batch, compacted=False, waits=True)
+    return MetricCase(
+        f"depth_boundary_error-{side}", make, function, reference, batch, compacted=False, waits="edges grow until they do not"
+    )
 
 
 @pytest.mark.parametrize("case", [case("accuracy"), case("completeness")], ids=lambda case: case.name)

@@ -88,7 +88,12 @@ def test_label_that_is_no_depth_but_called_valid_is_never_scored_silently(label)
     everywhere = torch.ones_like(valid)
     camera = torch.eye(3).expand(4, 3, 3)
     further = {"point_cloud_fscore": [camera], "plane_orientation_error": [everywhere.int(), camera]}
-    for name in set(f.__all__) - {"whdr", "planarity_error", "trajectory_error", "depth_boundary_error"}:  # no labelled depth
+    further |= {
+        name: [torch.ones_like(pred)] for name in ("sparsification_curve", "ause", "calibration_curve", "calibration_error")
+    }
+    without = {"whdr", "planarity_error", "trajectory_error", "depth_boundary_error"}  # of labelled depth
+    films = {"flow_warped_error", "temporal_alignment_error"}
+    for name in set(f.__all__) - without - films:
         spoilt = target.where(valid, label)
         assert getattr(f, name)(pred, spoilt, everywhere, *further.get(name, [])).isnan().all(), name
 

@@ -20,7 +20,7 @@ SHARE = {"min_share": 0.05}
 
 
 def cameras(x):
-    return CAMERA.expand(len(x), 3, 3)
+    return CAMERA.to(x.device).expand(len(x), 3, 3)
 
 
 def faces(seed=0, images=4):
@@ -99,7 +99,7 @@ def f_score_case(threshold, relative):
         lambda p, t, v: f.point_cloud_fscore(p, t, v, cameras(p), **options),
         lambda p, t, v: f_score_by_trees(p, t, v, **options),
         compacted=False,
-        waits=True,
+        waits="clouds of different sizes are searched, so their sizes are read",
     )
 
 
@@ -113,7 +113,7 @@ CASES = [
         flatness_by_svd,
         inputs=faces,
         compacted=False,
-        waits=True,
+        waits="how many planes there are is read",
     ),
     MetricCase(
         "orientation",
@@ -122,7 +122,7 @@ CASES = [
         turn_by_svd,
         inputs=labelled_faces,
         compacted=False,
-        waits=True,
+        waits="how many planes there are is read",
     ),
 ]
 

@@ -61,7 +61,7 @@ def test_a_logarithm_is_not_clipped_at_zero(representation):
 
 
 def test_an_unknown_activation_is_refused():
-    with pytest.raises(RecipeError, match="relu, softplus, none; got 'sigmoid'"):
+    with pytest.raises(RecipeError, match="relu, softplus, exp, none; got 'sigmoid'"):
         MidasHead(8, 2, output_activation="sigmoid")
 
 

@@ -199,6 +199,7 @@ def test_a_step_on_two_ranks_is_the_step_on_one(tmp_path: Path) -> None:
         assert_close(flat[2], flat[1], rtol=0, atol=0)
 
 
+@pytest.mark.quick(options=["{}"])
 @pytest.mark.parametrize("options", TERMS, ids=str)
 def test_it_learns_a_mixture(options: dict, tmp_path: Path) -> None:
     kinds = KINDS if options.get("affine_weight", 1) else (METRIC_DEPTH, METRIC_DEPTH, UTS)

@@ -146,3 +146,55 @@ def test_what_is_not_metric_is_refused(tmp_path: Path) -> None:
         module(loss=type("Film", (SILogLoss,), {"accepts": frozenset({Ambiguity.SHIFT_SCALE})})())
     with pytest.raises(LabelError, match="expected loss to say what it reads; L1Loss does not"):
         module(loss=torch.nn.L1Loss())
+
+
+def test_slopes_of_the_logarithm_are_a_second_term_that_no_factor_changes() -> None:
+    b = batch(ROWS)
+    exact = module(gradient_weight=0.5)
+    exact.model.forward = lambda image: 3 * b.target  # type: ignore[method-assign]
+    terms = exact.losses(b)
+    assert terms["gradient"].weight == 0.5
+    assert_close(terms["gradient"].values, torch.zeros(len(b)), atol=1e-5, rtol=0)
+    assert terms["metric"].values[terms["metric"].counted].min() > 1
+    assert (module(gradient_weight=0.5).losses(b)["gradient"].values > 0.01).any()
+    with pytest.raises(RecipeError, match="gradient_weight of 0 or more"):
+        module(gradient_weight=-1.0)
+
+
+def test_the_likelihood_is_a_second_term_and_off_by_default(tmp_path: Path) -> None:
+    """Off, the numbers are as without it; on, the map begins as without it, and the part learns from labels alone."""
+    network = partial(dpt_timm, "test_vit", pretrained=False, features=16, max_depth=10.0)
+    b = batch(ROWS, size=(32, 48))
+    torch.manual_seed(0)
+    plain = MetricModule(network(), optimizer=sgd).eval()
+    torch.manual_seed(0)
+    both = MetricModule(network(), optimizer=sgd, uncertainty_weight=0.5).eval()
+    own = {name: x for name, x in both.model.state_dict().items() if not name.startswith("log_scale.")}
+    assert_close(own, dict(plain.model.state_dict()), rtol=0, atol=0)
+    assert plain.model.log_scale is None
+    one, two = plain.losses(b), both.losses(b)
+    assert set(one) == {"metric"}
+    assert_close(two["metric"].values, one["metric"].values, rtol=0, atol=0)
+    depth, b_scale = both.model.with_uncertainty(b.image)
+    kept = b.valid & (b.target <= 80)
+    error = (depth.log() - b.target.where(kept, 1).log()).abs()
+    values = error / b_scale + b_scale.log()
+    assert_close(two["uncertainty"].values, torch.stack([x[m].mean() for x, m in zip(values, kept, strict=True)]))
+    assert two["uncertainty"].weight == 0.5
+    two["uncertainty"].values.sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in both.model.log_scale.parameters())
+    run = trainer(tmp_path)
+    run.fit(plain, datamodule=Memory([b], (METRIC_DEPTH,)))
+    run.save_checkpoint(tmp_path / "plain.ckpt")
+    still = partial(torch.optim.SGD, lr=0.0)
+    later = MetricModule(network(), weights=tmp_path / "plain.ckpt", optimizer=still, uncertainty_weight=1.0)
+    run = trainer(tmp_path)
+    run.fit(later, datamodule=Memory([b], (METRIC_DEPTH,)))
+    assert_close(later.model.decoder.state_dict(), plain.model.decoder.state_dict(), rtol=0, atol=0)
+    run.save_checkpoint(tmp_path / "both.ckpt")
+    again: Any = MetricModule.load_from_checkpoint(tmp_path / "both.ckpt", uncertainty_weight=1.0)
+    assert again.model.gives_uncertainty
+    resized = MetricModule(network(), network_size=(16, 32), uncertainty_weight=1.0)
+    assert resized.losses(b)["uncertainty"].values.shape == (6,)
+    with pytest.raises(RecipeError, match="uncertainty_weight of 0 or more"):
+        module(uncertainty_weight=-1.0)

@@ -85,6 +85,23 @@ def test_no_motion_and_no_change_is_masked_and_teaches_nothing(drive: Path) -> N
     assert (found.loss < 1e-4).all()
 
 
+def test_depth_that_agrees_along_the_motion_is_consistent(drive: Path) -> None:
+    b, m = batch(drive), module(None, consistency=0.5).eval()
+    still = replace(b, frames=b.image[:, None].repeat(1, 2, 1, 1, 1), frames_from_camera=torch.eye(4).repeat(2, 2, 1, 1))
+    assert (m.inconsistency(m.reconstruct(still), still) < 1e-5).all()
+    moved = still.frames_from_camera.clone()
+    moved[..., 2, 3] = 1.0
+    ahead = replace(still, frames_from_camera=moved)
+    term = m.losses(ahead)["consistency"]
+    assert (term.values > 1e-3).all()
+    assert (term.values <= 1).all()
+    assert term.weight == 0.5
+    assert "consistency" not in module(None).losses(still)
+    stereo = batch(drive, Views.STEREO)
+    with pytest.raises(GeometryError, match="Set consistency to 0"):
+        module(None, consistency=0.5, stereo=True).losses(stereo)
+
+
 def test_networks_see_changed_colours_and_losses_do_not(drive: Path) -> None:
     class Invert(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

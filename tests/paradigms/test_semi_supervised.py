@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -215,6 +216,28 @@ def test_a_step_on_two_ranks_is_the_step_on_one(tmp_path: Path) -> None:
         assert change.norm() > 1e-3
         assert_close(flat[1] - start, change, rtol=0, atol=1e-4 * change.norm().item())
         assert_close(flat[2], flat[1], rtol=0, atol=0)
+
+
+def sharded_and_not(_: int, root: Path) -> list[tuple[dict[str, Tensor], list[int]]]:
+    found = []
+    for strategy in ("ddp", ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)):
+        m = module(feature_loss=Distance(), optimizer=partial(torch.optim.Adam, lr=1e-2), **PLAIN)
+        run = trainer(root, ranks=2, max_steps=3, strategy=strategy)
+        run.fit(m, datamodule=Memory([mixed(seed=seed) for seed in range(3)], KINDS, (3, 3)))
+        held = {**dict(m.model.named_parameters()), **dict(m.outside.teacher.named_parameters(prefix="teacher"))}
+        whole = {name: getattr(p, "full_tensor", lambda p=p: p)().detach().clone() for name, p in held.items()}
+        found.append((whole, [getattr(p, "to_local", lambda p=p: p)().numel() for p in held.values()]))
+    return found
+
+
+@pytest.mark.slow
+def test_weights_spread_over_two_ranks_learn_what_whole_ones_do(tmp_path: Path) -> None:
+    (((whole, sizes), (spread, half)), ((_, _), (other, rest))) = on_ranks(2, sharded_and_not, tmp_path)
+    assert whole.keys() == spread.keys()
+    for name, expected in whole.items():
+        assert_close(spread[name], expected, rtol=0, atol=1e-6, msg=name)
+        assert_close(other[name], spread[name], rtol=0, atol=0, msg=name)
+    assert [a + b for a, b in zip(half, rest, strict=True)] == sizes
 
 
 def test_a_run_resumed_ends_in_the_same_weights_bit_for_bit(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ paper and the files' shapes.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -138,6 +139,19 @@ def main(packages: str, output: str, threads: str) -> None:
         maps = [x.clone() for x in network.branches[0].maps(normalised[:1])]
         found = {"image": images[:1], "maps": maps, "log_disparity": network.branches[1](maps), "file": network.state_dict()}
         torch.save(found, Path(output) / f"{name}.pt")
+
+
+@contextmanager
+def importable(folder: str | Path) -> Iterator[None]:
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            if getattr(sys.modules[name], "__file__", None) and str(folder) in str(sys.modules[name].__file__):
+                del sys.modules[name]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ def pipeline_of(model, spacing="trailing"):
     return pipeline
 
 
+@pytest.mark.quick(steps=["1", "4"])
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "sample", "epsilon"])
 @pytest.mark.parametrize("steps", [1, 4, 50])
 @torch.no_grad()

@@ -114,6 +114,7 @@ print(*(check(seed, parts, 4) for seed, parts in enumerate(WAYS)))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [AT_EVERY_STEP, AT_RANDOM])
 def test_a_killed_writer_loses_doubles_and_changes_nothing(code, tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(SETUP + code), str(tmp_path)]

@@ -55,6 +55,7 @@ def entries(**samples):
     return [(f"{s.key}.{name}", data) for s in samples.values() for name, data in sorted(encode_sample(s).items())]
 
 
+@pytest.mark.quick(workers=["0"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_whole_shards_pass(root, workers):
     report = verify(root, workers=workers)

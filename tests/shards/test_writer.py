@@ -225,6 +225,7 @@ def run(code, root, **options):
     return subprocess.run([sys.executable, "-c", script, str(root)], capture_output=True, text=True, timeout=120, **options)
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_file_that_looks_finished(tmp_path):
     write(tmp_path / "whole", range(10))
     killed = run(

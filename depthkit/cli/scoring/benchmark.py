@@ -22,12 +22,12 @@ from depthkit.evaluation import FULL, Protocol, evaluate, find_table, table_of
 from depthkit.evaluation.protocols.benchmark_data import Place, place_of
 from depthkit.evaluation.protocols.tables import Column, Table, mean_improvement, mean_rank
 from depthkit.evaluation.report import Report
-from depthkit.inference.outputs import replacing
 from depthkit.inference.stored import StoredPredictions
 from depthkit.inference.teacher import weights_sha256
 from depthkit.models import flip_averaged, from_pretrained
 from depthkit.shards import ShardIndex
 from depthkit.types import Ambiguity, Representation
+from depthkit.writing import replacing
 
 
 @dataclass

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from depthkit.checks import check_device
+from depthkit.checks import check_device, check_least
 from depthkit.cli.scoring.evaluate import evaluation_samples
 from depthkit.errors import RecipeError
 from depthkit.evaluation.calibration import calibrate as fit
@@ -42,6 +42,8 @@ def calibrate(
     Raises:
         DepthKitError: the network cannot be stored again, the labels are not in metres, or nothing determines the scale.
     """
+    check_least(1, images=images)
+    check_least(0, num_workers=num_workers)
     network: Any = from_pretrained(model, allow=allow or ())
     if not isinstance(network, DepthNet) or network.config is None or not hasattr(network, "head"):
         raise RecipeError(
@@ -51,9 +53,8 @@ def calibrate(
     limits = {} if range is None else {"label_range": range}
     samples = evaluation_samples(data, split, num_workers=num_workers)
     found = fit(network.to(place), samples, images=images, device=place, **limits)
-    rules = {name: value for name in ("input_rule", "output_rule") if (value := getattr(network, name, None)) is not None}
     result: Any = calibrated(network.cpu(), scale=found.scale, shift=found.shift)
-    save_network(result, out, ambiguity="metric", size=getattr(network, "trained_size", None), **rules)
+    save_network(result, out, ambiguity="metric")
     console = Console(soft_wrap=True, highlight=False)
     spread = "" if found.spread != found.spread else f", from which those of the images deviate by {found.spread:.1%}"
     shift = f" and shift {found.shift:.6g}" if found.shift else ""

@@ -26,6 +26,10 @@ def read_camera(file: Path) -> np.ndarray:
         numbers = np.zeros(0)
     if numbers.size in (9, 16):
         matrix = numbers.reshape(round(numbers.size**0.5), -1)
+        if not np.allclose(matrix[2, :3], (0, 0, 1)):
+            raise GeometryError(
+                f"{file}: expected a matrix row by row, whose third row is 0, 0, 1; got {matrix[2].tolist()}. Transpose it."
+            )
         numbers = np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
     if numbers.size != 4:
         raise GeometryError(

@@ -1,8 +1,8 @@
 """Files of depth as arrays: 16-bit PNG, npy, PFM, HDF5, OpenEXR, tables. What is wrong with one is said with its name."""
 
-import io
 import os
 import re
+import struct
 from pathlib import Path
 
 import cv2
@@ -10,9 +10,10 @@ import numpy as np
 
 from depthkit.checks import optional_import
 from depthkit.errors import DepthKitError, GeometryError, LabelError
+from depthkit.images import MAX_PIXELS, plain_array
 from depthkit.shards.images import decode_pixels
 
-_LARGEST = 2**28  # pixels; a header that promises more is garbled
+_CHANNELS = 4  # of an OpenEXR file whose pixels are as many as any image's may be
 
 
 def read_bytes(file: Path) -> bytes:
@@ -91,15 +92,17 @@ def read_grey(file: Path) -> np.ndarray:
     return decode_pixels(read_bytes(file), cv2.IMREAD_GRAYSCALE, str(file), LabelError)
 
 
-def read_npy(file: Path) -> np.ndarray:
-    """Read a plain .npy file of one map, ``(H, W)``; nothing in it is executed.
+def read_npy(file: Path, data: bytes | None = None) -> np.ndarray:
+    """Read a plain .npy file of one map, ``(H, W)``, or its bytes; nothing in it is executed.
 
     Raises:
         LabelError: it is something else.
     """
     try:
-        array = np.lib.format.read_array(io.BytesIO(read_bytes(file)), allow_pickle=False)
-    except (ValueError, EOFError, MemoryError, TypeError, SyntaxError) as error:
+        array = plain_array(read_bytes(file) if data is None else data)
+    except DepthKitError:
+        raise
+    except Exception as error:  # parsers of damaged heads have classes of their own
         raise LabelError(f"{file}: expected a plain .npy file; it does not read ({error}). Get it again.") from error
     return _map(array, file)
 
@@ -165,7 +168,7 @@ def read_h5(file: Path, name: str, index: int | None = None) -> np.ndarray:
             return np.asarray(content[name][() if index is None else index])
     except LabelError:
         raise
-    except (OSError, RuntimeError, IndexError, ValueError) as error:
+    except (OSError, RuntimeError, IndexError, ValueError, MemoryError) as error:
         raise LabelError(f"{file}: expected an HDF5 file; it does not read ({error}). Get it again.") from error
 
 
@@ -185,8 +188,9 @@ def read_exr(file: Path) -> np.ndarray:
         LabelError: the file is none.
     """
     openexr = optional_import("OpenEXR", "convert")  # wheels of OpenCV are built without it
-    if not file.is_file():
-        read_bytes(file)
+    claimed = _exr_numbers(read_bytes(file))
+    if claimed > _CHANNELS * MAX_PIXELS:
+        raise LabelError(f"{file}: expected at most {_CHANNELS} x {MAX_PIXELS} numbers; its header says {claimed}. Shrink it.")
     try:
         with openexr.File(str(file), separate_channels=True) as content:
             channels = content.channels()
@@ -194,13 +198,36 @@ def read_exr(file: Path) -> np.ndarray:
             if name is None:
                 raise LabelError(f"{file}: expected a channel Y, G, R or Z; found {', '.join(channels)}. Check the layout.")
             return _map(np.asarray(channels[name].pixels), file).astype(np.float32)
-    except (OSError, RuntimeError, TypeError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         raise LabelError(f"{file}: expected an OpenEXR file; it does not read ({error}). Get it again.") from error
+
+
+def _exr_numbers(data: bytes) -> int:
+    """Count the numbers that the headers of an OpenEXR file claim, in all channels of all parts; 0 if they do not read."""
+    total, position = 0, 8
+    while (end := data.find(b"\0", position)) > position:  # a part: attributes by name, type and length, up to an empty name
+        pixels = channels = 0
+        while end > position:
+            name, kind = data[position:end], data.find(b"\0", end + 1)
+            start, length = kind + 5, int.from_bytes(data[kind + 1 : kind + 5], "little")
+            value = data[start : start + length]
+            if name == b"dataWindow" and len(value) == 16:
+                left, top, right, bottom = struct.unpack("<4i", value)
+                pixels = max(right - left + 1, 0) * max(bottom - top + 1, 0)
+            elif name == b"channels":
+                channels = len(re.findall(rb"[^\0]+\0.{16}", value, re.DOTALL))
+            position = start + length
+            end = data.find(b"\0", position)
+        total += pixels * channels
+        position += 1
+        if not data[5] & 0x10:  # of a single part
+            break
+    return total
 
 
 def _map(array: np.ndarray, file: Path) -> np.ndarray:
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array[0] if array.shape[0] == 1 else array[..., 0]
-    if array.ndim != 2 or array.dtype.kind not in "fiu" or array.size > _LARGEST:
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or array.size > MAX_PIXELS:
         raise LabelError(f"{file}: expected one map (H, W) of numbers; got {array.dtype} {array.shape}. Check the layout.")
     return array

@@ -11,7 +11,8 @@ import numpy as np
 
 from depthkit.convert.records.files import names_in, read_bytes, read_png16
 from depthkit.errors import DepthKitError, GeometryError, LabelError, RecipeError, ShapeError
-from depthkit.images import SUFFIXES, read_image
+from depthkit.images import SUFFIXES, is_image_name, read_image
+from depthkit.shards.images import is_turned
 from depthkit.shards.records import Reject
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
@@ -61,12 +62,14 @@ class Annotation(NamedTuple):
         valid: bool, ``(H, W)``.
         sky: bool, ``(H, W)``, where it is known; a subset of valid.
         intrinsics: ``(3, 3)`` [px] if they come with the label and the record has none.
+        edges: bool, ``(H, W)``, where the label jumps, if the dataset says so.
     """
 
     value: np.ndarray
     valid: np.ndarray
     sky: np.ndarray | None = None
     intrinsics: np.ndarray | None = None
+    edges: np.ndarray | None = None
 
 
 def read_codes(root: Path, record: Record, size: tuple[int, int]) -> Annotation:
@@ -95,6 +98,7 @@ class Records(Sequence[Sample]):
         reader: from root, record and the image's (height, width) to the label. A function of a module, so that it travels to
             worker processes, like ``picture``.
         picture: from root and file name to uint8 RGB ``(H, W, 3)``.
+        notes: what the user should know of how the folder was read.
     """
 
     root: Path
@@ -103,6 +107,7 @@ class Records(Sequence[Sample]):
     rejects: tuple[Reject, ...] = ()
     reader: Callable[[Path, Record, tuple[int, int]], Annotation] = read_codes
     picture: Callable[[Path, str], np.ndarray] = read_picture
+    notes: tuple[str, ...] = ()
 
     @property
     def unaltered(self) -> bool:
@@ -124,6 +129,7 @@ class Records(Sequence[Sample]):
         if isinstance(position, slice):
             return replace(self, records=self.records[position])
         record = self.records[position]
+        self._check_upright(record)
         image = self.image(record.image)
         size = image.shape[0], image.shape[1]
         self._check_camera(record, size)
@@ -134,7 +140,8 @@ class Records(Sequence[Sample]):
                     f"{self.root / record.views[name]}: expected the size of {record.image}, {image.shape[:2]} "
                     f"(height, width); got {view.shape[:2]}. Save all frames of a video, and both images of a pair, alike."
                 )
-        label, valid, sky, intrinsics = self._label(record, size) if record.label else (None, None, None, None)
+        found = self._label(record, size) if record.label else None
+        label, valid, sky, intrinsics, edges = found or (None, None, None, None, None)
         return Sample(
             key=record.key,
             image=image,
@@ -143,6 +150,7 @@ class Records(Sequence[Sample]):
             ambiguity=self.kind.ambiguity,
             representation=self.kind.representation,
             sky=sky if sky is not None and sky.any() else None,
+            edges=edges,
             intrinsics=record.intrinsics if record.intrinsics is not None else intrinsics,
             world_from_camera=record.world_from_camera,
             stereo_baseline=record.stereo_baseline,
@@ -153,6 +161,17 @@ class Records(Sequence[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[position] for position in range(len(self)))
+
+    def _check_upright(self, record: Record) -> None:
+        """Refuse a photo that EXIF turns where something belongs to its pixels, which nobody would turn."""
+        files = [file for file in (record.image, *record.views.values()) if is_image_name(file)]
+        bound = record.label or record.views or record.intrinsics is not None or record.world_from_camera is not None
+        for file in files if bound else ():
+            if is_turned(read_bytes(self.root / file)):
+                raise ShapeError(
+                    f"{self.root / file}: expected a photo as its label and camera see it; its EXIF orientation turns it. "
+                    "Turn its pixels, or remove the tag if they are right."
+                )
 
     def _check_camera(self, record: Record, size: tuple[int, int]) -> None:
         if record.size and record.size != size:

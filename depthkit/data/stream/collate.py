@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from depthkit.data.stream.memory import borrowed
 from depthkit.errors import ShapeError
+from depthkit.shards.label import CodedLabel
 from depthkit.types import AMBIGUITIES, REPRESENTATIONS, Batch, Sample, Views
 
 
@@ -30,6 +32,13 @@ class Pixels(NamedTuple):
         frames = torch.zeros(rows, views, 3, height, width, dtype=torch.uint8)
         return cls(image, frames, torch.zeros(rows, 1, height, width), *masks)
 
+    @classmethod
+    def unwritten(cls, rows: int, height: int, width: int, views: int = 0) -> Self:
+        """Return the same with arbitrary content."""
+        masks = (borrowed((rows, 1, height, width), torch.bool) for _ in range(2))
+        image, frames = (borrowed((rows, *shape, 3, height, width), torch.uint8) for shape in ((), (views,)))
+        return cls(image, frames, borrowed((rows, 1, height, width)), *masks)
+
     def rows(self, number: int) -> Self:
         """Return the first ``number`` rows."""
         return type(self)(*(part[:number] for part in self))
@@ -39,6 +48,7 @@ def collate(
     samples: Sequence[Sample],
     datasets: Sequence[int],
     *,
+    coded: Sequence[CodedLabel | None] = (),
     real: Sequence[bool] | None = None,
     broken: Sequence[str] = (),
     buffer: Pixels | None = None,
@@ -48,6 +58,7 @@ def collate(
     Args:
         samples: at least one.
         datasets: position of each sample's source.
+        coded: how to look up the label of each sample that holds codes instead of values; none does by default.
         real: False where a row only pads; None where all are real.
         broken: what could not be read on the way to this batch, one sentence each.
         buffer: memory to write to, for at least as many rows of this size and these views; None to ask for some.
@@ -69,23 +80,26 @@ def collate(
                 f"{_listed(frame_names(sample))} ({sample.key}). Read only the views that all samples hold."
             )
     rows = len(samples)
-    pixels = (buffer or Pixels.blank(rows, height, width, len(names))).rows(rows)
+    pixels = (buffer or Pixels.unwritten(rows, height, width, len(names))).rows(rows)
     intrinsics = torch.full((rows, 3, 3), torch.nan)
     poses = torch.full((rows, len(names), 4, 4), torch.nan)
+    cameras = torch.full((rows, 4, 4), torch.nan)
     pairs = torch.full((rows, max((len(s.pairs) for s in samples if s.pairs is not None), default=0), 5), -1)
+    jumps = any(sample.edges is not None for sample in samples)
+    edges = torch.zeros(rows, int(jumps), height, width, dtype=torch.bool)
     for row, sample in enumerate(samples):
+        if sample.edges is not None:
+            edges[row, 0] = torch.from_numpy(sample.edges)
         _write(pixels.image[row], sample.image)
         for view, name in enumerate(names):
             _write(pixels.frames[row, view], sample.frames[name])
             if name in sample.frames_from_camera:
                 poses[row, view] = torch.from_numpy(sample.frames_from_camera[name])
-        for part, array in ((pixels.target, sample.label), (pixels.valid, sample.valid), (pixels.sky, sample.sky)):
-            if array is None:
-                part[row] = 0
-            else:
-                part[row, 0].copy_(torch.from_numpy(np.ascontiguousarray(array)))
+        _write_label(sample, coded[row] if coded else None, *(part[row, 0].numpy() for part in pixels[2:]))
         if sample.intrinsics is not None:
             intrinsics[row] = torch.from_numpy(sample.intrinsics)
+        if sample.world_from_camera is not None:
+            cameras[row] = torch.from_numpy(sample.world_from_camera)
         if sample.pairs is not None:
             pairs[row, : len(sample.pairs)] = torch.from_numpy(sample.pairs)
     return Batch(
@@ -98,9 +112,19 @@ def collate(
         keys=tuple(s.key for s in samples),
         pairs=pairs,
         frames_from_camera=poses,
+        edges=edges,
+        world_from_camera=cameras,
         frame_names=names,
         broken=tuple(broken),
     )
+
+
+def as_batch(data: Any) -> Any:
+    """Make a batch of one or several samples, as a loader of one's own may yield them; return anything else as it is."""
+    samples = [data] if isinstance(data, Sample) else data
+    if isinstance(samples, list | tuple) and samples and all(isinstance(x, Sample) for x in samples):
+        return to_float(collate(samples, [0] * len(samples)))
+    return to_float(data) if isinstance(data, Batch) and data.image.dtype == torch.uint8 else data
 
 
 def frame_names(sample: Sample) -> tuple[str, ...]:
@@ -115,8 +139,18 @@ def _listed(names: Sequence[str]) -> str:
 
 def _write(planes: Tensor, image: np.ndarray) -> None:
     """Pixels ``(H, W, 3)`` to planes ``(3, H, W)``."""
-    for plane, values in zip(planes, cv2.split(image), strict=True):
-        plane.copy_(torch.from_numpy(values))
+    cv2.mixChannels([image], list(planes.numpy()), [0, 0, 1, 1, 2, 2])
+
+
+def _write_label(sample: Sample, coded: CodedLabel | None, value: np.ndarray, valid: np.ndarray, sky: np.ndarray) -> None:
+    far = sample.sky
+    if coded is not None:
+        dense = coded.read(sample.label, value=value, valid=valid)
+        far = dense.infinite if far is None else far & dense.valid
+    else:
+        value[...] = 0 if sample.label is None else sample.label
+        valid[...] = False if sample.valid is None else sample.valid
+    sky[...] = False if far is None else far
 
 
 def to_float(batch: Batch, pixels: Pixels | None = None, *, pin_memory: bool = False) -> Batch:
@@ -132,16 +166,21 @@ def to_float(batch: Batch, pixels: Pixels | None = None, *, pin_memory: bool = F
         batch = replace(copied(batch, rest, pin_memory=pin_memory), image=pixels.image, frames=pixels.frames)
     # By a tensor: of a number, CUDA takes the reciprocal and multiplies, which rounds otherwise.
     most = torch.full((), 255.0, device=batch.image.device)
-    image, frames = (
-        torch.div(x, most, out=torch.empty(x.shape, device=x.device, pin_memory=pin_memory))
-        for x in (batch.image, batch.frames)
-    )
-    return replace(batch, image=image, frames=frames)
+
+    def converted(x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return x.to(torch.float32, copy=True).div_(most)
+        out = borrowed(x.shape, pin_memory=pin_memory)
+        for plane, codes in zip(out.flatten(0, -3), x.flatten(0, -3), strict=True):  # each while it is in the cache
+            plane.copy_(codes).div_(most)
+        return out
+
+    return replace(batch, image=converted(batch.image), frames=converted(batch.frames))
 
 
 def copied(batch: Batch, pixels: Pixels, *, pin_memory: bool = False) -> Batch:
     """Return the batch with a copy of its large parts, images still in 8 bits."""
-    own = (torch.empty(part.shape, dtype=part.dtype, pin_memory=pin_memory).copy_(part) for part in pixels)
+    own = (borrowed(part.shape, part.dtype, pin_memory=pin_memory).copy_(part) for part in pixels)
     return replace(batch, **Pixels(*own)._asdict())
 
 

@@ -4,6 +4,7 @@ import math
 import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +45,19 @@ def _as_it_is(batch: Any) -> Any:
 
 def _leave_signals(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the trainer ends its workers
+
+
+@contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Hold Ctrl-C back until processes have started: they inherit this, so that none dies of it before it leaves signals."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Loader:
@@ -97,7 +111,7 @@ class Loader:
             self.set_epoch(self.epoch + 1)
         self._restored = False
         self._epochs += 1
-        self._allowed = math.ceil(self._max_broken_fraction * self._read())
+        self._allowed = math.ceil(self._max_broken_fraction * self.read())
         rings = [self.stream.buffers() for _ in range(self.num_workers)]
         batches = DataLoader(
             _Steps(self.stream, 0 if self._same_every_epoch else self.epoch, self.batch, max(self.num_workers, 1), rings),
@@ -111,7 +125,9 @@ class Loader:
             generator=torch.Generator(),  # or the loader would draw from the training's random numbers
         )
         try:
-            for sent in batches:
+            with _ctrl_c_held():
+                running = iter(batches)
+            for sent in running:
                 if isinstance(sent, DepthKitError):
                     raise sent
                 self._report(sent.batch.broken)
@@ -131,14 +147,19 @@ class Loader:
                 self.broken[sentence] = None
                 warnings.warn(f"skipped a broken sample: {sentence}", stacklevel=2)
         if sentences and len(self.broken) > self._allowed:
-            read = self._read()
+            read = self.read()
             raise ShardError(
                 f"{len(self.broken)} of {read} samples ({len(self.broken) / read:.1%}) are broken, more than "
                 f"max_broken_fraction allows ({self._allowed}). The last: {list(self.broken)[-1]} "
                 "Repair the shards or raise the fraction."
             )
 
-    def _read(self) -> int:
+    def said(self) -> str:
+        """Say how many samples were read, how many not, and why the first was not."""
+        some = f": {next(iter(self.broken))}" if self.broken else "."
+        return f"{self.read() - len(self.broken)} samples read, {len(self.broken)} broken and left out{some}"
+
+    def read(self) -> int:
         """Return how many different samples this rank reads up to the end of the epoch under way, at most."""
         plan, rank, epochs = self._own.plan, self._own.rank, 1 if self._same_every_epoch else self._epochs
         demand = plan.lane(rank + 1, 0).start - plan.lane(rank, 0).start

@@ -9,7 +9,7 @@ promised mixture, and the answer is the same on every rank.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from heapq import heapify, heapreplace
 from itertools import pairwise
 
@@ -33,7 +33,10 @@ def apportion(places: int, weights: np.ndarray) -> np.ndarray:
     >>> [apportion(n, np.array([1.0, 3.0])).tolist() for n in (3, 4, 8)]
     [[1, 2], [1, 3], [2, 6]]
     """
-    share = (weights / weights.sum()).tolist()
+    return np.array(_filled(places, _shares(tuple(weights.tolist()))))
+
+
+def _filled(places: int, share: Sequence[float]) -> list[int]:
     # At this time at most ``places`` are filled, each share rounded; the rest, at most L + 2, follow one by one.
     sure = max(places - len(share) / 2 - 1, 0.0)
     counts = [int(sure * p + 0.5) for p in share]
@@ -43,7 +46,14 @@ def apportion(places: int, weights: np.ndarray) -> np.ndarray:
         d = times[0][1]
         counts[d] += 1
         heapreplace(times, ((counts[d] + 0.5) / share[d], d))
-    return np.array(counts)
+    return counts
+
+
+@lru_cache(maxsize=256)
+def _shares(weights: tuple[float, ...]) -> list[float]:
+    array = np.array(weights)
+    found: list[float] = (array / array.sum()).tolist()
+    return found
 
 
 def _checked(weights: Sequence[float], name: str) -> np.ndarray:
@@ -144,24 +154,32 @@ class LabelledUnlabelled(Mixing):
 
     def filled(self, places: int, samples: Sequence[int], labelled: Sequence[bool]) -> np.ndarray:
         """See ``Mixing.filled``."""
-        mask, sizes = np.array(labelled, dtype=bool), np.asarray(samples, dtype=np.float64)
-        if any(not 0 <= position < len(mask) for position in self.pseudo_labelled):
-            raise RecipeError(
-                f"expected pseudo_labelled as positions of the {len(mask)} training sources, from 0; "
-                f"got {self.pseudo_labelled}."
-            )
-        mask[self.pseudo_labelled] = False
-        if mask.all() or not mask.any():
-            raise RecipeError(
-                f"LabelledUnlabelled needs labelled and unlabelled sources; got {int(mask.sum())} labelled and "
-                f"{int((~mask).sum())} unlabelled. Add a source of the missing group, name those that a teacher labelled as "
-                "pseudo_labelled, or use another mixing."
-            )
-        groups = apportion(places, np.array([self.labelled, self.unlabelled]))
-        counts = np.zeros(len(sizes), dtype=np.int64)
-        counts[mask] = apportion(int(groups[0]), sizes[mask])
-        counts[~mask] = apportion(int(groups[1]), sizes[~mask])
-        return counts
+        groups = _two_groups(tuple(samples), tuple(labelled), tuple(self.pseudo_labelled))
+        counts, both = [0] * len(samples), _filled(places, _shares((self.labelled, self.unlabelled)))
+        for (members, share), part in zip(groups, both, strict=True):
+            for d, count in zip(members, _filled(part, share), strict=True):
+                counts[d] = count
+        return np.array(counts)
+
+
+@lru_cache(maxsize=64)
+def _two_groups(
+    samples: tuple[int, ...], labelled: tuple[bool, ...], pseudo_labelled: tuple[int, ...]
+) -> list[tuple[list[int], list[float]]]:
+    """Positions and shares of the labelled datasets, and of the others."""
+    mask, sizes = np.array(labelled, dtype=bool), np.asarray(samples, dtype=np.float64)
+    if any(not 0 <= position < len(mask) for position in pseudo_labelled):
+        raise RecipeError(
+            f"expected pseudo_labelled as positions of the {len(mask)} training sources, from 0; got {[*pseudo_labelled]}."
+        )
+    mask[[*pseudo_labelled]] = False
+    if mask.all() or not mask.any():
+        raise RecipeError(
+            f"LabelledUnlabelled needs labelled and unlabelled sources; got {int(mask.sum())} labelled and "
+            f"{int((~mask).sum())} unlabelled. Add a source of the missing group, name those that a teacher labelled as "
+            "pseudo_labelled, or use another mixing."
+        )
+    return [(np.flatnonzero(part).tolist(), _shares(tuple(sizes[part].tolist()))) for part in (mask, ~mask)]
 
 
 class OneDatasetPerBatch(Mixing):
@@ -221,10 +239,11 @@ class Mixture:
             raise RecipeError(f"{self._where}; got {getattr(got, 'dtype', type(got).__name__)}. Return an int64 array.")
         if got.shape != (len(self.samples),):
             raise RecipeError(f"{self._where}; got shape {got.shape}. Return one number per dataset.")
-        if (got < 0).any():
-            raise RecipeError(f"{self._where}, none below 0; got {int(got.min())}. Return 0 where a dataset gives no sample.")
-        if got.sum() != places:
-            raise RecipeError(f"{self._where} that sum to the places; got {got.sum()} for {places}. Fill every place.")
+        filled = got.tolist()
+        if min(filled) < 0:
+            raise RecipeError(f"{self._where}, none below 0; got {min(filled)}. Return 0 where a dataset gives no sample.")
+        if sum(filled) != places:
+            raise RecipeError(f"{self._where} that sum to the places; got {sum(filled)} for {places}. Fill every place.")
         return got.astype(np.int64, copy=False)
 
     def between(self, first: int, stop: int) -> np.ndarray:

@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import cycle, islice
-from typing import Any, NamedTuple
+from itertools import cycle, dropwhile, islice, takewhile
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -14,12 +14,15 @@ from depthkit.data.stream.buffers import shared_buffers
 from depthkit.data.stream.collate import Pixels, collate, padding
 from depthkit.data.stream.plan import AUGMENTATION, Lane, Plan, generator
 from depthkit.data.stream.shuffle import shuffled
-from depthkit.data.transforms.base import Transform, checked
+from depthkit.data.transforms.base import Transform, checked, in_turn
+from depthkit.data.transforms.geometric import MOVES
 from depthkit.errors import DepthKitError, ShapeError, ShardError
-from depthkit.shards import decode_sample
-from depthkit.shards.codec import VIEW
+from depthkit.shards.codec import VIEW, Stored, decode_stored
+from depthkit.shards.files import open_url
+from depthkit.shards.index import ShardInfo
 from depthkit.shards.reading import Raw, read_shard
-from depthkit.types import Batch, Sample, Views
+from depthkit.shards.remote.cache import ShardCache
+from depthkit.types import Batch, Views
 
 TRIES = 100
 """Samples in a row that may be broken before a dataset is given up."""
@@ -37,6 +40,8 @@ class Dataset:
         digest: changes when the shards do.
         size: (height, width) that every sample must have then; None if any will do.
         views: which further views are read; every sample must hold them.
+        cache: keeps copies of remote shards; None if they are local.
+        shards: what the index says of remote ones.
     """
 
     name: str
@@ -46,6 +51,27 @@ class Dataset:
     digest: str = ""
     size: tuple[int, int] | None = None
     views: Views = Views.SINGLE
+    cache: ShardCache | None = None
+    shards: tuple[ShardInfo, ...] = ()
+
+    def opened(self, shard: int) -> Callable[[str], IO[bytes]]:
+        """Return what opens a shard by its address."""
+        return partial(self.cache.open, shard=self.shards[shard]) if self.cache else open_url
+
+    def prefetch(self, shard: int) -> None:
+        """Begin to bring a shard that is read later."""
+        if self.cache:
+            self.cache.prefetch(self.urls[shard], self.shards[shard])
+
+    @cached_property
+    def stages(self) -> tuple[tuple[Transform, ...], tuple[Transform, ...]]:
+        """The transforms that come first and move pixels only, and the others: between them labels get their values."""
+
+        def moves(transform: Transform) -> bool:
+            return type(transform) in MOVES  # a class made of these may do more
+
+        parts = list(in_turn(self.transform))
+        return tuple(takewhile(moves, parts)), tuple(dropwhile(moves, parts))
 
     def wants(self, member: str) -> bool:
         """Whether a member belongs to the image itself or to a view that is read."""
@@ -106,17 +132,18 @@ class Stream:
     def batches(self, epoch: int, first: int, stride: int, buffers: Sequence[Pixels] = ()) -> Iterator[Batch]:
         """Yield the batches of the steps ``first``, ``first + stride``, ..., written to ``buffers`` in turn."""
         supplies = Supplies(self, epoch)
-        last: Sample | None = None
+        last: Stored | None = None
         for buffer, step in zip(cycle(buffers or [None]), range(first, self.plan.steps, stride), strict=False):
             taken = [row for piece in self.pieces(step) for row in supplies.take(step, piece)]
-            rows = [(sample, d) for sample, d in taken if sample is not None]
+            rows = [(stored, d) for stored, d in taken if stored is not None]
             if rows:
                 last, real = rows[-1][0], [True] * len(rows)
             else:  # every rank makes the same number of steps, so this one's is filled
                 last = last or self._any_sample(epoch)
-                rows, real = [(padding(last), 0)], [False]
+                rows, real = [(Stored(padding(last.sample), None), 0)], [False]
             broken = supplies.broken
-            yield collate([s for s, _ in rows], [d for _, d in rows], real=real, broken=broken, buffer=buffer)
+            (samples, coded), datasets = zip(*(stored for stored, _ in rows), strict=True), [d for _, d in rows]
+            yield collate(samples, datasets, coded=coded, real=real, broken=broken, buffer=buffer)
             broken.clear()
 
     def pieces(self, step: int) -> Iterator[Piece]:
@@ -133,10 +160,11 @@ class Stream:
                 yield Piece(rank, max(first - before, 0), min(stop - before, size))
             before += size
 
-    def samples(self, d: int, epoch: int, lane: Lane, begin: int, broken: list[str]) -> Iterator[Callable[[], Sample | None]]:
+    def samples(self, d: int, epoch: int, lane: Lane, begin: int, broken: list[str]) -> Iterator[Callable[[], Stored | None]]:
         """Yield how to make each sample of one dataset in a lane from position ``begin`` of the epoch on, transformed.
 
-        What is not called is not decoded. A call returns None for a broken sample that is not replaced.
+        What is not called is not decoded. A call returns None for a broken sample that is not replaced. A label that no
+        transform looks at is left in codes.
         """
         start, stop = lane.range(epoch, d)
         begin += self.plan.base(epoch, d)
@@ -147,47 +175,58 @@ class Stream:
         for place, candidates in shuffled(self.plan.windows(d, start, stop, begin), begin, read):
             yield partial(self._made, d, place, candidates, broken)
 
-    def _made(self, d: int, place: int, candidates: Iterator[Raw], broken: list[str]) -> Sample | None:
+    def _made(self, d: int, place: int, candidates: Iterator[Raw], broken: list[str]) -> Stored | None:
         return self._ready(d, place, self._decoded(d, candidates, broken))
 
     def _raw(self, d: int, start: int, stop: int) -> Iterator[Raw]:
-        dataset = self.datasets[d]
-        for shard, first, last in self.plan.spans(d, start, stop):
-            yield from read_shard(dataset.urls[shard], first, last, total=dataset.counts[shard], wanted=dataset.wants)
+        dataset, spans = self.datasets[d], self.plan.spans(d, start, stop)
+        span = next(spans, None)
+        while span:
+            shard, first, last = span
+            if (span := next(spans, None)) is not None:
+                dataset.prefetch(span.shard)
+            total, opened = dataset.counts[shard], dataset.opened(shard)
+            yield from read_shard(dataset.urls[shard], first, last, total=total, wanted=dataset.wants, opened=opened)
 
-    def _decoded(self, d: int, candidates: Iterator[Raw], broken: list[str]) -> Sample | None:
+    def _decoded(self, d: int, candidates: Iterator[Raw], broken: list[str]) -> Stored | None:
         """Return the first candidate that can be decoded, or None where broken samples are not replaced."""
         for raw in islice(candidates, TRIES if self.replace else 1):
             try:
                 if raw.problem:
                     raise ShardError(f"{raw.shard}, sample '{raw.key}': {raw.problem}")
-                sample = decode_sample(raw.key, raw.members, where=raw.shard)
-                if missing := [name for name in self.datasets[d].views.frames if name not in sample.frames]:
+                stored = decode_stored(raw.key, raw.members, where=raw.shard)
+                if missing := [name for name in self.datasets[d].views.frames if name not in stored.sample.frames]:
                     raise ShardError(
                         f"{raw.shard}, sample '{raw.key}': expected views {', '.join(self.datasets[d].views.frames)}; "
                         f"{', '.join(missing)} is missing. Write the sample with its views."
                     )
-                return sample
+                return stored
             except DepthKitError as error:
                 broken.append(str(error))
         if not self.replace:
             return None
         raise ShardError(f"{TRIES} samples in a row of dataset '{self.datasets[d].name}' are broken. The last: {broken[-1]}")
 
-    def _ready(self, d: int, position: int, sample: Sample | None) -> Sample | None:
-        dataset = self.datasets[d]
-        if sample is None:
+    def _ready(self, d: int, position: int, stored: Stored | None) -> Stored | None:
+        if stored is None:
             return None
-        if dataset.transform is not None:
-            sample = checked(dataset.transform, dataset.transform(sample, generator(AUGMENTATION, self.plan.seed, d, position)))
+        dataset, sample, random = self.datasets[d], stored.sample, generator(AUGMENTATION, self.plan.seed, d, position)
+        first, others = dataset.stages
+        for transform in first:
+            sample = transform(sample, random)
+        coded = stored.coded
+        if others:
+            sample, coded = stored.read(sample), None
+        for transform in others:
+            sample = checked(transform, transform(sample, random))
         if dataset.size is not None and sample.size != dataset.size:
             raise ShapeError(
                 f"expected samples of {dataset.size} (height, width) from the transform of '{dataset.name}'; got {sample.size} "
                 f"({sample.key}). Set data.size, or the source's own size, to what the transform makes."
             )
-        return sample
+        return Stored(sample, coded)
 
-    def _any_sample(self, epoch: int) -> Sample:
+    def _any_sample(self, epoch: int) -> Stored:
         start = self.plan.base(epoch, 0)
         sample = self._ready(0, start, replace(self, replace=True)._decoded(0, self._raw(0, start, start + TRIES), []))
         assert sample is not None  # or _decoded has raised
@@ -200,9 +239,9 @@ class Supplies:
     def __init__(self, stream: Stream, epoch: int) -> None:
         self.stream, self.epoch, self.broken = stream, epoch, list[str]()
         self._ends: dict[tuple[int, int], tuple[Lane, int, np.ndarray]] = {}
-        self._under_way: dict[tuple[int, int, int], tuple[int, Iterator[Callable[[], Sample | None]]]] = {}
+        self._under_way: dict[tuple[int, int, int], tuple[int, Iterator[Callable[[], Stored | None]]]] = {}
 
-    def take(self, step: int, piece: Piece) -> Iterator[tuple[Sample | None, int]]:
+    def take(self, step: int, piece: Piece) -> Iterator[tuple[Stored | None, int]]:
         """Yield the samples of some rows of a batch, each with its dataset."""
         number, worker = divmod(step, self.stream.plan.workers)
         key = piece.rank, worker
@@ -218,7 +257,7 @@ class Supplies:
             if first < stop:
                 yield from ((make(), d) for make in self._from(key, lane, d, int(begin[d]) + first, stop - first))
 
-    def _from(self, key: tuple[int, int], lane: Lane, d: int, begin: int, count: int) -> Iterator[Callable[[], Sample | None]]:
+    def _from(self, key: tuple[int, int], lane: Lane, d: int, begin: int, count: int) -> Iterator[Callable[[], Stored | None]]:
         at, supply = self._under_way.get((*key, d), (begin, None))
         supply = supply or self.stream.samples(d, self.epoch, lane, begin, self.broken)
         self._under_way[*key, d] = begin + count, supply

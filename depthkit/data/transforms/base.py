@@ -5,7 +5,7 @@ the same place of the same epoch is always changed in the same way.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -46,6 +46,15 @@ class Compose(Transform):
         for transform in self.transforms:
             kinds = frozenset(after for before in kinds for after in transform.label_kinds(before))
         return kinds
+
+
+def in_turn(transform: Transform | None) -> Iterator[Transform]:
+    """Yield what a transform does one after the other, where that is known."""
+    if type(transform) is Compose:
+        for part in transform.transforms:
+            yield from in_turn(part)
+    elif transform is not None:
+        yield transform
 
 
 def checked(transform: Transform, sample: Sample) -> Sample:

@@ -119,6 +119,10 @@ class RandomRotation(Transform):
         return rotate(sample, float(np.deg2rad(rng.uniform(-self.degrees, self.degrees))))
 
 
+MOVES: tuple[type[Transform], ...] = (Resize, RandomResizedCrop, CenterCrop, BottomCrop, HorizontalFlip)
+"""What moves pixels of a label without a look at their values, so that it may move the codes of a stored one."""
+
+
 def resize(sample: Sample, height: int, width: int) -> Sample:
     """Return the sample in ``height`` x ``width`` pixels.
 
@@ -184,7 +188,7 @@ def flip(sample: Sample) -> Sample:
     width = sample.size[1]
 
     def mirrored(array: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(array[:, ::-1])
+        return cv2.flip(array.view(np.uint8), 1).view(bool) if array.dtype == bool else cv2.flip(array, 1)
 
     def pairs(points: np.ndarray) -> np.ndarray:
         moved = points.copy()
@@ -276,6 +280,7 @@ def _moved(sample: Sample, *, image: Change, label: Change, intrinsics: Change, 
         sky=maybe(label, sample.sky),
         intrinsics=maybe(intrinsics, sample.intrinsics),
         pairs=maybe(pairs, sample.pairs),
+        edges=None,
     )
 
 

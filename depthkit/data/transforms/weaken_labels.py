@@ -93,4 +93,4 @@ class WithoutLabel(Transform):
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample without label, mask, sky and pairs."""
-        return sample.replace(label=None, valid=None, sky=None, pairs=None, ambiguity=Ambiguity.UNLABELLED)
+        return sample.replace(label=None, valid=None, sky=None, edges=None, pairs=None, ambiguity=Ambiguity.UNLABELLED)

@@ -19,6 +19,7 @@ from depthkit.geometry import chain_poses, invert_pose
 from depthkit.metrics import TrajectoryError
 from depthkit.metrics.trajectory import Chaining
 from depthkit.types import Batch
+from depthkit.writing import replacing
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,11 @@ class OdometryReport:
     def to_json(self, path: str | Path) -> Path:
         """Write the numbers."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         lengths = {key: len(motions) for key, motions in self.motions.items()}
         facts = {"version": __version__, "protocol": self.protocol.name, "source": self.protocol.source, "model": self.model}
         content = {**facts, "summary": dict(self.summary), "beside": dict(self.beside), "motions": lengths}
-        path.write_text(json.dumps(content, indent=2))
+        with replacing(path) as part:
+            part.write_text(json.dumps(content, indent=2))
         return path
 
     def save_paths(self, folder: str | Path) -> list[Path]:
@@ -148,8 +149,8 @@ class OdometryReport:
         for key, motions in self.motions.items():
             poses = chain_poses(invert_pose(motions.double()))[:, :3].flatten(1)
             files.append(Path(folder) / f"{key.replace('/', '-')}.txt")
-            files[-1].parent.mkdir(parents=True, exist_ok=True)
-            files[-1].write_text("".join(" ".join(f"{x:.9e}" for x in row) + "\n" for row in poses.tolist()))
+            with replacing(files[-1]) as part:
+                part.write_text("".join(" ".join(f"{x:.9e}" for x in row) + "\n" for row in poses.tolist()))
         return files
 
 

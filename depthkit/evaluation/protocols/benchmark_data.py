@@ -42,13 +42,16 @@ TEST_DATA: Mapping[str, str] = MappingProxyType(
         "zoedepth_nyu": _NYU,
         "zoedepth_kitti": _IMPROVED,
         "zoedepth_sun_rgbd": "sun_rgbd --split test",
-        "zoedepth_ibims": "ibims --split test",
+        **dict.fromkeys(("zoedepth_ibims", "ibims_edges", "ibims_edges_affine"), "ibims --split test"),
         "zoedepth_diode_indoor": "diode_indoor --split val",
         "zoedepth_hypersim": _HYPERSIM,
         "zoedepth_diml_indoor": "diml_indoor --split test",
         "zoedepth_vkitti2": _VKITTI2,
         "zoedepth_ddad": _DDAD,
         "zoedepth_diode_outdoor": "diode_outdoor --split val",
+        "zoedepth_kitti_at_392x518": _IMPROVED,
+        "zoedepth_vkitti2_at_392x518": _VKITTI2,
+        "zoedepth_diode_outdoor_at_392x518": "diode_outdoor --split val",
         **{f"marigold_{name}{fit}": data for name, data in _MARIGOLD.items() for fit in _MARIGOLD_FITS},
     }
 )

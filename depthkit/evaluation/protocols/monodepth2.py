@@ -39,8 +39,8 @@ _BENCH = (
 )
 _METRES = "metres as predicted; the code's factor of 5.4 is the unit of its stereo baseline"
 
-# Figures in the order of the metrics; "+ flip" is FlipAverage. Table 1 first, then tables 2, 6, 10, 11 and 12.
-_Figures = dict[str, tuple[float, ...]]
+# Figures in the order of the metrics, None where the paper has none; "+ flip" is FlipAverage. Table 1, then 2, 6, 10, 11, 12.
+_Figures = dict[str, tuple[float | None, ...]]
 _M: _Figures = {
     "M": (0.115, 0.903, 4.863, 0.193, 0.877, 0.959, 0.981),
     "M without ImageNet": (0.132, 1.044, 5.142, 0.210, 0.845, 0.948, 0.977),
@@ -69,17 +69,20 @@ _M: _Figures = {
     "M, ResNet-50": (0.110, 0.831, 4.642, 0.187, 0.883, 0.962, 0.982),
     "M, shared pose encoder": (0.125, 0.986, 5.070, 0.201, 0.857, 0.954, 0.979),
     "M, PoseCNN": (0.138, 1.122, 5.308, 0.209, 0.840, 0.950, 0.978),
-    # of the others only what follows could be had
-    "M without ImageNet, baseline": (0.150, 1.585, 5.671),
-    "M, full Eigen split, baseline": (0.146, 1.876, 5.666),
-    "M without ImageNet, ResNet-50": (0.131,),
-    "M, shared pose encoder, 3 frames": (0.123,),
-    "M, PoseCNN, 3 frames": (0.148,),
-    "M, own pose encoder, 3 frames": (0.115,),
-    "M without ImageNet, shared pose encoder": (0.149,),
-    "M without ImageNet, shared pose encoder, 3 frames": (0.145,),
-    "M without ImageNet, PoseCNN, 3 frames": (0.147,),
-    "M without ImageNet, own pose encoder, 3 frames": (0.132,),
+    "M without ImageNet, baseline": (0.150, 1.585, 5.671, 0.234, 0.827, 0.938, 0.971),
+    "M without ImageNet or automask": (0.138, 1.197, 5.369, 0.215, 0.842, 0.945, 0.975),
+    "M without ImageNet or minimum reprojection": (0.133, 1.021, 5.219, 0.214, 0.841, 0.945, 0.976),
+    "M without ImageNet or full-resolution scales": (0.131, 1.030, 5.206, 0.210, 0.846, 0.948, 0.978),
+    "M, full Eigen split, baseline": (0.146, 1.876, 5.666, 0.230, 0.848, 0.945, 0.972),
+    "M without ImageNet, ResNet-50": (0.131, 1.023, 5.064, 0.206, 0.849, 0.951, 0.979),
+    "M, PoseCNN, 3 frames": (0.148, 1.211, 5.595, 0.219, 0.815, 0.942, 0.976),
+    "M, shared pose encoder, 3 frames": (0.123, 1.031, 5.052, 0.199, 0.863, 0.954, 0.979),
+    "M, own pose encoder, 3 frames": (0.115, 0.902, 4.847, 0.193, 0.877, 0.960, 0.981),
+    "M without ImageNet, PoseCNN": (0.147, 1.164, 5.445, 0.221, 0.818, 0.940, 0.974),
+    "M without ImageNet, PoseCNN, 3 frames": (0.147, 1.117, 5.403, 0.222, 0.815, 0.940, 0.976),
+    "M without ImageNet, shared pose encoder": (0.149, 1.153, 5.567, 0.229, 0.807, 0.934, 0.972),
+    "M without ImageNet, shared pose encoder, 3 frames": (0.145, 1.159, 5.482, 0.224, 0.818, 0.937, 0.973),
+    "M without ImageNet, own pose encoder, 3 frames": (0.132, 1.017, 5.169, 0.211, 0.842, 0.947, 0.977),
 }
 _STEREO: _Figures = {
     "S": (0.109, 0.873, 4.960, 0.209, 0.864, 0.948, 0.975),
@@ -93,7 +96,16 @@ _STEREO: _Figures = {
     "3Net, VGG": (0.119, 1.201, 5.888, 0.208, 0.844, 0.941, 0.978),
     "UnDeepVO": (0.183, 1.730, 6.57, 0.268),
     "EPC++ MS": (0.128, 0.935, 5.011, 0.209, 0.831, 0.945, 0.979),
+    "Eigen, trained on depth": (0.203, 1.548, 6.307, 0.282, 0.702, 0.890, 0.890),
+    "Liu, trained on depth": (0.201, 1.584, 6.471, 0.273, 0.680, 0.898, 0.967),
+    "Klodt, with depth and video": (0.166, 1.490, 5.998, None, 0.778, 0.919, 0.966),
+    "AdaDepth, with depth": (0.167, 1.257, 5.578, 0.237, 0.771, 0.922, 0.971),
+    "Kuznietsov, with depth and stereo": (0.113, 0.741, 4.621, 0.189, 0.862, 0.960, 0.986),
+    "DVSO, with depth and stereo": (0.097, 0.734, 4.442, 0.187, 0.888, 0.958, 0.980),
+    "SVSM FT, with depth and stereo": (0.094, 0.626, 4.252, 0.177, 0.891, 0.965, 0.984),
+    "Guo, with depth and stereo": (0.096, 0.641, 4.095, 0.168, 0.892, 0.967, 0.986),
     "DORN, trained on depth": (0.072, 0.307, 2.727, 0.120, 0.932, 0.984, 0.994),
+    "Zhan, with depth, video and stereo": (0.135, 1.132, 5.585, 0.229, 0.820, 0.933, 0.971),
     "S + flip": (0.108, 0.842, 4.891, 0.207, 0.866, 0.949, 0.976),
     "S without ImageNet + flip": (0.128, 1.089, 5.385, 0.229, 0.832, 0.934, 0.969),
     "MS + flip": (0.104, 0.786, 4.687, 0.194, 0.876, 0.958, 0.980),
@@ -135,6 +147,7 @@ _STEREO_IMPROVED: _Figures = {
     "3Net, ResNet-50": (0.102, 0.675, 4.293, 0.159, 0.881, 0.969, 0.991),
     "SuperDepth + flip": (0.090, 0.542, 3.967, 0.144, 0.901, 0.976, 0.993),
     "EPC++ MS": (0.123, 0.754, 4.453, 0.172, 0.863, 0.964, 0.989),
+    "Zhan, with depth, video and stereo": (0.130, 1.520, 5.184, 0.205, 0.859, 0.955, 0.981),
 }
 _M_ONE_SCALE: _Figures = {  # table 8
     "M": (0.109, 0.623, 4.136, 0.154, 0.873, 0.977, 0.994),
@@ -157,12 +170,16 @@ _METRIC_MAKE3D: _Figures = {
     "Liu et al. 2014": (0.475, 6.562, 10.05, 0.165),
     "Laina et al. 2016": (0.204, 1.840, 5.683, 0.084),
 }
-_BENCHMARK: _Figures = {  # table 9, in the order of the server
+_BENCHMARK: dict[str, tuple[float, ...]] = {  # table 9, in the order of the server
     "M": (15.57, 4.52, 12.98, 16.70),
     "MS": (15.07, 4.16, 11.64, 15.27),
     "MS, ResNet-50": (14.41, 3.67, 11.22, 14.73),
     "Monodepth": (22.02, 20.58, 17.79, 21.84),
     "DORN, trained on depth": (11.77, 2.23, 8.78, 12.98),
+    "DABC, trained on depth": (14.49, 4.08, 12.72, 15.53),
+    "APMoE, trained on depth": (14.74, 3.88, 11.74, 15.63),
+    "CSWS, trained on depth": (14.85, 3.48, 11.84, 16.38),
+    "DHGRL, trained on depth": (15.47, 4.04, 12.52, 15.72),
 }
 _SERVER: dict[str, Formula] = {
     "silog": SILog().formula,
@@ -187,7 +204,10 @@ def _test(name: str, source: str, figures: _Figures, **settings: Any) -> Protoco
         "min_valid": 1,
     }
     settings = {**shared, **settings}
-    published = {model: dict(zip(settings["metrics"], row, strict=False)) for model, row in figures.items()}
+    published = {
+        model: {metric: x for metric, x in zip(settings["metrics"], row, strict=False) if x is not None}
+        for model, row in figures.items()
+    }
     return Protocol(f"monodepth2_{name}", source, published=published, **settings)
 
 

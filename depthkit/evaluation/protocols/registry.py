@@ -1,6 +1,8 @@
 """The protocols by name. To add a benchmark, add an entry."""
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
@@ -10,6 +12,7 @@ from depthkit.evaluation.protocol import Protocol, kinds
 from depthkit.evaluation.protocols.depth_anything import DEPTH_ANYTHING_PROTOCOLS
 from depthkit.evaluation.protocols.gp2 import GP2_PROTOCOLS, LOG_RESIZE, UTS_FIT
 from depthkit.evaluation.protocols.held_out import HELD_OUT_PROTOCOLS
+from depthkit.evaluation.protocols.ibims import IBIMS_PROTOCOLS
 from depthkit.evaluation.protocols.marigold import MARIGOLD_PROTOCOLS
 from depthkit.evaluation.protocols.midas import DISPARITY_FIT, MIDAS_PROTOCOLS
 from depthkit.evaluation.protocols.monodepth2 import MEDIAN_FIT, MONODEPTH2_PROTOCOLS
@@ -18,6 +21,7 @@ from depthkit.metrics import RMSE, AbsRel, DeltaAccuracy, Formula, Log10, RMSELo
 from depthkit.resize import InputResize, OutputResize
 from depthkit.types import Ambiguity, Representation
 
+_AT_SIZE = re.compile(r"(?P<name>[^@]+)@(?P<height>[1-9]\d*)x(?P<width>[1-9]\d*)")
 _DENSE = kinds(Ambiguity.METRIC, Ambiguity.SCALE)
 _METRIC = kinds(Ambiguity.METRIC)
 
@@ -66,6 +70,7 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
     *DEPTH_ANYTHING_PROTOCOLS,
     *ZOEDEPTH_PROTOCOLS,
     *MARIGOLD_PROTOCOLS,
+    *IBIMS_PROTOCOLS,
     *HELD_OUT_PROTOCOLS,
     *_on_scenes(
         "affine", "scale and shift in disparity fitted per image", accepts=_DENSE, alignment=DISPARITY_FIT, max_depth=80.0
@@ -95,9 +100,18 @@ PROTOCOLS: Mapping[str, Protocol] = _by_name(
 def find_protocol(name: str) -> Protocol:
     """Find the protocol of that name, or one of your own by its path, such as ``mylab.protocols.INDOOR``.
 
+    ``NAME@HEIGHTxWIDTH`` is the same at another input: as many pixels as that, in the aspect of each image.
+
     Raises:
         RecipeError: there is none.
+
+    >>> find_protocol("small_metric@128x160").input.size(480, 640, 32)
+    (128, 160)
     """
+    if match := _AT_SIZE.fullmatch(name):
+        own, side = find_protocol(match["name"]), (int(match["height"]) * int(match["width"])) ** 0.5
+        source = f"{own.source}; shown at another size, not comparable with it"
+        return replace(own, name=name, source=source, input=InputResize(side, rule="area", antialias=True), published={})
     if name in PROTOCOLS:
         return PROTOCOLS[name]
     module, _, attribute = name.rpartition(".")

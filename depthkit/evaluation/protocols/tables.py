@@ -220,7 +220,7 @@ def _gp2() -> Iterator[Table]:
 
 
 _STEPS = ("baseline", "minimum reprojection", "automask", "full-resolution", "SSIM", "predicted mask", "full Eigen")
-_PARTS = ("ResNet", "pose encoder", "PoseCNN")
+_POSES = ("pose encoder", "PoseCNN")
 
 
 def _monodepth2() -> Iterator[Table]:
@@ -233,6 +233,7 @@ def _monodepth2() -> Iterator[Table]:
         ("1_1024", large, 697, _LARGE_NAMES),
         ("2", video, 697, _MONODEPTH2_NAMES),
         ("3", make3d, 134, _MONODEPTH2_NAMES),
+        ("6", video, 697, _MONODEPTH2_NAMES),
         ("7", improved, 652, _MONODEPTH2_NAMES),
         ("8", ("monodepth2_improved_one_scale",), 652, _MONODEPTH2_NAMES),
         ("9", ("monodepth2_benchmark",), 500, _MONODEPTH2_NAMES),
@@ -249,15 +250,18 @@ def _monodepth2() -> Iterator[Table]:
 
 
 def _in_table_of_monodepth2(table: str, row: str, printed: Sequence[str]) -> bool:
-    """Whether a table prints a row: 2 the steps of the method, 10 the flip, 12 networks and pose networks, 1 none of these."""
+    """Tell whether a table prints a row: 2 and 6 the steps, 6 the encoders, 10 the flip, 12 pose networks, 1 none of these."""
     plain = row.removesuffix(" + flip")
-    of_steps, of_parts = (row.startswith("M") and any(word in row for word in words) for words in (_STEPS, _PARTS))
+    of_steps, of_poses, of_encoders = (
+        row.startswith(("M,", "M with")) and any(word in row for word in words) for words in (_STEPS, _POSES, ("ResNet",))
+    )
     anchors = ("M", "M without ImageNet")
     return {
-        "1": not (of_steps or of_parts or (row.startswith(("M", "S")) and plain != row)),
-        "2": of_steps or row in anchors,
+        "1": not (of_steps or of_poses or of_encoders or (row.startswith(("M", "S")) and plain != row)),
+        "2": (of_steps and "SSIM" not in row and "ImageNet or" not in row) or row in anchors,
+        "6": (of_steps and not any(part in row for part in ("full Eigen", "baseline +"))) or of_encoders or row in anchors,
         "10": plain in printed and f"{plain} + flip" in printed,
-        "12": (of_parts and not row.startswith("Monodepth")) or row in anchors,
+        "12": of_poses or row in anchors,
     }.get(table, True)
 
 
@@ -282,17 +286,22 @@ def _depth_anything() -> Iterator[Table]:
         metrics = tuple(PROTOCOLS[f"zoedepth_{name}"].metrics)
         printed = PROTOCOLS[f"zoedepth_{name}"].published
         rows = tuple(row for row in printed if "ZoeD-" not in row and "encoder" not in row)
-        columns = tuple(Column(metric, (f"zoedepth_{name}",), metric, count) for metric in metrics)
+        columns = tuple(Column(metric, _of_yang(name), metric, count) for metric in metrics)
         yield Table(f"depth_anything_{number}", f"{paper}, table {number}", columns, rows, names)
-    pair = _columns(both, nyu=("zoedepth_nyu", 654), kitti=("zoedepth_kitti", 652))
+    pair = _columns(both, nyu=("zoedepth_nyu", 654), kitti=(_of_yang("kitti"), 652))
     for number, encoder in (("10", "encoder of MiDaS v3.1"), ("11", "encoder of DINOv2")):
         yield Table(f"depth_anything_{number}", f"{paper}, table {number}", pair, (encoder, "Depth Anything L"), names, encoder)
     unseen = {name: _UNSEEN[name] for name in ("sun_rgbd", "ibims", "hypersim", "vkitti2", "diode_outdoor")}
     both_rows = ("ZoeDepth (reproduced by Yang et al.)", "Depth Anything L")
     yield Table(
         "depth_anything_5", f"{paper}, table 5",
-        _columns(both, **{name: (f"zoedepth_{name}", count) for name, count in unseen.items()}), both_rows, names, both_rows[0],
+        _columns(both, **{name: (_of_yang(name), count) for name, count in unseen.items()}), both_rows, names, both_rows[0],
     )  # fmt: skip
+
+
+def _of_yang(name: str) -> tuple[str, ...]:
+    """Name the test by their command first, then the one that prints their figures."""
+    return tuple(test for test in (f"zoedepth_{name}_at_392x518", f"zoedepth_{name}") if test in PROTOCOLS)
 
 
 def _is_yangs(row: str) -> bool:
@@ -346,3 +355,14 @@ def find_table(name: str) -> Table:
         near = ", ".join(get_close_matches(name, TABLES, 3, 0.3))
         raise RecipeError(f"expected a table among {', '.join(TABLES)}; got {name!r}.{f' Near it: {near}.' if near else ''}")
     return TABLES[name]
+
+
+def images_of(protocol: str) -> int | None:
+    """Tell how many images the papers scored under a protocol; None where they do not say, or tables differ.
+
+    Example:
+        >>> images_of("midas_nyu"), images_of("synthetic_affine")
+        (654, None)
+    """
+    counts = {column.images for table in TABLES.values() for column in table.columns if protocol in column.protocols}
+    return counts.pop() if len(counts) == 1 else None

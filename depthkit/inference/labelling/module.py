@@ -2,6 +2,7 @@
 
 import math
 import signal
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,7 +44,7 @@ class PseudoLabelModule(LightningModule):
         folder: folder of the labels.
         reader: the pool at the teacher's size; its ``pieces`` are labelled.
         sky: optional; called like the teacher, it returns the probability of sky, ``(B, 1, h', w')``; above 1/2 is sky.
-        num_workers: processes that read, decode and resize.
+        num_workers: threads of one process that read, decode and resize; 0: the module's own process.
         threads: threads that encode.
         max_broken_fraction: share of the pieces' images, rounded up to whole images, that may be unreadable before the run
             stops.
@@ -96,8 +97,7 @@ class PseudoLabelModule(LightningModule):
         """Label the images of one batch, and pass them to the encoding threads."""
         if batch.error is not None:
             raise batch.error
-        if self.trainer.received_sigterm:  # the trainer heeds it while it trains only
-            raise SIGTERMException(128 + signal.SIGTERM)
+        self._stop_if_told()
         assert batch.piece is not None
         if batch.piece.shard not in self._open:
             self._open[batch.piece.shard] = self.folder.begin(batch.piece)
@@ -111,6 +111,10 @@ class PseudoLabelModule(LightningModule):
         self._collect(_AHEAD * self.threads if not batch.last else 0)
         if batch.last:
             self._open.pop(batch.piece.shard).finish()
+
+    def _stop_if_told(self) -> None:
+        if self.trainer.received_sigterm:  # the trainer heeds it while it trains only
+            raise SIGTERMException(128 + signal.SIGTERM)
 
     def _hand_over(self, batch: LabelBatch, maps: Tensor, skies: Tensor | None) -> None:
         assert batch.piece is not None
@@ -152,9 +156,13 @@ class PseudoLabelModule(LightningModule):
             )
 
     def on_predict_end(self) -> None:
-        """Wait for the other ranks: whoever has finished the last shard has completed the index."""
+        """Let the first rank wait until all shards are there: ranks may end hours apart, after which a barrier gives up."""
         self._encoders.shutdown()
-        self.trainer.strategy.barrier()
+        pause = 0.1
+        while self.trainer.is_global_zero and self.folder.remaining(self.reader.pieces):
+            self._stop_if_told()
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
 
     def discard(self) -> None:
         """Delete shards that are not finished."""

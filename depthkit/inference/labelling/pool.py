@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from depthkit.shards.codec import VIEW, check_key
 from depthkit.shards.images import EXTENSIONS, ImageFormat, encode_image, stored_extension
 from depthkit.shards.reading import read_shard
 from depthkit.types import Views
+from depthkit.writing import unfinished
 
 _CAMERA = ("intrinsics", "world_from_camera", "frames_from_camera", "stereo_baseline", "source")
 _LONGEST_KEY = 64
@@ -95,13 +97,16 @@ class Pool:
                 yield raw.key, _from_members(raw.key, raw.members, f"{piece.source}, sample '{raw.key}'")
 
 
-def open_pool(root: str | Path, *, split: str | None = None, images_per_shard: int = 1000) -> Pool:
+def open_pool(
+    root: str | Path, *, split: str | None = None, images_per_shard: int = 1000, listing: str | Path | None = None
+) -> Pool:
     """Open the pool of a folder or URL of shards, or of a plain folder of images and the folders in it.
 
     Args:
         root: folder or URL. Labels in its shards are not read.
         split: split of the shards, needed if there are several; for a folder the name of the split to write, default train.
         images_per_shard: for a plain folder; shards are labelled one to one.
+        listing: folder in which the first of several jobs leaves the list of a plain folder's files for the others.
 
     Raises:
         ShardError: there is no image, no such split, or the split is not complete.
@@ -113,17 +118,33 @@ def open_pool(root: str | Path, *, split: str | None = None, images_per_shard: i
         raise ShardError(f"expected a folder of images or shards at {root}; there is none. Check the path.")
     if images_per_shard < 1:
         raise ShardError(f"expected images_per_shard >= 1; got {images_per_shard}.")
-    files = find_images(folder, error=ShardError)
-    split, listing = split or "train", hashlib.sha256()
-    for file in files:
-        listing.update(f"{file.relative_to(folder)}\0{file.stat().st_size}\n".encode())
-    listing.update(f"{images_per_shard}".encode())
+    split, digest = split or "train", hashlib.sha256()
+    sizes = _listed(folder, None if listing is None else Path(listing) / f".{split}.listing.json")
+    for name, size in sizes.items():
+        digest.update(f"{name}\0{size}\n".encode())
+    digest.update(f"{images_per_shard}".encode())
+    files = [folder / name for name in sizes]
     pieces = tuple(
         Piece(f"{split}-{number:06d}.tar", len(part), None, part)
         for number, first in enumerate(range(0, len(files), images_per_shard))
         if (part := tuple(files[first : first + images_per_shard]))
     )
-    return Pool(folder.resolve().name, "", split, Views.SINGLE, False, pieces, listing.hexdigest(), folder)
+    return Pool(folder.resolve().name, "", split, Views.SINGLE, False, pieces, digest.hexdigest(), folder)
+
+
+def _listed(folder: Path, kept: Path | None) -> dict[str, int]:
+    """List the images of a folder with their sizes in bytes, or read the list that another job of the same folder made."""
+    about = os.path.abspath(folder)
+    if kept is not None and kept.exists():
+        found = json.loads(kept.read_text())
+        if found["pool"] == about:
+            return dict(found["files"])
+    sizes = {str(file.relative_to(folder)): file.stat().st_size for file in find_images(folder, error=ShardError)}
+    if kept is not None:
+        with unfinished(kept) as whole:
+            whole.write_text(json.dumps({"pool": about, "files": sizes}))
+            whole.replace(kept)
+    return sizes
 
 
 def _shards(index: ShardIndex, split: str | None) -> Pool:
@@ -163,7 +184,7 @@ def _from_file(key: str, file: Path, root: Path) -> PoolImage | DepthKitError:
         data = file.read_bytes()
         extension = stored_extension(data)
         if extension is None:
-            image = read_image(data, what=str(file), error=ShardError)
+            image = read_image(data, what=str(file), photo=True, error=ShardError)
             extension, data = encode_image(image, ImageFormat.JPG if data[:2] == b"\xff\xd8" else ImageFormat.PNG)
     except DepthKitError as error:
         return error

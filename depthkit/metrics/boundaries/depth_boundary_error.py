@@ -30,6 +30,7 @@ class DepthBoundaryErrorFormula(Formula):
     """Mean distance between predicted and labelled edges."""
 
     n_sums: ClassVar[int] = 2
+    reads_edges: ClassVar[bool] = True
     side: BoundarySide | str = BoundarySide.ACCURACY
 
     def __post_init__(self) -> None:

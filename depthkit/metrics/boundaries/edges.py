@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from depthkit.devices import sent
 from depthkit.precision import in_float32
 
 SIGMA, LOW, HIGH = 2**0.5, 0.15, 0.3
@@ -68,7 +69,7 @@ def _smoothed(x: Tensor, sigma: float) -> Tensor:
 
 def _sobel(x: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the gradient along columns and along rows; the image goes on by its mirror image."""
-    kernel = x.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    kernel = sent(torch.tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]), x.device).to(x.dtype)
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")  # of two rows, mirrored and repeated borders are one
     return F.conv2d(padded, kernel.view(1, 1, 3, 3)), F.conv2d(padded, kernel.T.reshape(1, 1, 3, 3))
 

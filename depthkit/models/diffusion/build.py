@@ -13,6 +13,7 @@ from depthkit.models.diffusion.folders import diffusers, load
 from depthkit.models.diffusion.latent_diffusion import LatentDiffusionDepth
 from depthkit.models.diffusion.noise_schedule import SD2_SCHEDULE, NoiseSchedule
 from depthkit.models.diffusion.sampling import Sampling
+from depthkit.models.weights.facts import give_rules
 
 TRAINED: Mapping[str, Any] = {
     "rescale_betas_zero_snr": True,
@@ -86,7 +87,7 @@ def latent_diffusion(
     for_images = parts.unet.config.in_channels == parts.unet.config.out_channels
     stored = codec_of(parts.facts["codec"]) if "codec" in parts.facts else LogDepth() if for_images else AffineDepth()
     sizes = (processing_size, parts.processing_size, _PROCESSING_SIZE)
-    return LatentDiffusionDepth(
+    network = LatentDiffusionDepth(
         parts.unet,
         parts.vae,
         NoiseSchedule({**parts.scheduler, **(TRAINED if for_images else {}), **(scheduler or {})}),
@@ -96,6 +97,8 @@ def latent_diffusion(
         halve_bias=halve_bias,
         processing_size=next(size for size in sizes if size is not None),
     )
+    give_rules(network, parts.facts)
+    return network
 
 
 @architecture

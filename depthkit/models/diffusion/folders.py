@@ -13,7 +13,9 @@ from depthkit import __version__
 from depthkit.checks import first_line, optional_import
 from depthkit.errors import CheckpointError
 from depthkit.models.diffusion.empty_prompt import FILE, read_embedding, save_embedding, text_parts
+from depthkit.models.weights.facts import rules_of
 from depthkit.types import Ambiguity
+from depthkit.writing import replacing
 
 FACTS = "depthkit.json"
 INDEX = "model_index.json"
@@ -31,7 +33,7 @@ class Parts(NamedTuple):
         text_embedding: of the empty prompt, ``(1, tokens, C)``.
         processing_size: longer side [px] at which a model for depth wants images; None for a model for images.
         steps: default number of denoising steps; 1 if the folder has none.
-        facts: entries that ``save`` adds, "codec" and "sampling"; empty in any other folder.
+        facts: entries that ``save`` adds, "codec", "sampling" and the network's rules; empty in any other folder.
     """
 
     unet: Any
@@ -134,10 +136,11 @@ def save(model: Any, folder: str | Path) -> Path:
             default_denoising_steps=model.sampling.steps,
             default_processing_resolution=model.processing_size,
         )
-        pipeline.save_pretrained(folder)
-    save_embedding(model.text_embedding, folder)
-    facts = {"version": __version__, "codec": model.codec.facts(), "sampling": model.config["sampling"]}
-    (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        facts = {"version": __version__, "codec": model.codec.facts(), "sampling": model.config["sampling"], **rules_of(model)}
+        with replacing(folder / INDEX, folder=True) as part:
+            pipeline.save_pretrained(part.parent)
+            save_embedding(model.text_embedding, part.parent)
+            part.with_name(FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return folder
 
 

@@ -74,6 +74,7 @@ class LatentDiffusionDepth(DepthNet):
             )
         self.register_buffer("text_embedding", text_embedding.detach().clone().float())
         self.vae.requires_grad_(False)
+        self.vae.outside_autocast = True
         self.processing_size = processing_size
         self.size_multiple = self.min_size = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.sampling = sampling or Sampling()
@@ -220,6 +221,8 @@ class LatentDiffusionDepth(DepthNet):
             timestep: int64 ``(B,)``, or one for all.
         """
         both = torch.cat([image_latent, noisy_latent], 1).to(self.dtype_of_unet)
+        if isinstance(timestep, int):  # diffusers would copy it to the device
+            timestep = torch.full((1,), timestep, device=both.device)
         text = self.text_embedding.to(both.dtype).expand(len(both), -1, -1)
         output: Tensor = self.unet(both, timestep, encoder_hidden_states=text, return_dict=False)[0]
         return output.float()
@@ -256,6 +259,11 @@ class LatentDiffusionDepth(DepthNet):
         return self.sampling.latents(
             (self.sampling.members, 1, channels, height // self.size_multiple, width // self.size_multiple)
         )
+
+    @property
+    def gives_uncertainty(self) -> bool:
+        """Whether several members are predicted, whose spread is the uncertainty."""
+        return self.sampling.members > 1
 
     def with_uncertainty(
         self, image: Tensor, shown: tuple[int, int] | None = None, start: Tensor | None = None

@@ -97,6 +97,7 @@ class NoiseSchedule:
             root = self.alphas_cumprod.sqrt()
             self.alphas_cumprod = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))).square()
         self._alphas: list[float] = self.alphas_cumprod.tolist()  # for one timestep, which then waits for no device
+        self._tables = {self.alphas_cumprod.device: self.alphas_cumprod}  # by device, so that steps copy nothing
         self._last = 1.0 if get("set_alpha_to_one", True) else self._alphas[0]
         self._bound = float(get("clip_sample_range", 1.0)) if get("clip_sample", True) else None
 
@@ -184,5 +185,7 @@ class NoiseSchedule:
         if isinstance(timestep, int):
             alpha = self._alphas[timestep]
             return alpha**0.5, (1 - alpha) ** 0.5
-        alphas = per_image(self.alphas_cumprod.to(like.device)[timestep], like)
+        if like.device not in self._tables:
+            self._tables[like.device] = self.alphas_cumprod.to(like.device)
+        alphas = per_image(self._tables[like.device][timestep], like)
         return alphas.sqrt(), (1 - alphas).sqrt()

@@ -12,7 +12,8 @@ from depthkit.errors import RecipeError
 from depthkit.models.build import architecture
 from depthkit.models.encoders.survey import survey
 from depthkit.models.encoders.timm_encoder import TimmEncoder
-from depthkit.models.encoders.vit import Hooks, HookSet, PositionInterpolation, ViTEncoder, choose_blocks, is_vit
+from depthkit.models.encoders.tokens import TokenEncoder
+from depthkit.models.encoders.vit import Hooks, HookSet, PositionInterpolation, ViTEncoder, is_vit
 from depthkit.models.net import DepthNet
 from depthkit.models.networks.heads import MidasHead, OutputActivation
 from depthkit.models.networks.midas import FusionBlock, require_pyramid
@@ -156,13 +157,13 @@ def dpt_timm(
     """Build Depth Anything's network on any timm backbone: a transformer, or one with maps at strides 4, 8, 16 and 32.
 
     Args:
-        backbone: timm's name of the encoder, for example ``tf_efficientnet_lite0.in1k``.
+        backbone: timm's name of the encoder, such as ``tf_efficientnet_lite0.in1k`` or ``vit_small_patch16_dinov3.lvd1689m``.
         pretrained: weights of the encoder, see ``TimmEncoder``.
         hooks: see ``ViTEncoder``; of no effect on a convolutional backbone.
         features: channels of the decoder.
         out_channels: see ``DPTDecoder``.
         max_depth: None gives disparity of unknown scale and shift; a number [m] depth by a ``SigmoidDepthHead``.
-        output_activation: for disparity; see ``MidasHead``.
+        output_activation: for disparity, see ``MidasHead``; or "exp" for depth by an exponential, as of Depth Anything 3.
         position_interpolation: see ``ViTEncoder``; of no effect on other backbones.
         options: see ``TimmEncoder``.
 
@@ -178,19 +179,19 @@ def dpt_timm(
         encoder = ViTEncoder(
             backbone, pretrained=pretrained, hooks=hooks, position_interpolation=position_interpolation, options=options
         )
-    elif len(set((found := survey(backbone, options or {})).strides)) == 1:  # EVA-02, DINOv3 and other transformers
-        blocks = choose_blocks(hooks, found.blocks, backbone)
-        encoder = TimmEncoder(backbone, pretrained=pretrained, strides=None, out_indices=blocks, options=options)
+    elif len(set(survey(backbone, options or {}).strides)) == 1:  # EVA-02, DINOv3 and other transformers
+        encoder = TokenEncoder(backbone, pretrained=pretrained, hooks=hooks, options=options)
     else:
         encoder = TimmEncoder(backbone, pretrained=pretrained, options=options)
     if max_depth is not None and output_activation != OutputActivation.RELU:
         raise RecipeError(
             f"expected no output_activation beside max_depth={max_depth}, a sigmoid; got {str(output_activation)!r}."
         )
+    predicts = Representation.DEPTH if output_activation == OutputActivation.EXP else Representation.DISPARITY
     return DepthNet(
         encoder,
         partial(DPTDecoder, features=features, out_channels=out_channels),
-        partial(DPTHead, output_activation=output_activation)
+        partial(DPTHead, representation=predicts, output_activation=output_activation)
         if max_depth is None
         else partial(SigmoidDepthHead, max_depth=max_depth),
     )
@@ -218,7 +219,7 @@ def dpt_dinov2_small(
         pretrained: the encoder's weights, see ``ViTEncoder``.
         hooks: "v1" or "v2", the version of Depth Anything; see ``ViTEncoder``.
         max_depth: None for disparity; v2's metric networks have 20 and 80 m; see ``dpt_timm``.
-        output_activation: for disparity; see ``MidasHead``.
+        output_activation: see ``dpt_timm``.
         position_interpolation: see ``ViTEncoder``.
     """
     return _dinov2("small", 64, (48, 96, 192, 384), dict(locals()))

@@ -3,11 +3,10 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from depthkit.errors import LabelError
-from depthkit.resize import input_rule_of, output_rule_of
-from depthkit.types import REPRESENTATIONS, Representation
+from depthkit.models.wrapped import WrappedDepth
+from depthkit.types import Representation
 
 
 def flip_averaged(model: Any, flip: bool | None = None) -> Any:
@@ -20,7 +19,7 @@ def flip_averaged(model: Any, flip: bool | None = None) -> Any:
     return FlipAverage(model) if (getattr(model, "flip", False) if flip is None else flip) else model
 
 
-class FlipAverage(nn.Module):
+class FlipAverage(WrappedDepth):
     """A network averaged with itself on mirrored images.
 
     Depth is the mean of the image's map and the mirrored map of its mirror image (ZoeDepth, Depth Anything's metric networks).
@@ -29,22 +28,11 @@ class FlipAverage(nn.Module):
     border, which the other view does not see. Each call costs two predictions.
 
     Args:
-        model: called on RGB in [0, 1], ``(B, 3, H, W)``; returns ``(B, 1, h, w)``.
-        representation: of its maps; default ``model.representation``.
-
-    Raises:
-        LabelError: the representation is unknown.
-
-    Attributes:
-        representation: of the maps.
-        ambiguity: what the network leaves undetermined; None if it does not say.
-        size_multiple: image sides must be multiples of it.
-        resize_space: in which to resize the maps.
-        input_rule: the network's, see ``depthkit.resize.input_rule_of``.
-        output_rule: the network's.
+        model: called on RGB in [0, 1], ``(B, 3, H, W)``; returns ``(B, 1, h, w)``. Further arguments, attributes and errors are
+            those of ``WrappedDepth``.
 
     Example:
-        >>> class Brightness(nn.Module):
+        >>> class Brightness(torch.nn.Module):
         ...     representation = Representation.DISPARITY
         ...     def forward(self, image):
         ...         return image.mean(1, keepdim=True)
@@ -53,25 +41,13 @@ class FlipAverage(nn.Module):
         True
     """
 
-    def __init__(self, model: nn.Module, *, representation: Representation | None = None) -> None:
-        super().__init__()
-        found = getattr(model, "representation", None) if representation is None else representation
-        if found not in REPRESENTATIONS:
-            raise LabelError(
-                f"expected the representation of the model's output, one of {', '.join(REPRESENTATIONS)}; got {found!r}. "
-                "Pass representation=."
-            )
-        self.model = model
-        self.representation = Representation(found)
-        self.ambiguity: Any = getattr(model, "ambiguity", None)
-        self.size_multiple = int(getattr(model, "size_multiple", 1))
-        self.resize_space = Representation(getattr(model, "resize_space", found))
-        self.input_rule, self.output_rule = input_rule_of(model), output_rule_of(model)
-
     def forward(self, image: Tensor) -> Tensor:
         """Predict the averaged map, ``(B, 1, h, w)``."""
         seen, mirrored = self.model(torch.cat([image, image.flip(-1)])).chunk(2)
-        mirrored = mirrored.flip(-1)
+        return self.average(seen, mirrored.flip(-1))
+
+    def average(self, seen: Tensor, mirrored: Tensor) -> Tensor:
+        """Average the map of the image and that of its mirror image, mirrored back, ``(B, 1, h, w)`` each."""
         if self.representation in (Representation.DEPTH, Representation.LOG_DEPTH):
             return (seen + mirrored) / 2
         left = self._left(seen)

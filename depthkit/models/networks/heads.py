@@ -1,5 +1,6 @@
 """Heads: from a decoder's map to the output in a representation."""
 
+import math
 from enum import StrEnum
 from typing import cast
 
@@ -17,18 +18,33 @@ class OutputActivation(StrEnum):
 
     RELU = "relu"
     SOFTPLUS = "softplus"
+    EXP = "exp"
     NONE = "none"
+
+
+class Exponential(nn.Module):
+    """The exponential as a module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return e to the power of ``x``."""
+        return x.exp()
 
 
 _ACTIVATIONS = {
     OutputActivation.RELU: nn.ReLU,
     OutputActivation.SOFTPLUS: nn.Softplus,
+    OutputActivation.EXP: Exponential,
     OutputActivation.NONE: nn.Identity,
 }
+
+_MOST_LOG_SCALE = 7.0
 
 
 class OutputConv(nn.Conv2d):
     """A convolution that leaves autocast: a map rounded to half precision would have steps of up to 1 %."""
+
+    outside_autocast = True
+    """Whether a part runs in the precision of its weights, which so stay in float32; read in training."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve as ``nn.Conv2d`` does, in the precision of the weights."""
@@ -46,8 +62,8 @@ class MidasHead(nn.Module):
         channels: channels of the decoder's map.
         stride: its stride [px].
         representation: of the output.
-        output_activation: "relu" as released, "softplus" (positive, with a gradient everywhere), or "none", which a logarithm
-            needs because it can be negative.
+        output_activation: "relu" as released, "softplus" (positive, with a gradient everywhere), "exp", or "none", which a
+            logarithm needs because it can be negative.
 
     The bias of the last convolution starts at 1 before a "relu" or "softplus", so that a fresh network does not output
     zeros, which have no gradient.
@@ -79,7 +95,7 @@ class MidasHead(nn.Module):
         self.refine = nn.Conv2d(channels // 2, 32, 3, padding=1)
         self.output = OutputConv(32, 1, 1)
         self.activation = _ACTIVATIONS[activation]()
-        if activation != OutputActivation.NONE:
+        if activation in (OutputActivation.RELU, OutputActivation.SOFTPLUS):
             nn.init.ones_(cast(Tensor, self.output.bias))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,6 +110,30 @@ class MidasHead(nn.Module):
     def map(self, hidden: Tensor) -> Tensor:
         """Compute the output from ``hidden``, ``(B, 1, H, W)``."""
         return self.activation(self.output(hidden))
+
+
+class LogScale(nn.Module):
+    """A part beside a head: ln b of the Laplace distribution of ln depth, from the decoder's map, within 7 of 0.
+
+    b is about the relative error to expect; it starts near 0.1.
+
+    Args:
+        channels: channels of the decoder's map.
+        stride: its stride [px].
+    """
+
+    def __init__(self, channels: int, stride: float) -> None:
+        super().__init__()
+        self.stride = stride
+        self.refine = nn.Conv2d(channels, 32, 3, padding=1)
+        self.output = OutputConv(32, 1, 1)
+        nn.init.constant_(cast(Tensor, self.output.bias), math.log(0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predict, ``(B, channels, H / stride, W / stride) -> (B, 1, H, W)``."""
+        s = self.output(F.relu(self.refine(x)))
+        s = F.interpolate(s, scale_factor=self.stride, mode="bilinear", align_corners=False)
+        return _MOST_LOG_SCALE * (s / _MOST_LOG_SCALE).tanh()
 
 
 class LogDisparityHead(nn.Module):

@@ -99,9 +99,9 @@ class BinsHead(nn.Module):
 class ZoeDepthNet(DepthNet):
     """A depth network whose head reads every level of the decoder."""
 
-    def decode(self, features: list[Tensor]) -> Tensor:
-        """Predict from the feature maps of ``encode``."""
-        return self.head(self.decoder.levels(features))
+    def fused(self, features: list[Tensor]) -> list[Tensor]:
+        """Compute all levels of the decoder, finest last."""
+        return self.decoder.levels(features)
 
 
 @architecture

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from depthkit.devices import sent
+
 
 class LearnedCamera(nn.Module):
     """One pinhole camera per dataset, in units of the image's size, so that it fits every resolution.
@@ -25,7 +27,7 @@ class LearnedCamera(nn.Module):
     def forward(self, dataset: Tensor, size: tuple[int, int]) -> Tensor:
         """Give intrinsics, ``(B, 3, 3)`` [px], for images of ``size`` (height, width) of these datasets, int64 ``(B,)``."""
         height, width = size
-        extent = self.offset.new_tensor([width, height])
+        extent = sent(self.offset.new_tensor([width, height], device="cpu"), self.offset.device)
         focal = self.log_focal[dataset].exp() * extent
         centre = (extent - 1) / 2 + self.offset[dataset] * extent
         camera = torch.diag_embed(torch.cat([focal, torch.ones_like(focal[:, :1])], 1))

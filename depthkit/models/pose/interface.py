@@ -83,7 +83,7 @@ class PosePredictor(Buildable, ABC):
         poses = []
         for place, step in enumerate(steps, start=1):
             backwards = step < 0
-            turn, move = self.motions(views[:, [place, 0] if backwards else [0, place]])
+            turn, move = self.motions(torch.stack([views[:, i] for i in ((place, 0) if backwards else (0, place))], 1))
             poses.append(pose_from_axis_angle(turn, move * length, invert=backwards)[:, 0])
         return torch.stack(poses, 1)
 

@@ -1,24 +1,24 @@
 """Networks in checkpoints: write them, and rebuild them without their paradigm and without running code from the file."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from enum import StrEnum
+from contextlib import AbstractContextManager
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from depthkit.checks import first_line
-from depthkit.errors import CheckpointError, LabelError
+from depthkit.checks import first_line, garbled
+from depthkit.errors import CheckpointError
 from depthkit.models.build import build, is_architecture
 from depthkit.models.diffusion.build import latent_diffusion
 from depthkit.models.net import DepthNet
-from depthkit.models.weights.facts import NETWORKS, read_facts, write_facts
+from depthkit.models.weights.facts import NETWORKS, give_rules, read_facts, write_facts
 from depthkit.models.weights.files import check_fit, plain_network, plain_state
-from depthkit.resize import InputResize, OutputResize
-from depthkit.types import AMBIGUITIES, Ambiguity
+from depthkit.types import Ambiguity
+from depthkit.writing import replacing
 
 # Entries that Lightning needs in a file to validate or predict with.
 _TRAINER = {"pytorch-lightning_version": "2.6.4", "epoch": 0, "global_step": 0, "callbacks": {}}
@@ -57,13 +57,12 @@ def read_checkpoint(path: str | Path, *, allow: Sequence[str] = ()) -> Checkpoin
         network = latent_diffusion(pretrained=path)
         return Checkpoint(network.eval(), network.ambiguity, None)
     facts, state = read_facts(path)
-    size = tuple(facts.get("size") or ())
-    known_size = (int(size[0]), int(size[1])) if len(size) == 2 else None
-    model = _part("model", facts, state, tuple(allow), path)
-    for name, kind in (("input_rule", InputResize), ("output_rule", OutputResize)):
-        if facts.get(name):
-            setattr(model, name, kind(**facts[name]))
-    return Checkpoint(model, Ambiguity(facts["ambiguity"]), known_size)
+    with _read(path):
+        size = tuple(facts.get("size") or ())
+        known_size = (int(size[0]), int(size[1])) if len(size) == 2 else None
+        model = _part("model", facts, state, tuple(allow), path)
+        give_rules(model, facts)
+        return Checkpoint(model, Ambiguity(facts["ambiguity"]), known_size)
 
 
 def read_pose_net(path: str | Path, *, allow: Sequence[str] = ()) -> nn.Module:
@@ -83,35 +82,34 @@ def read_pose_net(path: str | Path, *, allow: Sequence[str] = ()) -> nn.Module:
             f"expected a checkpoint with a pose network; {path} has none that says how it was built. "
             "Train SelfSupervisedVideoModule on video with a pose_net of depthkit.models."
         )
-    return _part("pose_net", facts, state, tuple(allow), path)
+    with _read(path):
+        return _part("pose_net", facts, state, tuple(allow), path)
 
 
 def save_network(
     model: nn.Module,
     path: str | Path,
     *,
-    ambiguity: Ambiguity | str,
+    ambiguity: Ambiguity | str | None = None,
     size: tuple[int, int] | None = None,
-    input_rule: InputResize | None = None,
-    output_rule: OutputResize | None = None,
 ) -> None:
     """Write a network as a checkpoint that every command reads, ``predict`` and ``validate`` too.
+
+    Its own ``input_rule``, ``output_rule``, ``canonical_focal`` and ``flip`` are stored with it, where it has them.
 
     Args:
         model: a ``DepthNet`` built by one of ``depthkit.models``' functions, also under ``torch.compile`` or ``DataParallel``.
         path: the ``.ckpt`` file.
-        ambiguity: what its predictions leave undetermined: shift_scale for relative networks, metric for depth in metres.
-        size: (height, width) [px] of the images it was trained on; default 384x384.
-        input_rule: how images are resized for it, instead of to as many pixels as ``size`` has.
-        output_rule: how its maps are resized to their images.
+        ambiguity: what its predictions leave undetermined: shift_scale for relative networks, metric for depth in metres;
+            default what the network states.
+        size: (height, width) [px] of the images it was trained on; default what the network states, else 384x384.
 
     Raises:
         CheckpointError: the network was put together from parts, or the folder does not exist.
-        LabelError: there is no such ambiguity.
+        LabelError: there is no such ambiguity, or none is known.
+        PredictionError: the disk refuses it; what was there before is whole.
     """
     model = plain_network(model)
-    if ambiguity not in AMBIGUITIES:
-        raise LabelError(f"expected an ambiguity among {', '.join(AMBIGUITIES)}; got {ambiguity!r}.")
     if not isinstance(model, DepthNet) or model.config is None:
         raise CheckpointError(
             "expected a network that knows how it was built; got one put together from parts. Build it by a function of "
@@ -122,15 +120,10 @@ def save_network(
     state = plain_state(model.state_dict())
     content: dict[str, Any] = {**_TRAINER, "state_dict": {f"model.{key}": x for key, x in state.items()}}
     write_facts(content, model, ambiguity, size)
-    for name, rule in (("input_rule", input_rule), ("output_rule", output_rule)):
-        if rule is not None:
-            content["depthkit"][name] = plain_rule(rule)
-    torch.save(content, path)
-
-
-def plain_rule(rule: InputResize | OutputResize) -> dict[str, Any]:
-    """Convert a rule of resizing to plain values, of which it can be made again."""
-    return {name: str(x) if isinstance(x, StrEnum) else x for name, x in asdict(rule).items()}
+    stream = BytesIO()  # on a full disk torch's own writer aborts the process
+    torch.save(content, stream)
+    with replacing(Path(path)) as part:
+        part.write_bytes(stream.getbuffer())
 
 
 def fresh_networks(path: str | Path) -> dict[str, nn.Module]:
@@ -140,7 +133,14 @@ def fresh_networks(path: str | Path) -> dict[str, nn.Module]:
         CheckpointError: as of ``read_facts``, or a network cannot be built.
     """
     facts, _ = read_facts(path)
-    return {name: build(facts[name]) for name in NETWORKS if facts.get(name)}
+    with _read(path):
+        networks: dict[str, Any] = {name: build(facts[name]) for name in NETWORKS if facts.get(name)}
+        give_rules(networks["model"], facts)
+        return networks
+
+
+def _read(path: str | Path) -> AbstractContextManager[None]:
+    return garbled(f"the facts of a network in {path}", CheckpointError, "Get the file again.")
 
 
 def _part(name: str, facts: Mapping[str, Any], state: Mapping[str, Any], allow: tuple[str, ...], path: Path) -> nn.Module:

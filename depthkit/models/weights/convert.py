@@ -81,8 +81,14 @@ def _network_of(weights: Mapping[str, Any]) -> dict[str, Tensor]:
     return {key: x for key, x in weights.items() if not key.startswith(beside)}
 
 
+def _from_depth_anything(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Rename weights of Depth Anything, in its authors' names or those of the same file for transformers."""
+    theirs = any(key.startswith("backbone.embeddings.") for key in state)
+    return from_transformers(state) if theirs else from_depth_anything(state)
+
+
 CONVERTERS: Mapping[str, Converter] = {
-    "depth_anything": from_depth_anything,
+    "depth_anything": _from_depth_anything,
     "gp2": from_gp2,
     "midas": _from_midas,
     "monodepth2": _from_monodepth2,
@@ -121,7 +127,8 @@ def load_published(model: nn.Module, state_dict: Mapping[str, Any], *, source: s
             ``{"pose": ...}`` or ``{"predictive_mask": ...}``. Their ImageNet classifier and training size are not read.
         source: who published it: "midas" (v2 and v2.1, github.com/isl-org/MiDaS), "gp2"
             (github.com/SamsungLabs/geometry-preserving-de), "monodepth2" (github.com/nianticlabs/monodepth2), "depth_anything"
-            (v1 and v2, relative and v2's metric ones, github.com/LiheYoung/Depth-Anything), "transformers"
+            (v1 and v2, relative and v2's metric ones, github.com/LiheYoung/Depth-Anything, also as transformers has them; its
+            authors' positions), "transformers"
             (``DepthAnythingForDepthEstimation.state_dict()``) or
             "zoedepth" (Depth Anything v1's metric ones, or ``ZoeDepthForDepthEstimation.state_dict()`` on DINOv2).
 

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from depthkit.checks import first_line
 from depthkit.errors import CheckpointError
+from depthkit.writing import unfinished
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # s without an answer
@@ -46,33 +47,30 @@ def fetch(url: str, checksum: str = "", cache_dir: str | Path | None = None) -> 
     elif known and not _matches(path, known):
         raise CheckpointError(f"expected {known} of {path}; it is another file, or damaged. Remove it to fetch it again.")
     if not checksum and not note.is_file():
-        with suppress(OSError):  # a cache that only others may write to, or a full one, serves all the same
-            note.write_text(_digest(path, "sha256") + "\n")
+        with suppress(OSError), unfinished(note) as part:  # a cache of others, or a full one, serves all the same
+            part.write_text(_digest(path, "sha256") + "\n")
+            part.replace(note)
     return path
 
 
 def _download(url: str, path: Path, checksum: str) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # others may fetch the same file
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urlopen(url, timeout=_TIMEOUT) as answer, part.open("wb") as file:
-            length = int(answer.headers.get("Content-Length") or 0)
-            with tqdm(total=length or None, unit="B", unit_scale=True, desc=path.name) as bar:
-                while chunk := answer.read(_CHUNK):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-        if length and part.stat().st_size != length:
-            raise OSError(f"{part.stat().st_size} of {length} bytes came")
-        if checksum and not _matches(part, checksum):
-            raise OSError(f"its checksum is not {checksum}")
-        part.replace(path)
+        with unfinished(path) as part:  # others may fetch the same file
+            with urlopen(url, timeout=_TIMEOUT) as answer, part.open("wb") as file:
+                length = int(answer.headers.get("Content-Length") or 0)
+                with tqdm(total=length or None, unit="B", unit_scale=True, desc=path.name) as bar:
+                    while chunk := answer.read(_CHUNK):
+                        file.write(chunk)
+                        bar.update(len(chunk))
+            if length and part.stat().st_size != length:
+                raise OSError(f"{part.stat().st_size} of {length} bytes came")
+            if checksum and not _matches(part, checksum):
+                raise OSError(f"its checksum is not {checksum}")
+            part.replace(path)
     except (OSError, ValueError, HTTPException) as error:  # urllib's errors are OSErrors; a full disk is one, too
         raise CheckpointError(
             f"expected to download {url}; got: {first_line(error)}. Try again, or put the file at {path}."
         ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _matches(path: Path, checksum: str) -> bool:

@@ -5,12 +5,13 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from depthkit.errors import CheckpointError, RecipeError
 from depthkit.models.net import DepthNet
 from depthkit.models.weights.files import plain_network
+from depthkit.writing import replacing
 
 
 def encoder_state_dict(model: DepthNet) -> dict[str, Tensor]:
@@ -48,7 +49,9 @@ def export_encoder(model: DepthNet, path: str | Path) -> None:
     path = Path(path)
     if path.suffix != ".safetensors" or not path.parent.is_dir():
         raise CheckpointError(f"expected a path that ends in .safetensors, in a folder that exists; got {path}.")
-    save_file(encoder_state_dict(model), path, metadata={"format": "pt", "architecture": _architecture(model)})
+    weights, facts = encoder_state_dict(model), {"format": "pt", "architecture": _architecture(model)}
+    with replacing(path) as part:
+        part.write_bytes(save(weights, metadata=facts))
 
 
 def _architecture(model: DepthNet) -> str:

@@ -6,30 +6,37 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from depthkit.errors import CheckpointError
 from depthkit.models.weights.facts import facts_in, write_facts
 from depthkit.models.weights.files import plain_network, plain_state, read_file
 from depthkit.types import Ambiguity
+from depthkit.writing import replacing
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
 def save_folder(
-    model: Any, folder: str | Path, *, ambiguity: Ambiguity | str, size: tuple[int, int] | None = None, card: str = ""
+    model: Any,
+    folder: str | Path,
+    *,
+    ambiguity: Ambiguity | str | None = None,
+    size: tuple[int, int] | None = None,
+    card: str = "",
 ) -> Path:
     """Write a network as a folder; arguments as of ``save_network``.
 
     Args:
         model: the network.
         folder: created if it does not exist.
-        ambiguity: what its predictions leave undetermined.
-        size: (height, width) [px] of the images it was trained on.
+        ambiguity: what its predictions leave undetermined; default what the network states.
+        size: (height, width) [px] of the images it was trained on; default what the network states.
         card: Markdown to add to the model card: data, licence, recipe, scores.
 
     Raises:
         CheckpointError: the network was put together from parts.
+        LabelError: there is no such ambiguity, or none is known.
     """
     model, folder = plain_network(model), Path(folder)
     if model.config is None:
@@ -41,9 +48,14 @@ def save_folder(
     facts: dict[str, Any] = {}
     write_facts(facts, model, ambiguity, size)
     state = {key: x.detach().cpu().contiguous().clone() for key, x in plain_state(model.state_dict()).items()}
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(_card(model, facts_in(facts), card), encoding="utf-8")
+    files = {
+        CARD: _card(model, facts_in(facts), card).encode(),
+        WEIGHTS: save(state, metadata={"format": "pt"}),
+        CONFIG: (json.dumps(facts, indent=2) + "\n").encode(),
+    }
+    for name, content in files.items():
+        with replacing(folder / name) as part:
+            part.write_bytes(content)
     return folder
 
 
@@ -78,7 +90,10 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             f"expected {CONFIG} of a network in {folder}; it cannot be read. Get the folder again."
         ) from error
     if not facts.get("model") or not (folder / WEIGHTS).is_file():
-        raise CheckpointError(f"expected {CONFIG} and {WEIGHTS} of a network of depthkit in {folder}. Get the folder again.")
+        raise CheckpointError(
+            f"expected {CONFIG} and {WEIGHTS} of a network of depthkit in {folder}; one is missing or of another program. Of a "
+            "published network write NAME=FILE; a folder of transformers needs its preprocessor_config.json."
+        )
     return facts, read_file(folder / WEIGHTS, "weights")
 
 

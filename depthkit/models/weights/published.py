@@ -292,7 +292,18 @@ PUBLISHED: Mapping[str, PublishedNetwork] = MappingProxyType(
 """Facts of every published network that ``from_pretrained`` knows by name."""
 
 
+_NOT_HERE = {
+    "levit": "MiDaS 3.1's LeViT runs in its authors' code alone. ",
+    "next_vit": "MiDaS 3.1's Next-ViT runs in its authors' code alone. ",
+    "giant": "The giant network of Depth Anything V2 was not published. ",
+    "vitg": "The giant network of Depth Anything V2 was not published. ",
+}
+
+
 def near(name: str) -> str:
-    """Return a sentence with the published names that are nearest to one; empty if none is near."""
+    """Return a sentence with the published names that are nearest to one, or why it is not here; empty if none is near."""
+    plain = name.lower().replace("-", "_")
+    if why := next((why for part, why in _NOT_HERE.items() if part in plain), ""):
+        return why
     found = ", ".join(difflib.get_close_matches(name, PUBLISHED, 3, 0.4))
     return f"Near it: {found}. " if found else ""

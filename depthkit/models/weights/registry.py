@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, cast
+from urllib.parse import unquote
 from zipfile import BadZipFile, ZipFile
 
 from torch import nn
 
-from depthkit.checks import first_line
+from depthkit.checks import first_line, garbled
 from depthkit.errors import CheckpointError, LabelError
 from depthkit.models.build import build
 from depthkit.models.diffusion.build import latent_diffusion
@@ -21,15 +22,17 @@ from depthkit.models.pose.networks import pose_resnet18
 from depthkit.models.weights.checkpoint import read_checkpoint, read_pose_net
 from depthkit.models.weights.convert import load_published
 from depthkit.models.weights.download import fetch
-from depthkit.models.weights.facts import read_run, write_facts
+from depthkit.models.weights.facts import give_rules, read_run, write_facts
 from depthkit.models.weights.files import check_fit, find_weights, read_file, read_weights
-from depthkit.models.weights.folder import CONFIG, read_folder
+from depthkit.models.weights.folder import CONFIG, WEIGHTS, read_folder
 from depthkit.models.weights.published import PUBLISHED, PublishedNetwork, near
 from depthkit.models.weights.transformers_hub import Output, load_depth
 from depthkit.types import Ambiguity, Representation
 
 Network = TypeVar("Network", bound=nn.Module)
 _SAID: set[str] = set()  # licences that this process has named
+_FILES = {unquote(entry.place.rpartition("/")[2]): entry.name for entry in PUBLISHED.values() if entry.source}
+"""Published networks by the names of their files."""
 _DEPTH_FILES, _POSE_FILES = ("encoder", "depth"), ("pose_encoder", "pose")
 
 
@@ -64,7 +67,7 @@ def from_pretrained(
         LabelError: ``output`` contradicts the network, or is needed.
     """
     text = str(model)
-    name, _, file = text.partition("=")
+    name, file = _name_and_file(text)
     hub: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}
     network: Any
     if name in PUBLISHED:
@@ -76,14 +79,26 @@ def from_pretrained(
         network = load_depth(text.removeprefix("transformers:"), output=output, **hub)
     elif (path := Path(text).expanduser()).is_dir():
         network = _of_folder(path, output)
+    elif path.name in (CONFIG, WEIGHTS) and path.is_file() and (path.parent / CONFIG).is_file():
+        network = _of_folder(path.parent, output)
     elif path.is_file() and path.suffix.lower() in SUFFIXES:
         network = ExportedNetwork(path)
+    elif path.is_file() and (path.name in _FILES or path.suffix.lower() == ".zip"):
+        raise CheckpointError(
+            f"expected {_FILES.get(path.name, 'NAME')}={path} for the file of a published network; got its path alone. "
+            "`depthkit models` lists the names."
+        )
     elif path.is_file():
         found = read_checkpoint(path, allow=allow)
         network = _told(found.model, found.ambiguity)
         network.trained_size = found.size
+    elif file and Path(file).expanduser().exists():
+        raise CheckpointError(f"expected NAME={file} with the name of a published network; got {name!r}. {near(name)}")
     elif path.name != text or path.suffix in (".ckpt", ".pt", ".pth"):  # a path, no name
-        raise CheckpointError(f"expected a MODEL at {text}: a checkpoint, an exported program or a folder; there is no file.")
+        raise CheckpointError(
+            f"expected a MODEL at {text}: a checkpoint, an exported program or a folder; there is no file. "
+            "A network on the hub is hf:ORG/NAME or transformers:ORG/NAME."
+        )
     else:
         raise CheckpointError(
             f"expected a MODEL: a checkpoint, a folder, hf:ORG/NAME, transformers:ORG/NAME or the name of a published network; "
@@ -109,7 +124,7 @@ def pose_from_pretrained(model: str | Path, *, allow: Sequence[str] = (), cache_
     Raises:
         CheckpointError: the network has no pose network, or it cannot be downloaded.
     """
-    name, _, file = str(model).partition("=")
+    name, file = _name_and_file(str(model))
     entry = PUBLISHED.get(name)
     if entry is None and Path(model).is_file():
         return read_pose_net(model, allow=allow)
@@ -133,8 +148,8 @@ def run_of(model: str | Path) -> dict[str, Any]:
         return read_run(model)
     network: Any = from_pretrained(model)
     content: dict[str, Any] = {"state_dict": {f"model.{key}": x for key, x in network.state_dict().items()}}
-    write_facts(content, network, network.ambiguity, getattr(network, "trained_size", None))
-    if _has_pose(str(model).partition("=")[0]):
+    write_facts(content, network)
+    if _has_pose(_name_and_file(str(model))[0]):
         content["state_dict"] |= {f"pose_net.{key}": x for key, x in pose_from_pretrained(model).state_dict().items()}
     return content
 
@@ -158,15 +173,31 @@ def published(model: Network, weights: str | Path, *, source: str) -> Network:
     Raises:
         CheckpointError: the file cannot be read, or does not fit; see ``load_published``.
     """
-    state: dict[str, Any]
-    if source == "monodepth2":
-        path, files = Path(weights).expanduser(), _DEPTH_FILES if isinstance(model, DepthNet) else _POSE_FILES
-        folder = path if path.is_dir() else find_weights(weights).parent
-        state = _unzipped(path, files) if path.suffix == ".zip" else _files_in(folder, files)
-    else:
-        state = read_weights(weights)
-    load_published(model, state, source=source)
+    load_published(model, _state_in(weights, model, source), source=source)
     return model
+
+
+def _state_in(weights: str | Path, model: nn.Module, source: str) -> dict[str, Any]:
+    """Read what ``load_published`` takes from a file, or from a folder that holds it."""
+    path = Path(weights).expanduser()
+    if source == "monodepth2":
+        files = _DEPTH_FILES if isinstance(model, DepthNet) else _POSE_FILES
+        folder = path if path.is_dir() else find_weights(weights).parent
+        return _unzipped(path, files) if path.suffix.lower() == ".zip" else _files_in(folder, files)
+    if path.is_dir():
+        found = [file for file in sorted(path.iterdir()) if file.suffix in (".safetensors", ".pt", ".pth")]
+        if len(found) != 1:
+            raise CheckpointError(f"expected one file of weights in {path}; got {len(found)}. Name the file.")
+        path = found[0]
+    return read_weights(path if path.is_file() else weights)
+
+
+def _name_and_file(text: str) -> tuple[str, str]:
+    """Split a published name, with capitals or dashes as it may be written, from its file; a path that exists goes first."""
+    name, _, file = text.partition("=")
+    plain = name.strip().lower().replace("-", "_")
+    written = name in PUBLISHED or plain not in PUBLISHED or Path(text).expanduser().exists()
+    return (name if written else plain), file
 
 
 def _published(entry: PublishedNetwork, hub: dict[str, Any], file: str = "") -> Any:
@@ -186,13 +217,19 @@ def _published(entry: PublishedNetwork, hub: dict[str, Any], file: str = "") -> 
         network = build({"architecture": entry.builder, **entry.arguments})
         path: str | Path
         if file:
+            if (other := _FILES.get(Path(file).name, entry.name)) != entry.name:
+                raise CheckpointError(
+                    f"expected the file of {entry.name}; {file} has the name of {other}'s. Write {other}={file}, or rename it."
+                )
             path = file
         elif kind == "hub":
             repo, _, name = place.rpartition("/")
             path = _hub_file(repo, name, hub)
         else:
             path = fetch(entry.place, entry.checksum, hub["cache_dir"])
-        published(network, path, source=entry.source)
+        state = _state_in(path, network, entry.source)
+        _check_training(entry, state.get("encoder"), str(path))
+        load_published(network, state, source=entry.source)
     if entry.input_rule is not None:
         network.input_rule = entry.input_rule
     if entry.output_rule is not None:
@@ -201,18 +238,34 @@ def _published(entry: PublishedNetwork, hub: dict[str, Any], file: str = "") -> 
     return _told(network, entry.ambiguity)
 
 
+def _check_training(entry: PublishedNetwork, encoder: Any, where: str) -> None:
+    """Check what Monodepth2 writes beside its encoder's weights: the size of training, and whether stereo gave its unit."""
+    if not isinstance(encoder, dict) or entry.input_rule is None or not isinstance(entry.input_rule.side, tuple):
+        return
+    height, width = entry.input_rule.side
+    expected = {"height": height, "width": width, "use_stereo": "stereo" in entry.name}
+    for name, value in expected.items():
+        if encoder.get(name, value) != value:
+            raise CheckpointError(
+                f"expected {name}={value} in the file of {entry.name}; got {name}={encoder[name]} in {where}. It is of another "
+                "of Monodepth2's networks: give its name, or get the right file."
+            )
+
+
 def _of_folder(folder: Path, output: Output | str | None = None) -> Any:
     """Build the network in a folder of ``save_pretrained``, diffusers or transformers."""
     if (folder / "unet").is_dir():
         return latent_diffusion(pretrained=folder)
     if (folder / "preprocessor_config.json").is_file():
         return load_depth(str(folder), output=output)
-    facts, state = read_folder(folder)
-    network = build(facts["model"])
-    check_fit(state, network.state_dict(), f"the network that {folder / CONFIG} describes")
-    network.load_state_dict(state)
-    network.trained_size = tuple(facts.get("size") or ()) or None
-    return _told(network, Ambiguity(facts["ambiguity"]))
+    with garbled(f"a network of depthkit in {folder}", CheckpointError, "Get the folder again."):
+        facts, state = read_folder(folder)
+        network = build(facts["model"])
+        check_fit(state, network.state_dict(), f"the network that {folder / CONFIG} describes")
+        network.load_state_dict(state)
+        network.trained_size = tuple(facts.get("size") or ()) or None
+        give_rules(network, facts)
+        return _told(network, Ambiguity(facts["ambiguity"]))
 
 
 def _has_pose(name: str) -> bool:
@@ -269,10 +322,14 @@ def _unzipped(path: Path, files: tuple[str, ...]) -> dict[str, Any]:
     with TemporaryDirectory() as scratch:
         try:
             with ZipFile(path) as archive:
-                inside = {Path(name).name: name for name in archive.namelist()}
                 for file in files:
-                    if f"{file}.pth" in inside:
-                        Path(scratch, f"{file}.pth").write_bytes(archive.read(inside[f"{file}.pth"]))
+                    inside = [name for name in archive.namelist() if Path(name).name == f"{file}.pth" and name[:2] != "__"]
+                    if len(inside) > 1:  # "__MACOSX/" holds what a Mac knows about files
+                        raise CheckpointError(
+                            f"expected one network in {path}; got {' and '.join(inside[:2])}. Unpack it and name one folder."
+                        )
+                    for name in inside:
+                        Path(scratch, f"{file}.pth").write_bytes(archive.read(name))
         except (BadZipFile, OSError, zlib.error) as error:
             raise CheckpointError(f"expected a zip at {path}; got: {first_line(error)}. Remove it and get it again.") from error
         return _files_in(Path(scratch), files, str(path))

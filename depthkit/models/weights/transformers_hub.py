@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from depthkit.checks import first_line, optional_import
+from depthkit.checks import first_line, garbled, optional_import
 from depthkit.errors import CheckpointError, LabelError
 from depthkit.models.networks.heads import OutputConv
 from depthkit.resize import InputResize, OutputResize
@@ -198,7 +198,8 @@ def load_depth(
     hub = {"revision": revision, "cache_dir": cache_dir}
     model, processor = _load(name, "AutoModelForDepthEstimation", "depth", hub)
     said = _own_word(model.config) if output is None else None
-    return TransformersDepth(model, processor, output=said[1] if said else output)
+    with garbled(f"the preprocessor_config.json of {name}", CheckpointError, "Get it again."):
+        return TransformersDepth(model, processor, output=said[1] if said else output)
 
 
 def load_sky(name: str) -> TransformersSky:
@@ -207,7 +208,9 @@ def load_sky(name: str) -> TransformersSky:
     Raises:
         CheckpointError: as of ``load_depth``, or the model has no class sky.
     """
-    return TransformersSky(*_load(name, "AutoModelForSemanticSegmentation", "segmentation"))
+    model, processor = _load(name, "AutoModelForSemanticSegmentation", "segmentation")
+    with garbled(f"the preprocessor_config.json of {name}", CheckpointError, "Get it again."):
+        return TransformersSky(model, processor)
 
 
 def _own_word(config: Any) -> tuple[str, Output] | None:
@@ -229,12 +232,12 @@ def _load(name: str, factory: str, what: str, hub: Mapping[str, Any] | None = No
     try:
         model, report = getattr(transformers, factory).from_pretrained(place, output_loading_info=True, **(hub or {}))
         processor = _processor(place, hub or {})
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # the package, its parser of weights and the hub's client have classes of their own
         raise CheckpointError(
             f"expected a {what} model of transformers at {name}; it cannot be had ({first_line(error)}). "
             "Without a connection to the hub, give a folder that save_pretrained wrote."
         ) from error
-    if missing := sorted(report["missing_keys"]):
+    if missing := sorted(map(str, (*report["missing_keys"], *report.get("mismatched_keys", ())))):
         raise CheckpointError(
             f"expected all weights of the {what} model {name}; {len(missing)} are missing, such as {missing[0]}, and would be "
             "random. Choose a model that was trained for this."

@@ -18,16 +18,28 @@ def adam(parameters: Iterable[Any]) -> Optimizer:
     return torch.optim.Adam(parameters, lr=1e-4)
 
 
-def build_optimizer(factory: OptimizerFactory, groups: Sequence[Mapping[str, Any]]) -> Optimizer:
-    """Build the optimizer of all groups that have parameters.
+def build_optimizer(factory: OptimizerFactory, groups: Sequence[Mapping[str, Any]], lr: float | None = None) -> Optimizer:
+    """Build the optimizer of all groups that have parameters; on CUDA its fused kernel, if it has one and the recipe is silent.
+
+    Args:
+        factory: builds it.
+        groups: parameters, and what they have of their own.
+        lr: learning rate of groups that have none; None for the factory's.
 
     Raises:
         RecipeError: the optimizer refuses its settings, or the parameters.
     """
     try:
-        return factory([group for group in groups if group["params"]])
+        rate = {} if lr is None else {"lr": lr}
+        optimizer = factory([{**rate, **group} for group in groups if group["params"]])
     except ValueError as error:
         raise RecipeError(f"expected settings that the optimizer takes; it says: {error}. Mend model.optimizer.") from error
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    undecided = all(group.get("fused", False) is None and group.get("foreach") is None for group in optimizer.param_groups)
+    if undecided and all(weight.device.type == "cuda" for weight in weights):
+        for group in optimizer.param_groups:  # one kernel for all weights, and no step count to wait for
+            group["fused"] = True
+    return optimizer
 
 
 class LookaheadRAdam(RAdam):

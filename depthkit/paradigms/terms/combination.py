@@ -59,7 +59,7 @@ class EqualWeights(Combination):
 
     def __call__(self, module: Any, batch: Batch) -> Step:
         """Average the datasets' objectives."""
-        losses, present = _objectives(_terms(module, batch), batch.dataset, len(module.dataset_names))
+        losses, present = _objectives(_terms(module, batch), batch.dataset, len(_names(module, batch)))
         total = combine(present / present.sum().clamp_min(1), losses)
         return Step(total, _by_dataset(module.dataset_names, losses, present))
 
@@ -120,7 +120,7 @@ class MinNorm(Combination):
 
     def __call__(self, module: Any, batch: Batch) -> Step:
         """Find the weights and carry the combined gradient."""
-        names = module.dataset_names
+        names = _names(module, batch)
         parameters = [p for p in module.parameters() if p.requires_grad]
         if self.scope == GradientScope.LAST_SHARED_LAYER:
             losses, present = _objectives(_terms(module, batch), batch.dataset, len(names))
@@ -150,16 +150,28 @@ class MinNorm(Combination):
     @staticmethod
     def _one_pass_per_dataset(module: Any, batch: Batch, parameters: list[nn.Parameter]) -> tuple[Tensor, Tensor, Tensor]:
         rows, losses, present = [], [], []
-        first = int(batch.dataset.min())
-        known = _terms(module, batch.rows(batch.dataset == first))  # whose names a dataset that this rank lacks has, too
+        dataset = batch.on_host(batch.dataset)
+        first = int(dataset.min())
+        known = _terms(module, batch.rows(dataset == first))  # whose names a dataset that this rank lacks has, too
         for k in range(len(module.dataset_names)):
-            part = batch.rows(batch.dataset == k)
+            part = batch.rows(dataset == k)
             terms = _nothing(known, parameters, batch) if not len(part) else known if k == first else _terms(module, part)
             loss, here = _objectives(terms, part.dataset, len(module.dataset_names))
             rows.append(flat_gradient(loss[k], parameters))
             losses.append(loss[k])
             present.append(here[k])
         return torch.stack(rows), torch.stack(losses), torch.stack(present)
+
+
+def _names(module: Any, batch: Batch) -> Sequence[str]:
+    """Return the datasets' names, one for each position in ``Batch.dataset``."""
+    names: Sequence[str] = module.dataset_names
+    if (last := int(batch.on_host(batch.dataset).max())) >= len(names):
+        raise RecipeError(
+            f"expected Batch.dataset as positions in dataset_names, here {', '.join(names)}; got {last}. Name your training "
+            "sets in their order: module.dataset_names = ('a', 'b')."
+        )
+    return names
 
 
 def _terms(module: Any, batch: Batch) -> Mapping[str, Term]:

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from depthkit.devices import sent
 from depthkit.errors import RecipeError
 
 _TRIES = 100
@@ -30,17 +31,19 @@ class CutMix:
             )
         self.probability, self.area, self.aspect = probability, area, aspect
 
-    def masks(self, count: int, size: tuple[int, int]) -> Tensor:
-        """Draw masks where ``count`` images of ``size`` (height, width) are kept, bool ``(count, 1, H, W)``, on the CPU.
+    def masks(self, count: int, size: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
+        """Draw masks where ``count`` images of ``size`` (height, width) are kept, bool ``(count, 1, H, W)``, on ``device``.
 
-        The mask of an image that is not mixed is True everywhere. Draws come from torch's global generator.
+        The mask of an image that is not mixed is True everywhere. Draws come from torch's global generator of the CPU.
         """
         height, width = size
-        kept = torch.ones(count, 1, height, width, dtype=torch.bool)
+        boxes = torch.zeros(count, 4, dtype=torch.int64)  # first and last row, first and last column; none has the last first
         for row in (torch.rand(count) < self.probability).nonzero()[:, 0].tolist():
-            top, left, high, wide = self._box(height, width)
-            kept[row, :, top : top + high, left : left + wide] = False
-        return kept
+            first, start, high, wide = self._box(height, width)
+            boxes[row] = torch.tensor([first, first + high, start, start + wide])
+        top, bottom, left, right = sent(boxes, torch.device(device)).view(count, 4, 1, 1, 1).unbind(1)
+        rows, columns = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+        return ~((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right))
 
     def _box(self, height: int, width: int) -> tuple[int, int, int, int]:
         for _ in range(_TRIES):

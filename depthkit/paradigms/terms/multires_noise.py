@@ -62,7 +62,7 @@ class MultiResolutionNoise:
         Args:
             like: latents ``(B, C, h, w)``.
             time: time of each row in the diffusion, in [0, 1], ``(B,)``.
-            generator: on the device of ``like``; None for torch's global one.
+            generator: on the device of ``like``; None for torch's global ones, of which the CPU's draws the levels' sizes.
         """
         noise = torch.randn(like.shape, generator=generator, device=like.device)
         if not self.strength:
@@ -71,17 +71,18 @@ class MultiResolutionNoise:
             self.strength * time.to(noise) if self.annealed else torch.full_like(time, self.strength).to(noise), noise
         )
         height, width = like.shape[-2:]
-        for level, size in enumerate(self._sizes(height, width, like.device, generator)):
+        for level, size in enumerate(self._sizes(height, width, generator)):
             coarse = torch.randn(*like.shape[:2], *size, generator=generator, device=like.device)
             noise = noise + weight**level * interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
         return noise / noise.std()
 
-    def _sizes(self, height: int, width: int, device: torch.device, generator: Generator | None) -> Iterator[tuple[int, int]]:
-        """Draw the sizes of the levels, down to one with a side of 1."""
+    def _sizes(self, height: int, width: int, generator: Generator | None) -> Iterator[tuple[int, int]]:
+        """Draw the sizes of the levels, down to one with a side of 1; by the CPU's generator unless one is given."""
         fixed = self.strategy in (Strategy.EVERY_LAYER, Strategy.POWER_OF_TWO)
         cumulative = self.strategy in (Strategy.ORIGINAL, Strategy.POWER_OF_TWO)
+        drawn_on = "cpu" if generator is None else generator.device
         for level in range(_LEVELS):
-            ratio = 2.0 if fixed else 2 + 2 * float(torch.rand((), generator=generator, device=device))
+            ratio = 2.0 if fixed else 2 + 2 * float(torch.rand((), generator=generator, device=drawn_on))
             ratio = ratio**level if cumulative else ratio
             height, width = max(1, int(height / ratio)), max(1, int(width / ratio))
             yield height, width

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from depthkit.devices import sent
 from depthkit.errors import DepthKitError
 from depthkit.masked import per_image
 from depthkit.paradigms.terms.labels import mean_over_ranks
@@ -121,7 +122,9 @@ def min_norm_combination(
     Returns:
         Weights ``(K,)`` in the dtype of ``gradients``, and the objectives that took part, bool ``(K,)``.
     """
-    gram = gradients @ gradients.T
+    # The weights are found on the CPU: the one place of a step that waits for the device, after the backward passes.
+    known = torch.cat([gradients @ gradients.T, losses.detach()[None], present[None].to(losses.dtype)]).cpu()
+    gram, losses, present = known[:-2], known[-2], known[-1] > 0
     taking_part = present & gram.diagonal().isfinite() & losses.isfinite()
     weights = torch.zeros_like(losses)
     if taking_part.any():
@@ -129,11 +132,11 @@ def min_norm_combination(
         if normalisation in (Normalisation.L2, Normalisation.LOSS_PLUS):
             scale = scale * gram.diagonal().sqrt()
         if normalisation in (Normalisation.LOSS, Normalisation.LOSS_PLUS):
-            scale = scale * losses.detach()
+            scale = scale * losses
         scale = scale.where(scale > 0, 1)[taking_part]
         chosen = gram[taking_part][:, taking_part] / scale[:, None] / scale
         weights[taking_part] = pareto_weights(chosen).to(weights)
-    return weights, taking_part
+    return sent(weights, gradients.device), sent(taking_part, gradients.device)
 
 
 @in_float32
@@ -144,7 +147,7 @@ def combine(weights: Tensor, values: Tensor) -> Tensor:
         weights: ``(K,)``.
         values: one per objective, ``(K, ...)``: its loss, or its gradient.
     """
-    return torch.tensordot(weights, values.where(per_image(weights, values) != 0, 0), 1)
+    return torch.tensordot(weights.to(values.dtype), values.where(per_image(weights, values) != 0, 0), 1)
 
 
 class _Carry(torch.autograd.Function):

@@ -71,3 +71,14 @@ def test_what_cannot_be_compared_is_refused(errors: np.ndarray, tmp_path: Path, 
     printed = capsys.readouterr().out
     assert "net (first)" in printed
     assert "400 images in both" in printed
+
+
+def test_a_folder_stands_for_the_one_report_in_it(errors: np.ndarray, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        report(tmp_path / name / "room.test.midas_nyu.json", errors, name=name)
+    assert compare_reports(tmp_path / "a", tmp_path / "b" / "room.test.midas_nyu.json").names == ("a", "b")
+    report(tmp_path / "a" / "street.test.midas_nyu.json", errors)
+    for folder, said in (("a", "got room.test.midas_nyu.json, street.test.midas_nyu.json"), (".", "got none")):
+        with pytest.raises(RecipeError, match=f"expected one report .*{said}"):
+            compare_reports(tmp_path / folder, tmp_path / "b")

@@ -53,7 +53,25 @@ def test_a_checkpoint_is_scored_and_the_table_names_the_protocol(shards, checkpo
         assert words in printed
     content = json.loads((tmp_path / "boxes.test.midas_nyu.json").read_text())
     assert content["n_images"] == 5
-    assert "data:image/png" in (tmp_path / "boxes.test.midas_nyu.html").read_text()
+    assert "data:image/webp" in (tmp_path / "boxes.test.midas_nyu.html").read_text()
+
+
+def test_the_uncertainty_is_scored_beside_where_asked(shards, checkpoint, tmp_path, capsys):
+    words = ["evaluate", str(checkpoint), str(shards), "--protocol", "small_affine", "--out", str(tmp_path)]
+    main(words)
+    plain = json.loads((tmp_path / "boxes.test.small_affine.json").read_text())["summary"]
+    main([*words, "--confidence", "flip"])
+    assert "ause_abs_rel" in capsys.readouterr().out
+    content = json.loads((tmp_path / "boxes.test.small_affine.confidence-flip.json").read_text())
+    shared = {name: content["summary"][name] for name in plain}
+    assert shared == pytest.approx(plain, rel=1e-5)  # a batch of two rounds otherwise
+    assert content["per_image"][0]["ause_rmse"] >= 0
+    assert 0 <= content["per_image"][0]["calibration_error"] <= 0.5
+    assert set(content["uncertainty"]) == {"sparsification_abs_rel", "sparsification_rmse", "calibration"}
+    main([*words, "--confidence", "ensemble", "--members", f"[{checkpoint}]"])
+    assert "last and 1 more" in capsys.readouterr().out
+    with pytest.raises(RecipeError, match="with --predictions, which are scored as they are"):
+        evaluate("mine", [str(shards)], predictions=tmp_path, confidence="flip")
 
 
 def test_reports_of_folders_of_one_name_do_not_overwrite_each_other(shards, checkpoint, tmp_path):
@@ -72,6 +90,8 @@ def test_mistakes_end_in_one_sentence(shards, checkpoint, tmp_path):
         evaluate(str(checkpoint), [str(shards)], device="tpu7")
     with pytest.raises(ShardError, match="expected a split of"):
         evaluate(str(checkpoint), [str(shards)], split="val")
+    with pytest.raises(RecipeError, match="expected a protocol that compares maps of depth to score flicker"):
+        evaluate(str(checkpoint), [str(shards)], "held_out_affine_384", flicker=True)
 
 
 def test_flip_scores_the_average_with_the_mirrored_map(shards, checkpoint, tmp_path):
@@ -154,7 +174,8 @@ def test_a_stored_map_of_the_whole_image_is_cut_to_what_the_protocol_shows(tmp_p
         np.testing.assert_array_equal(each[0, 0].numpy(), values[12:36])
 
 
-@pytest.mark.parametrize("suffix", ["onnx", pytest.param("pt2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
 def test_an_exported_program_is_scored_and_predicts(suffix, shards, checkpoint, tmp_path):
     if suffix == "onnx":
         pytest.importorskip("onnxruntime")

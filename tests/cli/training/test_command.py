@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -35,7 +36,6 @@ def options(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]
         "--data.num_workers=0",
         "--trainer.max_epochs=1",
         "--trainer.enable_progress_bar=false",
-        "--trainer.enable_model_summary=false",
         f"--trainer.default_root_dir={root}",
     ]
 
@@ -67,18 +67,25 @@ def test_what_is_loaded_for_use_is_what_was_trained(checkpoint: Path) -> None:
 def test_training_goes_on_from_a_checkpoint_and_warns_of_nothing(
     options: list[str],
     checkpoint: Path,
+    tmp_path: Path,
     recwarn: pytest.WarningsRecorder,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    main(["fit", *options, "--trainer.max_epochs=2", "--ckpt_path=last"])
-    newest = max(checkpoint.parents[3].rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
+    root = shutil.copytree(checkpoint.parents[3], tmp_path / "run")
+    main(["fit", *options, f"--trainer.default_root_dir={root}", "--trainer.max_epochs=2", "--ckpt_path=last"])
+    newest = max(root.rglob("last*.ckpt"), key=lambda path: path.stat().st_mtime)
     assert torch.load(newest, weights_only=True)["global_step"] == 2 * torch.load(checkpoint, weights_only=True)["global_step"]
     assert [str(warning.message) for warning in recwarn] == []
     assert "Tip" not in caplog.text
-    assert re.search(r"^step 6\n +abs_rel.*\n-.*\nroom +0\.\d{4}", capsys.readouterr().out, re.MULTILINE)
+    said = capsys.readouterr()
+    assert re.search(r"^step 6\n +abs_rel.* images\n-.*\nroom +0\.\d{4}.* \d+$", said.out, re.MULTILINE)
+    assert f"MODEL for the other commands: {newest}\n" in said.out
+    assert re.search(r"^AffineInvariantModule: [\d,]+ parameters, [\d,]+ of them trained$", said.out, re.MULTILINE)
+    assert not {"TPU", "FLOPs", "Loading"} & set(re.findall(r"\w+", caplog.text + said.err + said.out))
 
 
+@pytest.mark.slow
 def test_auto_begins_a_run_and_goes_on_with_it_wherever_its_checkpoints_are(options: list[str], tmp_path: Path) -> None:
     own = f"--trainer.callbacks=[{{class_path: ModelCheckpoint, init_args: {{save_last: true, dirpath: {tmp_path}/own}}}}]"
     logger = ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}", "--trainer.logger.name=named"]
@@ -155,6 +162,7 @@ def test_a_file_that_is_no_checkpoint_or_was_cut_off_is_one_sentence(
         assert "it cannot be read: " in capsys.readouterr().err
 
 
+@pytest.mark.quick(command=["test"])
 @pytest.mark.parametrize("command", ["validate", "test"])
 def test_a_network_that_was_saved_alone_serves_a_recipe(command: str, options: list[str], tmp_path: Path) -> None:
     model = midas_timm("mobilenetv3_small_050", features=16, pretrained=False).eval()
@@ -177,6 +185,7 @@ def test_training_starts_from_a_network_that_was_saved_alone(
     assert torch.equal(trained, given)
 
 
+@pytest.mark.quick(command=["fit"])
 @pytest.mark.parametrize("command", ["fit", "test"])
 def test_a_checkpoint_of_another_program_is_one_sentence(
     command: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -192,3 +201,21 @@ def test_a_checkpoint_of_another_program_is_one_sentence(
         assert "expected a checkpoint of `depthkit fit`" in message
         assert "Traceback" not in message
         assert "weights_only" not in message
+
+
+def test_help_of_fit_names_the_options_of_model_and_data(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--help"])
+    assert not stop.value.code
+    said = capsys.readouterr().out
+    for words in (
+        "  AffineInvariantModule ",
+        "  optimizer",
+        "  sources ",
+        "  batch_size = ",
+        "  val_sources ",
+        "--model.help NAME",
+    ):
+        assert words in said
+    undescribed = [line for line in said.partition("models, --model")[2].splitlines() if len(line.split()) == 1]
+    assert undescribed == []

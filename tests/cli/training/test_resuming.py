@@ -84,6 +84,7 @@ def test_the_newest_is_that_of_most_steps_whatever_the_clock_says(root: Path) ->
     assert (steps(found), found.name) == (6, "last.ckpt")
 
 
+@pytest.mark.quick(key=["model.encoder_lr=0.01", "trainer.precision=64-true"])
 @pytest.mark.parametrize(
     ("which", "key"),
     [
@@ -103,6 +104,7 @@ def test_another_recipe_does_not_go_on_unasked(root: Path, which: str, key: str,
     assert f"now {value})" in message
 
 
+@pytest.mark.slow
 def test_limits_workers_and_validation_may_change_and_a_path_overrules(root: Path) -> None:
     free = ["--trainer.log_every_n_steps=1", "--data.num_workers=1", "--model.protocols=midas_nyu"]
     main(["fit", "--config=r.yaml", "--trainer.max_epochs=2", "--ckpt_path=auto", *free])
@@ -112,6 +114,7 @@ def test_limits_workers_and_validation_may_change_and_a_path_overrules(root: Pat
     assert steps(last_checkpoint(root)) == 9
 
 
+@pytest.mark.quick(times=["1"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_finishes_the_batch_and_two_do_not(root: Path, times: int, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(*_: object) -> None:

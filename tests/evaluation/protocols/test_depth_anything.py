@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from depthkit.alignment import Alignment
 from depthkit.errors import LabelError, RecipeError, ShapeError
-from depthkit.evaluation import EIGEN_NYU_ON_HYPERSIM, GARG, GARG_IN_KB, KB_CROP, PROTOCOLS, evaluate
+from depthkit.evaluation import EIGEN_NYU_ON_HYPERSIM, GARG, GARG_IN_KB, KB_CROP, PROTOCOLS, evaluate, find_table
 from depthkit.types import Ambiguity, LabelKind, Representation, Sample
 
 DEPTH, DISPARITY = Representation.DEPTH, Representation.DISPARITY
@@ -265,12 +265,18 @@ def test_zoedepths_tests_carry_their_ranges_inputs_and_corners():
         "diml_outdoor": (2, 80, "garg"),
         "diode_outdoor": (1e-3, 80, "garg"),
     }
+    by_yang = {f"{name}_at_392x518": expected[name] for name in ("kitti", "vkitti2", "diode_outdoor")}
+    expected |= by_yang  # whose own command knows one size
     found = {p.name.removeprefix("zoedepth_"): (*p.label_range, p.crop.name) for p in IN_METRES}
     assert found == expected
     assert all((p.min_depth, p.max_depth) == p.label_range and p.output.align_corners for p in IN_METRES)
     indoor = [p for p in IN_METRES if "log10" in p.metrics]
-    assert {p.input.side for p in indoor} == {(392, 518)}
-    assert {p.input.side for p in IN_METRES if p not in indoor} == {(384, 768)}
+    wide = {p.name for p in IN_METRES if p.input.side == (384, 768)}
+    assert {p.name for p in IN_METRES if p.input.side == (392, 518)} == {p.name for p in IN_METRES} - wide
+    assert wide == {p.name for p in IN_METRES if p not in indoor} - {f"zoedepth_{name}" for name in by_yang}
+    column = find_table("depth_anything_4").columns[0]
+    assert column.protocol_for(DEPTH, Ambiguity.METRIC).name == "zoedepth_kitti_at_392x518"
+    assert column.figures["Depth Anything L"] == 0.982
 
 
 def test_the_protocols_carry_the_papers_figures():

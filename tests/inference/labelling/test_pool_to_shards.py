@@ -336,13 +336,34 @@ def test_every_image_is_in_one_batch_of_its_size_or_counted_as_broken(tmp_path, 
     assert ends == [piece.shard for piece in pool.pieces]
 
 
+def test_batches_are_as_large_as_the_piece_allows_however_sizes_alternate(tmp_path):
+    root = tmp_path / "photos"
+    root.mkdir()
+    for i in range(48):
+        Image.fromarray(picture(i, (8 + 8 * (i % 12), 8))).save(root / f"{i:02d}.png")
+    pool = open_pool(root, images_per_shard=48)
+    reader = PoolReader(pool, pool.pieces, resize=InputResize(rule="native", multiple=8), multiple=8, batch_size=2)
+    sizes = [len(batch.entries) for batch in pool_loader(reader) if batch.entries]
+    assert sizes == [2] * 24
+
+
+def test_jobs_of_one_folder_list_it_once(photos, tmp_path, monkeypatch):
+    first = open_pool(photos, listing=tmp_path / "out")
+    monkeypatch.setattr("depthkit.inference.labelling.pool.find_images", None)
+    assert open_pool(photos, listing=tmp_path / "out") == first
+    (tmp_path / "other").mkdir()
+    with pytest.raises(TypeError):  # another pool is listed itself
+        open_pool(tmp_path / "other", listing=tmp_path / "out")
+
+
 def test_worker_processes_read_the_same_batches(shards):
     pool = open_pool(shards)
 
     def batches(workers):
         reader = PoolReader(pool, pool.pieces, resize=InputResize(32), multiple=32, batch_size=2)
         found = [batch for batch in pool_loader(reader, num_workers=workers) if batch.entries]
-        return sorted(found, key=lambda batch: batch.piece.shard)
+        assert [batch.piece.shard for batch in found] == sorted(batch.piece.shard for batch in found)  # one under way
+        return found
 
     for one, two in zip(batches(0), batches(2), strict=True):
         assert [entry.image.key for entry in one.entries] == [entry.image.key for entry in two.entries]

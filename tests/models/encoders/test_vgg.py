@@ -1,5 +1,6 @@
 """The first layer of VGG16."""
 
+import pytest
 import timm
 import torch
 from torch.testing import assert_close
@@ -7,6 +8,7 @@ from torch.testing import assert_close
 from depthkit.models import vgg16_relu1_1
 
 
+@pytest.mark.slow
 def test_it_is_the_first_layer_of_the_whole_network(tmp_path):
     whole = timm.create_model("vgg11.tv_in1k", num_classes=2)  # smaller, with the same first layer
     first = vgg16_relu1_1(pretrained=False)

@@ -39,7 +39,8 @@ def test_its_map_is_scaled_and_shifted_and_a_checkpoint_gives_it_back(name, tmp_
     with torch.inference_mode():
         assert_close(net(image), expected)
     rules = {"input_rule": InputResize((64, 96), "stretch", 32), "output_rule": OutputResize(mode="bicubic")}
-    save_network(net, tmp_path / "net.ckpt", ambiguity="metric", **rules)
+    net.input_rule, net.output_rule = rules.values()
+    save_network(net, tmp_path / "net.ckpt", ambiguity="metric")
     again = from_pretrained(tmp_path / "net.ckpt")
     assert (again.ambiguity, again.representation) == ("metric", net.representation)
     assert (again.input_rule, again.output_rule) == (rules["input_rule"], rules["output_rule"])

@@ -225,3 +225,14 @@ def test_metric_depth_is_at_least_a_millionth_of_its_greatest():
     head = SigmoidDepthHead(4, 1, max_depth=20.0)
     nn.init.constant_(head.output.bias, -100.0)
     assert_close(head(torch.zeros(1, 4, 2, 2)), torch.full((1, 1, 2, 2), 2e-5))
+
+
+def test_an_exponential_gives_depth_that_starts_about_1():
+    model = dpt_timm(VIT, pretrained=False, features=16, output_activation="exp").eval()
+    with torch.inference_mode():
+        image = torch.rand(1, 3, 32, 48)
+        features = model.encode(image)
+        found, linear = model.decode(features), model.head.output(model.head.hidden(model.fused(features)))
+    assert model.representation == Representation.DEPTH
+    assert_close(found.log(), linear)
+    assert 0.2 < found.min() < found.max() < 5

@@ -177,6 +177,7 @@ def test_files_of_other_maps_and_incomplete_ones_are_refused_by_name_and_nothing
         load_published(lrn_efficientnet_b0(pretrained=False, released_taps=True), file, source="gp2")
 
 
+@pytest.mark.quick(name=["lite0", "b0", "b5"])
 @pytest.mark.parametrize(
     ("name", "millions"),
     [("lite0", 3.550), ("b0", 4.234), ("b1", 6.739), ("b2", 7.970), ("b3", 11.026), ("b4", 17.998), ("b5", 28.908)],

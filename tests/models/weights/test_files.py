@@ -134,6 +134,7 @@ def test_weights_of_another_size_of_network_do_not_fit():
         TimmEncoder("tf_efficientnet_lite3", pretrained=f"package:{LITE0}")
 
 
+@pytest.mark.slow
 @needs_lite0
 def test_renamed_weights_recognise_real_photos(real):
     photos = sorted((real("unlabelled_photos") / "rgb").glob("*.jpg"))[::10]  # the n-th photo shows class n of ImageNet

@@ -3,6 +3,7 @@
 import io
 import zipfile
 
+import cv2
 import pytest
 import torch
 import transformers
@@ -41,6 +42,7 @@ from depthkit.types import Ambiguity, Representation
 from tests.models.weights.test_convert import _midas_small
 from tests.models.weights.test_convert_gp2 import _b0_encoder, _decoder, _file
 from tests.models.weights.test_convert_monodepth2 import _depth_file, _encoder_file, _pose_file
+from tests.parity.published.files import dinov2
 
 MONO = "monodepth2_mono_640x192"
 
@@ -89,7 +91,7 @@ def same(found, expected):
     assert not found.training
 
 
-@pytest.mark.quick(name=[name for name, entry in PUBLISHED.items() if entry.builder][::4])
+@pytest.mark.quick(name=[name for name, entry in PUBLISHED.items() if entry.builder][::8])
 @pytest.mark.parametrize("name", [name for name, entry in PUBLISHED.items() if entry.builder])
 def test_every_entry_builds_what_it_says(name):
     entry = PUBLISHED[name]
@@ -116,8 +118,10 @@ def test_monodepth2_comes_by_name_from_its_zip_with_its_pose_network(serve, serv
     assert capsys.readouterr().err.count("which forbids commercial use") == 1
 
 
+@pytest.mark.slow
 def test_a_stereo_network_of_monodepth2_gives_metres(serve, tmp_path):
     files = {name: x for name, x in monodepth2_files().items() if "pose" not in name}
+    files["encoder"]["use_stereo"] = True
     serve("monodepth2_stereo_640x192", zipped(files))
     found = from_pretrained("monodepth2_stereo_640x192", cache_dir=tmp_path)
     plain = monodepth2_resnet18(pretrained=False)
@@ -147,7 +151,8 @@ def test_midas_comes_by_name(serve, tmp_path):
     same(found, expected)
     image = torch.rand(3, 120, 160)
     with torch.inference_mode():
-        small = F.interpolate(image[None], (192, 256), mode="bicubic")
+        small = cv2.resize(image.permute(1, 2, 0).double().numpy(), (256, 192), interpolation=cv2.INTER_CUBIC)
+        small = torch.from_numpy(small).permute(2, 0, 1)[None].float()
         theirs = F.interpolate(expected.eval()(small), (120, 160), mode="bicubic")[0, 0]
     ours = torch.from_numpy(DepthPredictor(found, ambiguity=found.ambiguity)(image).map)
     assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.std()))
@@ -170,7 +175,13 @@ def test_a_metric_network_of_depth_anything_v2_comes_by_name(hub):
     assert (found.head.max_depth, found.ambiguity) == (80.0, Ambiguity.METRIC)
 
 
-@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"model": {f"module.{k}": v for k, v in x.items()}, "epoch": 3}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param(lambda x: x, marks=pytest.mark.slow),
+        lambda x: {"model": {f"module.{k}": v for k, v in x.items()}, "epoch": 3},
+    ],
+)
 def test_depth_anything_comes_by_name_with_its_authors_positions(wrap, hub, tmp_path):
     theirs = dpt_dinov2_small(pretrained=False, hooks="v2", position_interpolation="dinov2").eval()
     file = wrap(depth_anything_names(theirs.state_dict()))
@@ -235,12 +246,103 @@ def test_a_network_is_a_folder_and_a_repository(hub, tmp_path):
         from_pretrained("hf:me/other", cache_dir=root)
 
 
+@pytest.mark.parametrize("name", ["GP2_MobileNetV2", "gp2-mobilenetv2", " gp2_mobilenetv2"])
+def test_a_name_may_be_written_with_capitals_and_dashes(name, tmp_path):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"1 unexpected: x\b"):  # the file is looked at, so the name was found
+        from_pretrained(f"{name}={tmp_path / 'x.pth'}")
+
+
+def test_a_path_of_ones_own_goes_before_a_name_written_otherwise(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "MIDAS_V21").write_bytes(b"none")
+    with pytest.raises(CheckpointError, match="MIDAS_V21"):
+        from_pretrained("MIDAS_V21")
+
+
+def test_what_nobody_has_published_says_so():
+    for name, why in (("dpt_levit_224", "LeViT"), ("dpt-next-vit-large-384", "Next-ViT"), ("depth_anything_v2_giant", "giant")):
+        with pytest.raises(CheckpointError, match=why):
+            from_pretrained(name)
+
+
 def test_an_unknown_name_gets_the_nearest_ones():
     for ask in (from_pretrained, models):
         with pytest.raises(CheckpointError, match="Near it: depth_anything_v2_small"):
             ask("depth_anything_v2_smal")
+    with pytest.raises(CheckpointError, match=r"expected NAME=.*__init__.py .*got 'midas_v22'. Near it: midas_v2"):
+        from_pretrained(f"midas_v22={depthkit.models.__file__}")
 
 
+def zipped_by_a_mac(path, files, folders):
+    """Files under each folder, and what a Mac puts beside them."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for folder in folders:
+            for name, content in files.items():
+                archive.writestr(f"{folder}/{name}.pth", packed(content))
+                archive.writestr(f"__MACOSX/{folder}/{name}.pth", b"resource fork")
+    return path
+
+
+@pytest.mark.slow
+def test_a_zip_may_hold_another_folder_and_bear_capitals_but_holds_one_network(tmp_path):
+    files = monodepth2_files()
+    path = zipped_by_a_mac(tmp_path / "NETWORK.ZIP", files, ["models/my run"])
+    found, expected = (monodepth2_resnet18(pretrained=False) for _ in range(2))
+    load_published(expected, {name: files[name] for name in ("encoder", "depth")}, source="monodepth2")
+    same(published(found, path, source="monodepth2").eval(), expected)
+    path = zipped_by_a_mac(tmp_path / "two.zip", files, ["a", "b"])
+    with pytest.raises(CheckpointError, match=r"expected one network in .*a/encoder.pth and b/encoder.pth"):
+        published(found, path, source="monodepth2")
+
+
+@pytest.mark.parametrize("name", ["monodepth2_stereo_640x192", "monodepth2_mono_1024x320"])
+def test_a_zip_of_another_of_monodepth2s_networks_is_refused(name, tmp_path):
+    path = zipped_by_a_mac(tmp_path / "x.zip", monodepth2_files(), ["x"])
+    with pytest.raises(CheckpointError, match=r"in the file of monodepth2.*It is of another of Monodepth2's networks"):
+        from_pretrained(f"{name}={path}")
+
+
+def test_a_file_called_as_another_networks_is_refused_and_its_path_alone_is_told_its_name(tmp_path):
+    path = tmp_path / "depth_anything_v2_vits.pth"
+    torch.save({"x": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match=r"has the name of depth_anything_v2_small's"):
+        from_pretrained(f"depth_anything_v2_metric_hypersim_small={path}")
+    with pytest.raises(CheckpointError, match=r"expected depth_anything_v2_small=.*got its path alone"):
+        from_pretrained(path)
+    (tmp_path / "x.ZIP").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"expected NAME=.*got its path alone"):
+        from_pretrained(tmp_path / "x.ZIP")
+
+
+def test_weights_of_depth_anything_may_have_the_names_of_transformers_and_lie_in_a_folder(tmp_path):
+    model = transformers.DepthAnythingForDepthEstimation(
+        transformers.DepthAnythingConfig(
+            backbone_config=dinov2("small", "v2"), reassemble_hidden_size=384, patch_size=14,
+            neck_hidden_sizes=[48, 96, 192, 384], fusion_hidden_size=64,
+        )
+    )  # fmt: skip
+    model.save_pretrained(tmp_path)
+    found = from_pretrained(f"depth_anything_v2_small={tmp_path}")
+    expected = dpt_dinov2_small(pretrained=False, hooks="v2")
+    load_published(expected, model.state_dict(), source="transformers")
+    same(found, expected)
+    assert found.encoder.position_interpolation == "dinov2"
+    torch.save({}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"expected one file of weights in .*got 2"):
+        from_pretrained(f"depth_anything_v2_small={tmp_path}")
+
+
+def test_a_file_in_a_folder_of_ours_stands_for_the_folder(tmp_path):
+    model = midas_timm("mobilenetv2_035", pretrained=False, features=8)
+    model.save_pretrained(tmp_path, ambiguity="shift_scale")
+    for name in ("model.safetensors", "config.json"):
+        found = from_pretrained(tmp_path / name)
+        assert found.ambiguity == "shift_scale"
+        assert all(torch.equal(x, found.state_dict()[key]) for key, x in model.state_dict().items())
+
+
+@pytest.mark.slow
 def test_monodepth2s_files_in_a_folder_fill_a_network(tmp_path):
     files = monodepth2_files()
     for name, content in files.items():
@@ -254,13 +356,6 @@ def test_monodepth2s_files_in_a_folder_fill_a_network(tmp_path):
     (tmp_path / "depth.pth").unlink()
     with pytest.raises(CheckpointError, match=r"expected encoder.pth and depth.pth in .*; depth.pth is missing"):
         published(monodepth2_resnet18(pretrained=False), tmp_path / "encoder.pth", source="monodepth2")
-
-
-def test_a_backbone_with_channels_last_gives_channels_first():
-    encoder = depthkit.models.TimmEncoder("swin_tiny_patch4_window7_224", pretrained=False)
-    with torch.inference_mode():
-        maps = encoder(torch.rand(1, 3, 224, 224))
-    assert [x.shape[1] for x in maps] == list(encoder.channels)
 
 
 def test_a_file_that_is_at_hand_is_not_downloaded(tmp_path, monkeypatch):

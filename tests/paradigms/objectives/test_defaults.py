@@ -119,7 +119,10 @@ DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
     # Eigen et al. (2014), eq 4, with the focus of its successors, and without their root and factor
     *((f, {"variance_focus": 0.85, "root": False, "factor": 1.0}) for f in (functional.silog_loss, losses.SILogLoss)),
     # Bhat et al. (2023): ZoeDepth's loss and range; torch's own rule and ZoeDepth's momenta
-    (MetricModule, {"label_range": (1e-3, 80.0), "base_lr": None, "network_size": None, "loss": None}),
+    (
+        MetricModule,
+        {"label_range": (1e-3, 80.0), "base_lr": None, "network_size": None, "loss": None, "uncertainty_weight": 0.0},
+    ),
     (OneCycle, {"rise": 0.3, "start": 0.04, "final": 4e-6, "momentum": (0.85, 0.95)}),
     # Ke et al. (2024) and Shah (2024)
     (MultiResolutionNoise, {"strength": 0.9, "annealed": True, "strategy": "original"}),

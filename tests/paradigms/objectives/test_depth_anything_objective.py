@@ -40,7 +40,7 @@ class Darkened(nn.Module):
 class Rectangles(CutMix):
     """Given rectangles: the first image is mixed in one corner, the second not at all, the others in another."""
 
-    def masks(self, count: int, size: tuple[int, int]) -> Tensor:
+    def masks(self, count: int, size: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
         kept = torch.ones(count, 1, *size, dtype=torch.bool)
         kept[0, :, :9, 3:17] = False
         kept[2:, :, 5:, 10:] = False

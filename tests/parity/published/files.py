@@ -7,10 +7,8 @@ networks of transformers, diffusers, torchvision, the authors' packages or the c
 import io
 import json
 import os
-import sys
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +28,7 @@ from depthkit.models.diffusion.empty_prompt import FILE
 from depthkit.models.diffusion.folders import FACTS
 from tests.models.weights.test_convert import PublishedMidas, _midas_small, _resnet_stages
 from tests.models.weights.test_convert_monodepth2 import _decode, _depth_file, _encoder_file, _features, _pose_file
-from tests.parity.gp2_oracle import Lite0, MobileNet, efficientnet, trained_like
+from tests.parity.gp2_oracle import Lite0, MobileNet, efficientnet, importable, trained_like
 from tests.parity.gp2_oracle import Network as Gp2
 from tests.parity.published import rules
 from tests.parity.published.rules import HALF, IMAGENET, Network, Reference
@@ -49,9 +47,9 @@ def randomize(model: nn.Module) -> nn.Module:
     """Every weight and statistic away from its default; and gains of a half, which enlarge no rounding."""
     generator = torch.Generator().manual_seed(0)
     for name, x in (*model.named_parameters(), *model.named_buffers()):
-        noise = torch.randn(x.shape, generator=generator) if x.is_floating_point() else None
-        if noise is None:
+        if not x.is_floating_point():
             continue
+        noise = torch.randn(x.shape, generator=generator)
         if name.endswith("running_var"):
             x.copy_(0.75 + 0.5 * torch.rand(x.shape, generator=generator))
         elif name.endswith("running_mean"):
@@ -266,6 +264,7 @@ def depth_anything_metric(name: str, folder: Path, side: Side = None) -> Written
         return [layer(x) for layer, x in zip(stage.layers, maps, strict=True)]
 
     stage.forward = reassembled
+    settle(model, predicted(model), (98, 140))
     path = folder / f"{name}.pt"
     state = {f"module.{key}": x for key, x in _published(model.state_dict()).items()}
     torch.save({"model": state, "optimizer": None, "epoch": 5}, path)
@@ -275,20 +274,8 @@ def depth_anything_metric(name: str, folder: Path, side: Side = None) -> Written
 # GP2
 
 
-@contextmanager
-def importable(folder: str | Path) -> Iterator[None]:
-    before = set(sys.modules)
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
-        for name in set(sys.modules) - before:
-            if getattr(sys.modules[name], "__file__", None) and str(folder) in str(sys.modules[name].__file__):
-                del sys.modules[name]
-
-
 def gp2(name: str, folder: Path, side: Side = None) -> Written:
+    torch.manual_seed(0)
     size = name.removeprefix("gp2_")
     if size == "mobilenetv2":
         network = Gp2(MobileNet())
@@ -297,7 +284,9 @@ def gp2(name: str, folder: Path, side: Side = None) -> Written:
     else:
         with importable(os.environ["DEPTHKIT_GP2"]):
             network = Gp2(Lite0() if size == "lite0" else efficientnet(size))
-    trained_like(network, torch.rand(2, 3, 96, 128) * 4 - 2)
+    generator = torch.Generator().manual_seed(0)
+    smooth = F.interpolate(torch.rand(2, 3, 5, 7, generator=generator), (96, 128), mode="bicubic")
+    trained_like(network, rules.normalised(smooth + 0.05 * torch.rand(smooth.shape, generator=generator), IMAGENET))
     encoder, decoder = network.branches
 
     def run(image: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Metrics of uncertainty: whether the pixels called uncertain are those that are wrong, and whether by as much."""
