@@ -125,30 +125,51 @@ class ResumePosition(Callback):
     """Continue a resumed run with the next unseen batch of the checkpoint's epoch.
 
     A schedule asks for the number of steps before the trainer restores its loops, and so makes the trainer build its loader
-    early and forget the position. This callback restores it before the first batch is read. A run of ``max_steps`` that goes on
-    from an epoch's end would end it again, skip an epoch of data and number its steps from one more; from the end of a batch
-    it goes on rightly, so that is what such a checkpoint is taken for.
+    early and forget the position. This callback restores it before the first batch is read.
+
+    A checkpoint written at the end of an epoch, or of its last batch, is counted by the trainer as one within the epoch: a run
+    of ``max_steps`` that goes on from it would end the epoch again, skip one of data and number its steps from one more. Its
+    counts are made those of a finished epoch. If the steps ended within an epoch, they are made those of a finished batch.
     """
 
     def __init__(self) -> None:
         self._positions: list[Any] = []
+        self._epoch_ended = False
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember the position of each loader that has one; take an epoch's end for the end of its last batch."""
+        """Remember the position of each loader that has one, and count the epoch or batch that had ended as such."""
         loop = checkpoint.get("loops", {}).get("fit_loop", {})
         self._positions = loop.get("state_dict", {}).get("combined_loader", [])
         epochs, batches = loop.get("epoch_progress"), loop.get("epoch_loop.batch_progress")
-        if epochs and epochs["total"]["processed"] != epochs["total"]["completed"]:
-            for count in (epochs["total"], epochs["current"]):
+        if not epochs:
+            return
+        at_epoch_end = epochs["total"]["processed"] != epochs["total"]["completed"]
+        at_batch_end = batches["total"]["processed"] != batches["total"]["completed"]
+        self._epoch_ended = batches["is_last_batch"] and (at_epoch_end or at_batch_end)
+        for count in (epochs["total"], epochs["current"]):
+            if self._epoch_ended:
+                count.update(dict.fromkeys(count, count["processed"] + (not at_epoch_end)))
+            elif at_epoch_end:
                 count["processed"] = count["completed"]
-            for count in (batches["total"], batches["current"]):
-                count["completed"] -= 1
-            loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        if at_batch_end and self._epoch_ended:
+            _move(loop, 1)
+        elif at_epoch_end and not self._epoch_ended:
+            _move(loop, -1)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the loaders to their positions."""
+        if self._epoch_ended:
+            trainer.fit_loop.epoch_loop.restarting = self._epoch_ended = False
         positions, self._positions = self._positions, []
         if positions:
             loaders = [x for x in CombinedLoader(trainer.train_dataloader).flattened if hasattr(x, "load_state_dict")]
             for loader, position in zip(loaders, positions, strict=True):
                 loader.load_state_dict(position)
+
+
+def _move(loop: dict[str, Any], by: int) -> None:
+    """Count so many batches more as completed."""
+    batches = loop["epoch_loop.batch_progress"]
+    for count in (batches["total"], batches["current"]):
+        count["completed"] += by
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] += by
