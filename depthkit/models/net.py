@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,8 @@ class DepthNet(Buildable):
     def push_to_hub(self, repo: str, *, private: bool = False, **facts: Any) -> str:
         """Write the network to ``ORG/NAME`` on the Hugging Face hub; ``facts`` as of ``save_pretrained``."""
         return push_folder(self, repo, private=private, **facts)
+
+    @staticmethod
+    def from_pretrained(model: str | Path, **options: Any) -> "DepthNet":
+        """Return the network that MODEL names: ``depthkit.models.from_pretrained``, where users of the hub look for it."""
+        return import_module("depthkit.models").from_pretrained(model, **options)  # which builds this class

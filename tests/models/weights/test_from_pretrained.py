@@ -17,6 +17,7 @@ from depthkit.inference import DepthPredictor
 from depthkit.models import (
     PUBLISHED,
     AffineDepth,
+    DepthNet,
     LatentDiffusionDepth,
     dpt_dinov2_small,
     dpt_timm,
@@ -242,6 +243,7 @@ def test_a_network_is_a_folder_and_a_repository(hub, tmp_path):
         found = from_pretrained(name, cache_dir=root)
         same(found, model)
         assert found.ambiguity == Ambiguity.SHIFT_SCALE
+        same(DepthNet.from_pretrained(name, cache_dir=root), model)
     with pytest.raises(CheckpointError, match=r"expected me/other on the Hugging Face hub; it cannot be had"):
         from_pretrained("hf:me/other", cache_dir=root)
 
