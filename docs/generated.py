@@ -33,13 +33,17 @@ def table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
 
 
 def networks() -> str:
-    """List the published networks."""
-    rows = [(f"`{e.name}`", e.representation, e.ambiguity, e.licence, e.licence_code, e.paper) for e in PUBLISHED.values()]
-    return (
-        "# Networks by name\n\n"
-        "Each is a MODEL for every command and for `from_pretrained`; `depthkit models NAME` prints its file and rules.\n\n"
-        + table(("name", "predicts", "leaves open", "licence of weights", "of code", "paper"), rows)
-    )
+    """List the published networks, paper by paper."""
+    text = "# Networks by name\n\nEach is a MODEL for every command and for `from_pretrained`; "
+    text += "`depthkit models NAME` prints its file and rules.\n"
+    for paper in dict.fromkeys(entry.paper for entry in PUBLISHED.values()):
+        entries = [entry for entry in PUBLISHED.values() if entry.paper == paper]
+        licences = [[licence.replace("?", "not stated") for licence in (e.licence, e.licence_code)] for e in entries]
+        rows = [(f"`{e.name}`", e.representation, e.ambiguity, *both) for e, both in zip(entries, licences, strict=True)]
+        text += f"\n## {paper}\n\n" + table(("name", "predicts", "leaves open", "licence of weights", "of code"), rows)
+        if begin := entries[0].protocols:
+            text += f"\nIts figures are those of the [protocols](protocols.md) whose names begin with `{begin}`.\n"
+    return text
 
 
 def recipes() -> str:
@@ -55,16 +59,28 @@ def recipes() -> str:
 
 
 def datasets() -> str:
-    """Show what `depthkit shards write --list` prints, and each dataset's options."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        shards_write(["--list"])
-    text = f"# Datasets\n\n```text\n{out.getvalue()}```\n"
-    for name in CATALOGUE:
+    """Show each dataset's facts, and the options that `depthkit shards write` takes for it."""
+    text = "# Datasets\n\n`depthkit shards write NAME ROOT OUT` writes one as shards, also one of your own.\n\n"
+    text += table(
+        ("name", "labels", "published samples"),
+        [(f"[`{name}`](#{name})", known.kind or "as the files say", known.counts) for name, known in CATALOGUE.items()],
+    )
+    for name, known in CATALOGUE.items():
+        facts = {
+            "source": known.source,
+            "licence of the data": known.licence,
+            "labels": f"{known.kind or 'as the files say'}; {known.unit}",
+            "without a label": known.invalid,
+            "sky": known.sky,
+            "camera": known.camera,
+            "splits": known.splits,
+            "tried on": "published samples" if known.real else "folders of the same layout that a test writes",
+        }
         out = io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
             shards_write([name, "--help"])
-        text += f"\n## {name}\n\n```text\n{out.getvalue()}```\n"
+        text += f"\n({name})=\n## {name}\n\n" + table(("", ""), [(fact, value) for fact, value in facts.items() if value])
+        text += f"\n```text\n{out.getvalue()}```\n"
     return text
 
 
