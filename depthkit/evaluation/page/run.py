@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +88,12 @@ def plotted(curves: Mapping[str, Curve]) -> np.ndarray | None:
                 plots[plot][line or kind] = finite
     if not plots:
         return None
-    rows = -(-len(plots) // _COLUMNS)
-    canvas = FigureCanvasAgg(Figure(figsize=(4.2 * min(len(plots), _COLUMNS), 2.9 * rows), dpi=100, layout="tight"))
+    rows, columns = -(-len(plots) // _COLUMNS), min(len(plots), _COLUMNS)
+    width, height = 4.2 * columns, 2.9 * rows
+    canvas = FigureCanvasAgg(figure := Figure(figsize=(width, height), dpi=100))
+    figure.subplots_adjust(0.6 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.2, hspace=0.4)
     for number, (plot, lines) in enumerate(sorted(plots.items(), key=lambda pair: pair[0] != "train"), 1):
-        axes = canvas.figure.add_subplot(rows, min(len(plots), _COLUMNS), number)
+        axes = figure.add_subplot(rows, columns, number)
         for line, curve in lines.items():
             axes.plot(*zip(*curve, strict=True), label=line, linewidth=1.2, marker="." if len(curve) < 20 else "")
         axes.set_title(plot, fontsize=10)
@@ -101,9 +102,7 @@ def plotted(curves: Mapping[str, Curve]) -> np.ndarray | None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     canvas.draw()
-    content = BytesIO()
-    canvas.print_png(content)
-    return np.array(Image.open(content).convert("RGB"))
+    return np.array(canvas.buffer_rgba())[..., :3]
 
 
 def _row(name: str, curve: Curve) -> dict[str, Any]:
