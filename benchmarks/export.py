@@ -154,8 +154,8 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=9, help="timed calls")
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "fp16", "int8"), default=["fp32", "fp16", "int8"])
     parser.add_argument("--sizes", nargs="+", choices=("one", "any"), default=["one", "any"])
-    small = {"scenes": 8, "unseen": 2, "steps": 1, "repeat": 1, "precisions": ["fp32"], "sizes": ["one"]}
-    options = parsed(parser, networks=["midas, mobilenetv3"], **small)
+    one = ["midas, mobilenetv3"]
+    options = parsed(parser, networks=one, scenes=8, unseen=2, steps=1, repeat=1, precisions=["fp32"], sizes=["one"])
     if not all(installed(package, "no .onnx") for package in ("onnx", "onnxscript", "onnxruntime")):
         return
     torch.set_num_threads(1)
