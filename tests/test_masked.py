@@ -117,9 +117,11 @@ def test_a_mean_can_be_taken_over_another_count():
     assert_close(masked.masked_mean(x, valid, count=torch.full((6,), 10)), masked.masked_sum(x, valid) / 10)
 
 
-def test_variance_of_a_map_far_from_zero_keeps_its_digits():
+def test_variance_and_mean_difference_of_a_map_far_from_zero_keep_their_digits():
     x = 1000 + torch.rand(1, 1, 64, 64)
     assert_close(masked.masked_variance(x, x > 0), x.double().var(correction=0).float()[None], rtol=1e-4, atol=0)
+    exact = masked.masked_mean_difference(x.double(), x > 0).float()
+    assert_close(masked.masked_mean_difference(x, x > 0), exact, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("rows", [1, 5])

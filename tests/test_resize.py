@@ -3,13 +3,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
 from depthkit.errors import LabelError, PredictionError, RecipeError, ShapeError
-from depthkit.resize import InputResize, OutputResize, input_rule_of, native_map
+from depthkit.resize import InputResize, OutputResize, input_rule_of, native_map, shown_part
 from depthkit.types import Representation
 
 
@@ -32,6 +32,7 @@ def test_input_sizes_are_those_of_the_published_transforms(rule, width, height, 
     assert InputResize(384, rule).size(height, width)[::-1] == expected
 
 
+@settings(deadline=None)
 @given(
     rule=st.sampled_from(["upper_bound", "lower_bound", "minimal", "area", "native"]),
     height=st.integers(1, 3000),
@@ -97,7 +98,8 @@ class Red(nn.Module):
         return image[:, :1]
 
 
-@given(height=st.integers(5, 70), width=st.integers(5, 70))
+@settings(deadline=None)
+@given(height=st.integers(1, 70), width=st.integers(1, 70))
 def test_what_is_put_around_an_image_is_dropped_from_its_map(height, width):
     image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     for rule in (InputResize(rule="native", multiple=8, extend=True), InputResize(rule="native", extend=True, padding=3)):
@@ -110,6 +112,24 @@ def test_extending_shows_the_last_row_and_column_again():
     seen = InputResize(64, "upper_bound", 8, "bilinear", extend=True)(IMAGE)
     assert seen.shape[-2:] == (48, 64)  # 37 x 53 become 44 x 64
     assert torch.equal(seen[..., 44:, :], seen[..., 43:44, :].expand(-1, -1, 4, -1))
+
+
+def test_padding_shows_the_border_mirrored():
+    rule = InputResize(rule="native", multiple=1, padding=3)
+    (top, left), seen = rule.margins(37, 53), rule(IMAGE)
+    inside = seen[..., top:-top, left:-left]
+    assert torch.equal(inside, IMAGE)
+    assert torch.equal(seen[..., :top, left:-left], IMAGE[..., 1 : top + 1, :].flip(-2))
+    assert torch.equal(seen[..., top:-top, -left:], IMAGE[..., -left - 1 : -1].flip(-1))
+
+
+def test_a_bound_that_is_extended_is_reached_whatever_rounding():
+    rule = InputResize(518, "upper_bound", 14, extend=True)
+    assert {max(rule.size(length, 7)) for length in range(8, 3000)} == {518}
+
+
+def test_the_part_of_a_map_that_is_shown_ends_at_the_nearest_of_its_pixels():
+    assert shown_part(torch.zeros(1, 1, 10, 10), (40, 40), (39, 37)).shape == (1, 1, 10, 9)
 
 
 def test_unknown_rules_and_modes_are_refused():

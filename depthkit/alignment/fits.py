@@ -171,9 +171,8 @@ def _search_slope(x: Tensor, y: Tensor, valid: Tensor) -> Tensor:
         offset = y - per_image(slope, x) * x
         return masked_sum(x * centred(offset, masked_median(offset, valid)).sign(), valid)
 
-    spread = masked_mean(x**2, valid).sqrt()
-    reach = 1 + masked_mean(y.abs(), valid) / spread
-    low, high = -reach, reach.clone()
+    high = y.new_ones(len(y))
+    low = -high
     for _ in range(60):  # widen until the bracket holds the minimum
         falls_low, rises_high = rising(low) < 0, rising(high) > 0
         if readable_at_once(low) and not bool((falls_low | rises_high).any()):

@@ -186,6 +186,14 @@ def test_every_fit_has_the_gradient_of_its_numbers(fit, method):
     assert torch.autograd.gradcheck(fitted, inputs, eps=1e-7, atol=1e-5, rtol=1e-4)
 
 
+def test_the_two_pixels_on_the_least_absolute_line_alone_move_its_slope():
+    x, y = torch.tensor([[0.0, 1.0, 10.0, 10.0], [0.0, 1.0, 10 + 1e-6, 5.0]], dtype=torch.double).view(2, 1, 1, 1, 4)
+    scale, shift = fit_scale_shift(x, y.requires_grad_(), x >= 0, method="l1")
+    assert_close(torch.stack([scale, shift]), torch.tensor([[1.0], [0.0]], dtype=torch.double))
+    (gradient,) = torch.autograd.grad(scale.sum(), y)
+    assert gradient.flatten().tolist() == [-1, 1, 0, 0]
+
+
 @shift_method
 def test_an_aligned_map_has_no_slope_along_the_scale_or_the_shift_of_the_prediction(method):
     pred, target, valid = maps(dtype=torch.double, noise=2.0)
@@ -243,6 +251,6 @@ def test_a_map_that_varies_by_a_hundred_thousandth_is_fitted():
 @pytest.mark.parametrize("align", list(Align))
 def test_an_image_with_a_constant_label_leaves_the_mask(align):
     pred, target, valid = maps()
-    target[1] = 2.0
+    target[1], target[2] = 2.0, 0.0
     has_a_fit = align == Align.SCALE  # any label but 0 has a scale
-    assert align_pair(pred, target, valid, align=align)[2].flatten(1).any(1).tolist() == [True, has_a_fit, True]
+    assert align_pair(pred, target, valid, align=align)[2].flatten(1).any(1).tolist() == [True, has_a_fit, False]

@@ -109,6 +109,8 @@ def test_crop_keeps_the_points(sample):
 
 def test_crop_moves_pairs_and_drops_those_outside(sample):
     np.testing.assert_array_equal(crop(sample, 2, 3, 20, 30).pairs, [[1, 1, 18, 27, 1]])
+    kept = [len(crop(sample, 0, 0, *size).pairs) for size in ((21, 31), (20, 31), (21, 30))]
+    assert kept == [1, 0, 0]  # its far end lies in row 20 and column 30
 
 
 def test_resize_by_an_odd_factor_keeps_the_points(sample):
@@ -152,11 +154,16 @@ def test_random_crop_reaches_every_corner(sample):
         for o in (RandomResizedCrop((12, 12), scale=(0.1, 0.2))(sample, rng) for _ in range(60))
     }
     assert len(corners) == 4
+    centres = {
+        tuple(RandomResizedCrop(size, scale=(1, 1))(sample, rng).intrinsics[:2, 2]) for size in ((24, 35), (23, 36)) * 20
+    }
+    assert len(centres) == 3  # at both ends of the one column, or row, that is left over
 
 
-def test_resize_keeps_the_aspect_ratio_and_covers_the_size(sample):
-    out = Resize((16, 16), keep_aspect=True, multiple_of=4)(sample, np.random.default_rng(0))
-    assert out.size == (16, 24)
+@pytest.mark.parametrize(("multiple", "size"), [(4, (16, 24)), (10, (20, 20))])
+def test_resize_keeps_the_aspect_ratio_and_covers_the_size_in_the_nearest_multiples(sample, multiple, size):
+    out = Resize((16, 16), keep_aspect=True, multiple_of=multiple)(sample, np.random.default_rng(0))
+    assert out.size == size
 
 
 def test_the_same_random_numbers_make_the_same_sample_and_others_another(sample):
@@ -277,10 +284,11 @@ def test_the_centre_crop_leaves_the_odd_row_and_column_below_and_on_the_right(sa
 
 
 def test_an_image_that_grows_is_smooth(sample: Sample) -> None:
-    """Cubic where it grows, the mean of the area where it shrinks."""
+    """Cubic where it grows, if only across, the mean of the area where it shrinks."""
     ramp = np.repeat(np.arange(0, 252, 7, dtype=np.uint8)[None, :, None], HEIGHT, 0).repeat(3, 2)
-    grown = resize(sample.replace(image=ramp), 4 * HEIGHT, 4 * WIDTH).image[40, 8:-8, 0].astype(int)
-    assert np.diff(grown).max() <= 2
+    for height in (4 * HEIGHT, HEIGHT // 2):
+        grown = resize(sample.replace(image=ramp), height, 4 * WIDTH).image[height // 2, 8:-8, 0].astype(int)
+        assert np.diff(grown).max() <= 2
     checked = np.indices((HEIGHT, WIDTH)).sum(0)[..., None].repeat(3, 2) % 2 * 200
     shrunk = resize(sample.replace(image=checked.astype(np.uint8)), HEIGHT // 2, WIDTH // 2).image
     assert (shrunk == 100).all()

@@ -103,6 +103,16 @@ def test_what_cannot_be_degraded_is_refused(street: Sample) -> None:
         WeakenLabel(0.5, factor=(0, 1))
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_what_is_no_depth_is_no_label_of_less(street: Sample, share: float) -> None:
+    broken, row, column = street.label.copy(), *np.argwhere(street.valid)[0]
+    for depth in (0.0, -1.0, np.nan):
+        broken[row, column] = depth
+        lesser = WeakenLabel(share)(street.replace(label=broken), RNG)
+        assert not lesser.valid[row, column]
+        assert lesser.valid.sum() == street.valid.sum() - 1
+
+
 def test_an_image_without_a_valid_pixel_stays_one(street: Sample) -> None:
     blind = street.replace(valid=np.zeros_like(street.valid))
     for share in (0.0, 1.0):

@@ -20,6 +20,7 @@ def test_places_above_the_margin_are_left_alone_and_the_others_averaged():
     assert_close(feature_alignment_loss(features, frozen), torch.tensor([(0.5 + 1.3) / 2]))
     assert_close(feature_alignment_loss(features, frozen, divisor="all"), torch.tensor([(0.5 + 1.3) / 3]))
     assert_close(feature_alignment_loss(features, frozen, margin=0.95), torch.tensor([(0.1 + 0.5 + 1.3) / 3]))
+    assert feature_alignment_loss(*_at_cosines(0.0), margin=0.0) == 1  # a place at the margin is pulled
 
 
 def test_an_image_that_agrees_everywhere_gives_zero_with_zero_gradient():

@@ -16,6 +16,8 @@ from depthkit.losses.photometric import _window_mean
 def test_equal_images_have_no_error_and_any_two_at_most_one():
     a, b = torch.rand(2, 2, 3, 9, 11)
     assert (photometric_error(a, a) == 0).all()
+    bright = 0.999 + 1e-6 * a  # whose variance is rounding alone
+    assert photometric_error(bright, 0.999 + 1e-6 * b).min() >= 0
     worst = photometric_error((a > 0.5).float(), (a <= 0.5).float())
     assert photometric_error(a, b).min() >= 0
     assert 0.8 < worst.max() <= 1
@@ -64,10 +66,17 @@ def test_several_images_are_compared_with_one_as_each_alone():
             assert_close(together[:, k], error(a[:, k], b))
 
 
+def test_feature_error_is_the_mean_difference_of_unit_vectors():
+    a, b = (torch.tensor(v).view(1, 2, 1, 1) for v in ((3.0, 4.0), (-50.0, 0.0)))
+    assert_close(feature_l1_error(a, b), torch.full((1, 1, 1, 1), (1.6 + 0.8) / 2))
+
+
 def test_feature_error_is_blind_to_the_extractors_gain_and_finite_where_nothing_fires():
     a, b = torch.rand(2, 1, 8, 5, 6)
     assert_close(feature_l1_error(7 * a, 7 * b), feature_l1_error(a, b), rtol=1e-4, atol=1e-6)
     assert (feature_l1_error(a, a) == 0).all()
+    faint = torch.full((1, 1, 5, 6), 1e-3)  # as long as what keeps a vector of zeros finite
+    assert_close(feature_l1_error(faint, 0 * faint), torch.full((1, 1, 5, 6), 0.5**0.5))
     dark = torch.zeros(1, 8, 5, 6, requires_grad=True)
     feature_l1_error(dark, b).sum().backward()
     assert dark.grad.isfinite().all()

@@ -152,6 +152,19 @@ def test_an_image_that_no_source_shows_gives_zero_with_zero_gradient(reduction):
     assert (min_reprojection(warped=warped, **options).selected[1] == -1).all()
 
 
+@pytest.mark.parametrize("reduction", ["min", "mean"])
+def test_a_pixel_that_no_source_shows_costs_what_standing_still_costs(reduction):
+    target, warped, sources = _views()
+    visible = torch.ones(2, 2, 8, 10, dtype=torch.bool)
+    visible[..., :4] = False
+    found = min_reprojection(target, warped, sources, visible=visible, reduction=reduction)
+    still = source_errors(target, sources)
+    expected = still.amin(1) if reduction == "min" else still.mean(1)
+    assert_close(found.error[:, 0, :, :4], expected[..., :4], rtol=0, atol=1e-4)  # but for the noise
+    assert (found.selected[..., :4] == -1).all()
+    assert (found.selected[..., 4:] >= 0).any()
+
+
 def test_all_visible_is_the_loss_without_a_mask():
     target, warped, sources = _views()
     everywhere = torch.ones(2, 2, 8, 10, dtype=torch.bool)

@@ -66,15 +66,16 @@ def test_aligning_twice_is_aligning_once():
 
 @pytest.mark.parametrize("space", [DEPTH, DISPARITY])
 @pytest.mark.parametrize("method", SCALE_SHIFT)
-def test_constant_prediction_is_scored_as_the_best_constant(method, space):
+@pytest.mark.parametrize(("constant", "positive"), [(0.7, False), (-0.7, True)])  # or is nowhere fitted
+def test_constant_prediction_is_scored_as_the_best_constant(method, space, constant, positive):
     _, target, valid = depth_maps()
-    a = Alignment("scale_shift", method, space=space)
-    fit = a.fit(torch.full_like(target, 0.7), target, valid)
+    a = Alignment("scale_shift", method, space=space, positive=positive)
+    fit = a.fit(torch.full_like(target, constant), target, valid)
     centre = torch.mean if method == "least_squares" else (lambda x: x.quantile(0.5))
     assert_close(fit.shift, torch.stack([centre(t[v].double()) for t, v in zip(target, valid, strict=True)]))
     assert fit.scale.tolist() == [0, 0, 0, 0]
     assert fit.degenerate.all()
-    assert 0.1 < score(torch.full_like(target, 0.7), target, valid, a, caps=FAR) < 1
+    assert 0.1 < score(torch.full_like(target, constant), target, valid, a, caps=FAR) < 1
 
 
 @pytest.mark.parametrize("method", ["median_ratio", "ratio_of_medians", "least_squares"])

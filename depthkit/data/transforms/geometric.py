@@ -22,7 +22,7 @@ class Resize(Transform):
     Args:
         size: (height, width) [px].
         keep_aspect: make the image as small as it can be while covering ``size`` (the shorter side fits).
-        multiple_of: round a side that ``keep_aspect`` decides to the next multiple.
+        multiple_of: round the sides that ``keep_aspect`` decides to the nearest multiple.
     """
 
     def __init__(self, size: tuple[int, int], *, keep_aspect: bool = False, multiple_of: int = 1) -> None:

@@ -51,8 +51,7 @@ def pareto_weights(gram: Tensor, *, tolerance: float = 1e-6, max_iterations: int
         raise DepthKitError(f"expected gram of shape (K, K), K >= 1; got {tuple(gram.shape)}.")
     if not gram.isfinite().all():
         raise DepthKitError("expected finite inner products of gradients; got NaN or infinity. Leave such objectives out.")
-    values, vectors = torch.linalg.eigh(gram.detach().to("cpu", torch.float64))
-    matrix = vectors * values.clamp_min(0) @ vectors.T  # inner products in float32 may be negative where they should be zero
+    matrix = gram.detach().to("cpu", torch.float64)
     solved = _by_faces(matrix) if len(matrix) <= _FACES else _frank_wolfe(matrix, tolerance, max_iterations)
     return solved.to(gram.device)
 
@@ -62,7 +61,7 @@ _FACES = 8
 
 
 def _by_faces(matrix: Tensor) -> Tensor:
-    """Solve every face of the simplex at once and return the best of the feasible points."""
+    """Solve every face of the simplex at once and return the best of the points."""
     count, scale = len(matrix), matrix.diagonal().max()
     if not scale > 0:
         return torch.full((count,), 1 / count, dtype=torch.float64)
@@ -74,10 +73,10 @@ def _by_faces(matrix: Tensor) -> Tensor:
     right = torch.zeros(len(faces), count + 1, 1, dtype=torch.float64)
     right[:, count] = 1
     points = (torch.linalg.pinv(system, hermitian=True) @ right)[:, :count, 0].where(faces, 0)
-    feasible = (points >= -1e-9).all(1) & ((points.sum(1) - 1).abs() < 1e-6)
-    points = points.clamp_min(0)
+    solved = (points.sum(1) - 1).abs() < 1e-6
+    points = points.clamp_min(0)  # of a face whose least point lies outside, some point of the simplex, and no better
     points = points / points.sum(1, keepdim=True).clamp_min(1e-12)
-    norms = torch.einsum("fi,ij,fj->f", points, matrix / scale, points).where(feasible, torch.inf)
+    norms = torch.einsum("fi,ij,fj->f", points, matrix / scale, points).where(solved, torch.inf)
     return points[norms.argmin()]
 
 

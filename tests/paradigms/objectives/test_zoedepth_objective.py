@@ -55,6 +55,7 @@ def test_the_step_is_the_mean_over_images_of_ten_roots(seed: int, representation
 
 def test_labels_outside_the_range_are_not_read() -> None:
     m, b = module(label_range=(2.0, 10.0)), labelled(0)
+    b.target[0, 0, 6, 6:8], b.valid[0, 0, 6, 6:8] = torch.tensor([2.0, 10.0]), True  # its ends are read
     assert_same_step(m, b, reference(m.model(b.image), b, (2.0, 10.0)))
 
 

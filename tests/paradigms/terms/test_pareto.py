@@ -42,11 +42,13 @@ def test_orthogonal_gradients_are_weighted_by_inverse_squared_norm() -> None:
     )
 
 
+@pytest.mark.parametrize("count", [5, 12])
 @pytest.mark.parametrize("seed", range(10))
-def test_nearly_equal_gradients_in_float32_have_a_min_norm_point(seed: int) -> None:
+def test_nearly_equal_gradients_in_float32_have_a_min_norm_point(seed: int, count: int) -> None:
+    """Their inner products have eigenvalues a little below 0."""
     generator = torch.Generator().manual_seed(seed)
-    g = torch.randn(1, 2000, generator=generator) + 1e-3 * torch.randn(5, 2000, generator=generator)
-    for gram in (g @ g.T, g[[0, 0, 0, 0, 0]] @ g.T[:, [0, 0, 0, 0, 0]]):
+    g = torch.randn(1, 2000, generator=generator) + 1e-3 * torch.randn(count, 2000, generator=generator)
+    for gram in (g @ g.T, g[[0] * count] @ g.T[:, [0] * count]):
         weights = pareto_weights(gram).float()
         assert_close((weights @ gram @ weights), gram.min(), rtol=1e-4, atol=0)
 
@@ -148,3 +150,11 @@ def test_more_objectives_than_faces_can_be_solved_for_end_no_run() -> None:
     g = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None] * torch.ones(1, 5, dtype=torch.float64)
     weights = pareto_weights(g @ g.T, max_iterations=3)
     assert_close(weights.sum(), torch.tensor(1.0, dtype=torch.float64))
+
+
+def test_a_step_between_two_of_many_objectives_ends_where_the_norm_is_least() -> None:
+    gram = torch.eye(12)
+    gram[-1, -1] = 4.0
+    weights = pareto_weights(gram, max_iterations=1)
+    assert_close(weights[0], 4 * weights[-1])
+    assert_close(weights[1:-1], torch.full((10,), 1 / 12, dtype=torch.float64))
