@@ -40,13 +40,13 @@ def test_input_sizes_are_those_of_the_published_transforms(rule, width, height, 
     multiple=st.sampled_from([1, 14, 16, 32, 64]),
 )
 def test_input_sizes_are_legal_and_on_the_right_side_of_the_bound(rule, height, width, multiple):
-    rows, columns = InputResize(448, rule).size(height, width, multiple)
+    rows, columns = InputResize(450, rule).size(height, width, multiple)
     assert rows > 0
     assert rows % multiple == columns % multiple == 0
     if rule == "upper_bound":
-        assert max(rows, columns) <= 448
+        assert max(rows, columns) <= 450
     if rule == "lower_bound":
-        assert min(rows, columns) >= 448
+        assert min(rows, columns) >= 450
 
 
 def test_area_keeps_the_number_of_pixels_and_the_aspect():

@@ -59,7 +59,7 @@ def _near(a: Tensor, b: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
     starts = a[::_ROWS, axis] - radius
     ends = torch.cat([a[_ROWS - 1 :: _ROWS, axis], a[-1:, axis]])[: len(starts)] + radius
     along = b[:, axis].contiguous()
-    spans = torch.stack([torch.searchsorted(along, starts), torch.searchsorted(along, ends, right=True)], 1).tolist()
+    spans = torch.stack([torch.searchsorted(along, starts), torch.searchsorted(along, ends)], 1).tolist()
     a_hit, b_hit = (torch.zeros(len(x), dtype=torch.bool, device=x.device) for x in (a, b))
     for run, hit, (first, last) in zip(a.split(_ROWS), a_hit.split(_ROWS), spans, strict=True):
         for slab, slab_hit in zip(b[first:last].split(_COLUMNS), b_hit[first:last].split(_COLUMNS), strict=True):

@@ -20,7 +20,7 @@ from depthkit.inference import DepthPredictor
 from depthkit.inference.teacher import load_teacher
 from depthkit.models import DepthEnsemble, flip_averaged, from_pretrained, lrn_timm, monodepth2_timm, save_network
 from depthkit.paradigms import MetricModule
-from depthkit.resize import InputResize, OutputResize, native_map
+from depthkit.resize import InputResize, OutputResize, native_map, seen_focal
 from depthkit.types import Ambiguity, Representation, Sample
 
 SIZE = (32, 64)
@@ -99,6 +99,11 @@ def test_however_the_network_sees_it_the_focal_length_is_that_of_what_it_sees(ru
     native = native_map(flip_averaged(model, True), tensor, rule, intrinsics=torch.from_numpy(K)[None]).map
     expected = {"depth": 3, "disparity": 1 / 3, "log_depth": np.log(3)}[representation]
     np.testing.assert_allclose(native, expected, rtol=1e-5)
+
+
+def test_each_side_is_stretched_with_its_own_focal_length():
+    camera = torch.tensor([[100.0, 0, 9.5], [0, 200.0, 4.5], [0, 0, 1]])
+    assert seen_focal(camera, size=(10, 20), seen=(20, 30)) == (100 * 1.5 + 200 * 2) / 2
 
 
 def test_a_crop_keeps_the_focal_length():

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from depthkit import metrics
 from depthkit.errors import RecipeError, ShapeError
-from depthkit.metrics.boundaries.edges import canny, distance_to
+from depthkit.metrics.boundaries.edges import _is_peak, _smoothed, canny, distance_to
 from depthkit.metrics.functional import depth_boundary_error
 from tests.contracts.metric import MetricCase, MetricContract
 
@@ -99,6 +99,20 @@ def test_edges_are_those_of_an_independent_implementation(seed):
     found = canny(torch.from_numpy(unit)[None, None])[0, 0].numpy()
     assert found.sum() > 20
     assert np.array_equal(found, slow_canny(unit))
+
+
+def test_images_are_smoothed_as_far_as_scipys_gaussian_reaches():
+    image = torch.rand(1, 1, *SIZE, dtype=torch.float64)
+    expected = ndimage.gaussian_filter(image[0, 0].numpy(), 2**0.5, mode="constant")
+    assert_close(_smoothed(image, 2**0.5)[0, 0], torch.from_numpy(expected), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_equal_gradients_side_by_side_are_both_an_edge(turned):
+    strength = torch.tensor([0.0, 1.0, 2.0, 2.0, 1.0, 0.0]).expand(1, 1, 4, 6)
+    strength = strength.mT if turned else strength
+    peaks = _is_peak(strength, *((0 * strength, strength) if turned else (strength, 0 * strength)))
+    assert torch.equal(peaks, strength == 2)
 
 
 def test_distances_are_exact_up_to_the_limit():

@@ -78,6 +78,16 @@ def test_flow_error_of_a_factor_is_its_logarithm_and_only_seen_pixels_count():
     assert flow_warped_error(jumps, pixels, ~seen).isnan()
 
 
+def test_flow_error_reads_no_place_beside_an_unknown_pixel():
+    depth, seen = torch.ones(2, 1, 4, 6, dtype=torch.float64), torch.ones(1, 1, 4, 6, dtype=torch.bool)
+    pixels = torch.stack(torch.meshgrid(torch.arange(4.0), torch.arange(6.0), indexing="ij")[::-1])[None]
+    depth[0, 0, 1, 2], depth[1, 0, 1, 1] = 0, 2
+    pixels[0, 0, 1, 1] = 1.5  # half way to the unknown pixel
+    assert flow_warped_error(depth, pixels, seen) == 0
+    pixels[0, 0, 1, 1] = 0.5
+    assert float(flow_warped_error(depth, pixels, seen)) == pytest.approx(np.log(2) / 23)
+
+
 def test_flow_error_follows_the_motion(film):
     depth, camera, pose = film
     pixels = flow_of(depth, camera, pose)
