@@ -93,7 +93,7 @@ class BinsHead(nn.Module):
         if self.depth_range is None:
             return centres
         least, greatest = self.depth_range
-        return ((greatest - least) * centres + least).sort(1).values.clamp(least, greatest)
+        return ((greatest - least) * centres + least).clamp(least, greatest)
 
 
 class ZoeDepthNet(DepthNet):

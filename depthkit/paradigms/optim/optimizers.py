@@ -114,8 +114,7 @@ class LookaheadWeights(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Synchronise before validation."""
-        if not trainer.sanity_checking:
-            self._synchronise(trainer)
+        self._synchronise(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Synchronise before the checkpoint of the epoch."""

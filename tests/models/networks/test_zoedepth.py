@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from depthkit.errors import RecipeError
 from depthkit.models import build, dpt_timm, midas_timm, zoedepth
-from depthkit.models.networks.zoedepth import BinsHead, _log_binomial
+from depthkit.models.networks.zoedepth import BinsHead, _log_binomial, _log_choose
 
 
 def _base(**options):
@@ -41,6 +41,16 @@ def test_an_attractor_draws_centres_towards_itself_and_far_ones_hardly():
     assert_close(shift, torch.tensor([0.1 / (1 + 300 * 0.01), 0.0, -10 / (1 + 300 * 100.0)]), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("depth_range", [None, (0.0, 1.0)])
+def test_attractors_leave_the_centres_in_their_order(depth_range):
+    """However strong: a centre moves by no more than the next one is away; so nothing is sorted, as the released code does."""
+    head = BinsHead(16, _base().head, depth_range=depth_range)
+    centres = torch.rand(2, 64, 3, 4).sort(1).values
+    for attractors in (1, 4, 16):
+        drawn = head._drawn(centres, torch.randn(2, attractors * (2 if depth_range else 1), 3, 4))
+        assert (drawn.diff(dim=1) > -1e-6).all()
+
+
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
 def test_the_distribution_is_binomial_about_n_p_and_sharpens_with_temperature(p):
     n = 63
@@ -58,6 +68,12 @@ def test_the_distribution_is_binomial_about_n_p_and_sharpens_with_temperature(p)
     sharp = distribution(temperature_1 / 20)
     assert float(sharp.max()) > 2 * float(mild.max())
     assert abs(int(sharp.argmax()) - n * p) <= 1
+
+
+def test_numbers_of_choices_are_stirlings_without_its_root():
+    k = torch.arange(1, 63, dtype=torch.double)
+    expected = 63 * torch.tensor(63.0).double().log() - k * k.log() - (63 - k) * (63 - k).log()
+    assert_close(_log_choose(63.0, k), expected, rtol=0, atol=1e-6)
 
 
 def test_it_takes_over_the_networks_parts_with_their_weights():

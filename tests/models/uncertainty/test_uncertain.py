@@ -1,5 +1,6 @@
 """Networks that tell how uncertain they are: the map stays, what they leave undetermined is no uncertainty."""
 
+import math
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from depthkit.models import (
     uncertain,
     zoedepth,
 )
+from depthkit.models.networks.heads import LogScale
 from depthkit.representation import convert
 from depthkit.resize import InputResize, native_map, network_map
 from depthkit.types import Ambiguity, Representation
@@ -160,6 +162,16 @@ def test_a_part_beside_the_head_leaves_the_map_as_it_is(head: Any, tmp_path: Any
         assert uncertain(again, "head") is again
     with pytest.raises(RecipeError, match="expected a network with a part that predicts its uncertainty"):
         plain.with_uncertainty(x)
+
+
+def test_a_predicted_logarithm_is_bent_towards_its_bound_and_never_stops_learning() -> None:
+    part = LogScale(4, 2)
+    nn.init.zeros_(part.output.weight)
+    nn.init.constant_(part.output.bias, 14.0)
+    found = part(torch.zeros(1, 4, 2, 3))
+    assert_close(found, torch.full((1, 1, 4, 6), 7 * math.tanh(2)))
+    found.sum().backward()
+    assert (part.output.bias.grad > 0).all()
 
 
 def test_every_level_of_zoedepth_ends_in_its_finest() -> None:
