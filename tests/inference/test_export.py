@@ -26,13 +26,14 @@ from depthkit.types import Ambiguity
 from tests.contracts.model import smallest
 
 BUILDERS = {
+    "smallest": smallest,
     "midas": lambda: midas_timm("mobilenetv2_035", pretrained=False, features=8),
     "lrn": lambda: lrn_timm("mobilenetv2_035", pretrained=False),
     "dpt": lambda: dpt_timm("test_vit", pretrained=False, features=16),
 }
 
 
-@pytest.fixture(params=["midas", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lrn", "dpt"))])
+@pytest.fixture(params=["smallest", *(pytest.param(name, marks=pytest.mark.slow) for name in ("midas", "lrn", "dpt"))])
 def model(request: pytest.FixtureRequest) -> DepthNet:
     return BUILDERS[request.param]().eval()
 
