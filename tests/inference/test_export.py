@@ -144,7 +144,7 @@ def test_a_program_of_few_bits_is_smaller_and_near(precision: str, suffix: str, 
     if suffix == "onnx":
         pytest.importorskip("onnxscript")
     torch.manual_seed(0)
-    model = midas_timm("test_resnet", pretrained=False, features=8).eval()
+    model = smallest()
     options = {"size": (32, 64), "ambiguity": Ambiguity.SHIFT_SCALE}
     whole, _ = export_program(model, tmp_path / f"whole.{suffix}", **options)
     small, difference = export_program(model, tmp_path / f"small.{suffix}", precision=precision, **options)
