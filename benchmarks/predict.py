@@ -9,17 +9,18 @@ Both run in turn in pieces of `--piece` photos, so that what else the machine do
 over pieces. The ratio of processor times counts every thread: on one processor, or where the network keeps all of them busy,
 the work beside the network cannot hide behind it; by the clock it can, where a processor is free. Both ratios are printed.
 
-Memory is the greatest resident size of the process after 100 photos, in whole pieces, and at the end; flat means
-that both are alike.
+Then the command itself, a process of its own, predicts all photos in one run. Its resident memory is read whenever another
+200 results are written; flat means that the later ones are alike.
 
     python benchmarks/predict.py --photos 1100 --network lrn_efficientnet_lite0 --side 384
+    python benchmarks/predict.py --folders PHOTOS MORE_PHOTOS --network midas_small
 """
 
 import argparse
 import os
 import platform
-import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -36,10 +37,11 @@ from lightning.pytorch import Trainer
 
 from depthkit import models
 from depthkit.cli.predict import PredictModule
-from depthkit.images import read_image
+from depthkit.images import image_files, read_image
 from depthkit.inference.files import Results, Writer
 from depthkit.inference.outputs import OutputNames
 from depthkit.inference.predictor import DepthPredictor
+from depthkit.models import save_network
 from depthkit.resize import InputResize, multiple_of
 from depthkit.types import Ambiguity
 
@@ -67,9 +69,10 @@ def since(start: tuple[float, float]) -> tuple[float, float]:
     return end[0] - start[0], end[1] - start[1]
 
 
-def peak() -> float:
-    """Greatest memory of this process so far [MB]."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+def resident(process: int) -> float:
+    """Memory of a process now [MB]; 0 if it has ended."""
+    found = subprocess.run(["ps", "-o", "rss=", "-p", str(process)], capture_output=True, text=True, check=False).stdout.split()
+    return int(found[0]) / 1e3 if found else 0.0
 
 
 @torch.inference_mode()
@@ -100,10 +103,32 @@ def commanded(predictor: DepthPredictor, files: Sequence[Path], out: Path, optio
     return seconds
 
 
+def whole(network: Any, sources: Sequence[Path], out: Path, options: argparse.Namespace) -> list[tuple[int, float, float]]:
+    """Run the command on all photos; return (results, seconds since its start, MB) at every `--every` results."""
+    checkpoint = out.with_suffix(".ckpt")
+    save_network(network, checkpoint, ambiguity=Ambiguity.SCALE)
+    program = "import sys; from depthkit.cli.main import main; sys.exit(main())"
+    arguments = ["predict", checkpoint, *sources, "--out", out, "--num_workers", options.workers, "--threads", options.threads]
+    arguments += ["--colour", str(not options.bare_maps).lower(), "--accelerator", "cpu"]
+    found: list[tuple[int, float, float]] = []
+    start, log = time.perf_counter(), out.with_suffix(".log")
+    with log.open("w") as file:
+        process = subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], stdout=file, stderr=file)
+        while process.poll() is None:
+            time.sleep(0.2)
+            written = sum(not x.name.endswith(".colour.png") for x in out.rglob("*.png")) if out.is_dir() else 0
+            if written >= options.every * (len(found) + 1) and (memory := resident(process.pid)):
+                found.append((written, time.perf_counter() - start, memory))
+    assert process.returncode == 0, log.read_text()[-2000:]
+    return found
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=1100)
+    parser.add_argument("--photos", type=int, default=1100, help="number of photos to make, or to take of --folders")
+    parser.add_argument("--folders", type=Path, nargs="+", default=[], help="of photos, instead of made ones")
+    parser.add_argument("--every", type=int, default=200, help="results between two readings of memory")
     parser.add_argument("--piece", type=int, default=50, help="photos that are predicted in turn by both")
     parser.add_argument(
         "--network", default="midas_small", help="architecture with random weights: speed does not depend on them"
@@ -112,36 +137,39 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bare_maps", action="store_true", help="write no coloured pictures")
-    options = parsed(parser, photos=4, piece=2, network="lrn_mobilenetv2", side=64)
+    options = parsed(parser, photos=4, piece=2, every=2, network="lrn_mobilenetv2", side=64)
     warnings.filterwarnings("ignore")
     torch.manual_seed(0)
     network = getattr(models, options.network)(pretrained=False).eval()
     rule = InputResize(options.side, "lower_bound", network.size_multiple)
     predictor = DepthPredictor(network, ambiguity=Ambiguity.SCALE, input_rule=rule)
-    rounds, memory = [], []
+    network.input_rule, rounds = rule, []
     with tempfile.TemporaryDirectory() as folder:
-        files = photographs(Path(folder), options.photos)
-        out = Path(folder) / "out"
+        root, out = Path(folder) / "photos", Path(folder) / "out"
+        root.mkdir()
+        files = image_files(options.folders)[: options.photos] if options.folders else photographs(root, options.photos)
         bare(predictor, files[:2])
         commanded(predictor, files[:2], out / "first", options)
         for first in range(0, len(files), options.piece):
             piece = files[first : first + options.piece]
-            rounds.append((*bare(predictor, piece), *commanded(predictor, piece, out, options), len(piece)))
-            memory.append(peak())
+            rounds.append((*bare(predictor, piece), *commanded(predictor, piece, out / "pieces", options), len(piece)))
+        listed = Path(folder) / "photos.txt"
+        listed.write_text("\n".join(map(str, files)))
+        memory = whole(network, [listed], out / "whole", options)
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"{platform.machine()}, {processors} processors, {torch.get_num_threads()} threads of torch\n")
     head = ("network", "side", "photos", "bare photos/s", "predict photos/s", "ratio", "processor time")
-    print("|", " | ".join((*head, "ms beside the network", "MB at 100", "MB at the end")), "|")
-    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    print("|", " | ".join((*head, "ms beside the network")), "|")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|")
     count = sum(r[4] for r in rounds)
     one, two = (count / sum(r[i] for r in rounds) for i in (0, 2))
     clock, processor = (statistics.median(r[i] / r[i + 2] for r in rounds) for i in (0, 1))
     beside = statistics.median(1e3 * (r[3] - r[1]) / r[4] for r in rounds)
-    early = memory[min(-(-100 // options.piece), len(memory)) - 1]
-    print(
-        f"| {options.network} | {options.side} | {count} | {one:.2f} | {two:.2f} | {clock:.1%} | {processor:.1%} | "
-        f"{beside:.0f} | {early:.0f} | {memory[-1]:.0f} |"
-    )
+    ratios = f"{one:.2f} | {two:.2f} | {clock:.1%} | {processor:.1%} | {beside:.0f}"
+    print(f"| {options.network} | {options.side} | {count} | {ratios} |")
+    print("\n| results of the command | seconds since its start | MB resident |\n|--:|--:|--:|")
+    for written, seconds, resident_size in memory:
+        print(f"| {written} | {seconds:.1f} | {resident_size:.0f} |")
 
 
 if __name__ == "__main__":

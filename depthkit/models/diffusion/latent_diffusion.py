@@ -13,7 +13,7 @@ from depthkit.models.diffusion.folders import save
 from depthkit.models.diffusion.noise_schedule import NoiseSchedule
 from depthkit.models.diffusion.sampling import Sampling, fitted_together
 from depthkit.models.net import DepthNet
-from depthkit.precision import in_float32
+from depthkit.precision import at_least_float32, in_float32
 from depthkit.types import Ambiguity, Representation
 
 
@@ -176,7 +176,7 @@ class LatentDiffusionDepth(DepthNet):
     @in_float32
     def _latent(self, x: Tensor) -> Tensor:
         mode = self.vae.encode(x.to(self.vae.dtype)).latent_dist.mode()
-        return self._finite(mode, "encoding").float() * self.vae.config.scaling_factor
+        return at_least_float32(self._finite(mode, "encoding")) * self.vae.config.scaling_factor
 
     @in_float32
     def decode_latent(self, latent: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ class LatentDiffusionDepth(DepthNet):
             PredictionError: the VAE overflowed.
         """
         decoded = self.vae.decode(latent.to(self.vae.dtype) / self.vae.config.scaling_factor, return_dict=False)[0]
-        y = self._finite(decoded, "decoding").float().mean(1, keepdim=True)
+        y = at_least_float32(self._finite(decoded, "decoding")).mean(1, keepdim=True)
         return y.detach().clamp(-1, 1) + (y - y.detach())
 
     def roundtrip(self, depth: Tensor, valid: Tensor) -> Tensor:
@@ -225,7 +225,7 @@ class LatentDiffusionDepth(DepthNet):
             timestep = torch.full((1,), timestep, device=both.device)
         text = self.text_embedding.to(both.dtype).expand(len(both), -1, -1)
         output: Tensor = self.unet(both, timestep, encoder_hidden_states=text, return_dict=False)[0]
-        return output.float()
+        return at_least_float32(output)
 
     def clean(self, output: Tensor, noisy: Tensor, timestep: Tensor | int) -> Tensor:
         """Compute z_0 from the output of ``predict``; see ``NoiseSchedule.clean``."""

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from depthkit.checks import check_choice
 from depthkit.errors import RecipeError
 from depthkit.models.weights.backbone import check_name, load_backbone
+from depthkit.precision import at_least_float32
 
 
 class PositionInterpolation(StrEnum):
@@ -129,7 +130,7 @@ def resample_positions(
     """
     if tuple(grid) == tuple(trained):
         return positions
-    image = positions[:, prefix:].float().transpose(1, 2).unflatten(2, trained)
+    image = at_least_float32(positions[:, prefix:]).transpose(1, 2).unflatten(2, trained)
     if rule == PositionInterpolation.DINOV2:
         scale = [(new + 0.1) / old for new, old in zip(grid, trained, strict=True)]
         image = F.interpolate(image, scale_factor=scale, mode="bicubic")

@@ -14,30 +14,24 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 import transformers
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnext101_32x8d
 
-from depthkit.models import AffineDepth, latent_diffusion_tiny
-from depthkit.models.diffusion.empty_prompt import FILE
-from depthkit.models.diffusion.folders import FACTS
 from tests.models.weights.test_convert import PublishedMidas, _midas_small, _resnet_stages
 from tests.models.weights.test_convert_monodepth2 import _decode, _depth_file, _encoder_file, _features, _pose_file
 from tests.parity.gp2_oracle import Lite0, MobileNet, efficientnet, importable, trained_like
 from tests.parity.gp2_oracle import Network as Gp2
 from tests.parity.published import rules
-from tests.parity.published.rules import HALF, IMAGENET, Network, Reference
+from tests.parity.published.diffusion import marigold
+from tests.parity.published.rules import HALF, IMAGENET, Called, Network, Side, Written
 from tests.parity.test_depth_anything import TINY, V1_TINY, backbone_config, published_names
 from tests.parity.test_monodepth2 import _folder
 from tests.parity.test_zoedepth import _published
 
-Written = tuple[Path, Reference]
-Side = int | tuple[int, int] | None
 WIDTHS = {"small": 384, "base": 768, "large": 1024}
 DEPTHS = {"small": 12, "base": 12, "large": 24}
 
@@ -92,7 +86,7 @@ def midas(name: str, folder: Path, side: Side = None) -> Written:
     state = settle(randomize(network), network, (96, 128)).state_dict()
     path = folder / "midas.pt"
     torch.save({"model": state, "optimizer": {"state": {}}} if name == "midas_v2" else state, path)  # their loader allows both
-    return path, rules.midas(network, side or (256 if small else 384), "upper_bound", IMAGENET)
+    return Written(path, rules.midas(network, side or (256 if small else 384), "upper_bound", IMAGENET), network)
 
 
 def save(model: nn.Module, folder: Path, **processor: Any) -> Path:
@@ -101,20 +95,20 @@ def save(model: nn.Module, folder: Path, **processor: Any) -> Path:
     return folder
 
 
-def predicted(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    return lambda image: model(pixel_values=image).predicted_depth[:, None]
+def predicted(model: nn.Module) -> Called:
+    return Called(lambda image: model(pixel_values=image).predicted_depth[:, None], model)
 
 
-def on_any_grid(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    stage = model.neck.reassemble_stage
+def on_any_grid(model: nn.Module) -> Called:
+    stage, network = model.neck.reassemble_stage, predicted(model)
     own = stage.forward
 
     def run(image: Tensor) -> Tensor:
         model.dpt.embeddings.image_size = image.shape[2:]
         stage.forward = lambda states, *_: own(states, image.shape[2] // 16, image.shape[3] // 16)
-        return predicted(model)(image)
+        return network(image)
 
-    return run
+    return Called(run, model)
 
 
 def beit(side: int, tiny: bool) -> Any:
@@ -166,7 +160,7 @@ def dpt(name: str, folder: Path, side: Side = None, *, tiny: bool = False) -> Wr
     network = predicted(model) if model.backbone is not None else on_any_grid(model)
     settle(model, network, (own, own) if "swin2" in name else (96, 128))
     save(model, folder, size={"height": own, "width": own}, image_mean=HALF[0], image_std=HALF[1])
-    return folder, rules.midas(network, side or own, "stretch" if "swin2" in name else "minimal", HALF)
+    return Written(folder, rules.midas(network, side or own, "stretch" if "swin2" in name else "minimal", HALF), network)
 
 
 def zoedepth(name: str, folder: Path, side: Side = None, *, tiny: bool = False) -> Written:
@@ -195,7 +189,8 @@ def zoedepth(name: str, folder: Path, side: Side = None, *, tiny: bool = False) 
     size = {"height": own[0], "width": own[1]}
     processor = {"keep_aspect_ratio": True, "ensure_multiple_of": 32, "do_pad": True, "resample": 2}
     save(model, folder, size=size, image_mean=HALF[0], image_std=HALF[1], **processor)
-    return folder, rules.zoedepth(predicted(model), side or own)
+    network = predicted(model)
+    return Written(folder, rules.zoedepth(network, side or own), network)
 
 
 # Depth Anything
@@ -243,19 +238,25 @@ def depth_anything(name: str, folder: Path, side: Side = None, *, tiny: bool = F
             neck_hidden_sizes=[12, 24, 48, 96], fusion_hidden_size=16, **head,
         )  # fmt: skip
     model = randomize(with_dinov2_positions(transformers.DepthAnythingForDepthEstimation(config)))
-    settle(model, predicted(model), (112, 112), mean=0.0 if head else 2.0)
+    network = predicted(model)
+    settle(model, network, (112, 112), mean=0.0 if head else 2.0)
     path = folder / "depth_anything.pth"
     torch.save(published_names(model.state_dict()), path)
     like = (16, HALF) if tiny else (14, IMAGENET)
-    return path, rules.depth_anything(predicted(model), side or 518, *like, align_corners=version == "v2")
+    return Written(path, rules.depth_anything(network, side or 518, *like, align_corners=version == "v2"), network)
 
 
-def depth_anything_metric(name: str, folder: Path, side: Side = None) -> Written:
+def depth_anything_metric(name: str, folder: Path, side: Side = None, *, tiny: bool = False) -> Written:
     """Version 1's metric networks: ZoeDepth on DINOv2, with the trainer's entries beside the weights."""
     config = transformers.ZoeDepthConfig(
         backbone_config=dinov2("large", "v1"), readout_type="ignore", backbone_hidden_size=1024,
         neck_hidden_sizes=[256, 512, 1024, 1024],
     )  # fmt: skip
+    if tiny:
+        config = transformers.ZoeDepthConfig(
+            backbone_config=backbone_config(V1_TINY, **TINY), readout_type="ignore", backbone_hidden_size=64,
+            neck_hidden_sizes=[12, 24, 48, 96], fusion_hidden_size=16, bottleneck_features=16,
+        )  # fmt: skip
     model = warm(randomize(with_dinov2_positions(transformers.ZoeDepthForDepthEstimation(config))))
     stage = model.neck.reassemble_stage
 
@@ -264,11 +265,13 @@ def depth_anything_metric(name: str, folder: Path, side: Side = None) -> Written
         return [layer(x) for layer, x in zip(stage.layers, maps, strict=True)]
 
     stage.forward = reassembled
-    settle(model, predicted(model), (98, 140))
+    network = predicted(model)
+    settle(model, network, (96, 160) if tiny else (98, 140))
     path = folder / f"{name}.pt"
     state = {f"module.{key}": x for key, x in _published(model.state_dict()).items()}
     torch.save({"model": state, "optimizer": None, "epoch": 5}, path)
-    return path, rules.depth_anything_metric(predicted(model), side or (392, 518))
+    size = side or ((384, 512) if tiny else (392, 518))  # the tiny network's patches have 16 pixels
+    return Written(path, rules.depth_anything_metric(network, size, HALF if tiny else IMAGENET), network)
 
 
 # GP2
@@ -285,17 +288,16 @@ def gp2(name: str, folder: Path, side: Side = None) -> Written:
         with importable(os.environ["DEPTHKIT_GP2"]):
             network = Gp2(Lite0() if size == "lite0" else efficientnet(size))
     generator = torch.Generator().manual_seed(0)
-    smooth = F.interpolate(torch.rand(2, 3, 5, 7, generator=generator), (96, 128), mode="bicubic")
+    # in deep networks the statistics of fewer pixels fit no other image: of b5's map 1e-7 of the input then moves a tenth
+    seen = (192, 256)
+    smooth = F.interpolate(torch.rand(2, 3, 5, 7, generator=generator), seen, mode="bicubic")
     trained_like(network, rules.normalised(smooth + 0.05 * torch.rand(smooth.shape, generator=generator), IMAGENET))
     encoder, decoder = network.branches
-
-    def run(image: Tensor) -> Tensor:
-        return decoder(list(encoder.maps(image)))
-
-    settle(network, run, (96, 128), mean=0.0)
+    called = Called(lambda image: decoder(list(encoder.maps(image))), network)
+    settle(network, called, seen, mean=0.0)
     path = folder / "gp2.pth"
     torch.save(network.state_dict(), path)
-    return path, rules.gp2(run, side or 384)
+    return Written(path, rules.gp2(called, side or 384), called)
 
 
 def of_package(layers: int, folder: Path) -> tuple[dict[str, dict], Network]:
@@ -307,7 +309,8 @@ def of_package(layers: int, folder: Path) -> tuple[dict[str, dict], Network]:
         pose_encoder = randomize(networks.ResnetEncoder(18, False, num_input_images=2))
         pose = randomize(networks.PoseDecoder(pose_encoder.num_ch_enc, 1, num_frames_to_predict_for=2))
     parts = {"encoder": encoder, "depth": decoder, "pose_encoder": pose_encoder, "pose": pose}
-    return {name: part.state_dict() for name, part in parts.items()}, lambda image: decoder(encoder(image))["disp", 0]
+    sigmoid = Called(lambda image: decoder(encoder(image))["disp", 0], encoder, decoder)
+    return {name: part.state_dict() for name, part in parts.items()}, sigmoid
 
 
 def written_here() -> tuple[dict[str, dict], Network]:
@@ -332,29 +335,8 @@ def monodepth2(name: str, folder: Path, side: Side = None, *, quick: bool = Fals
             buffer = io.BytesIO()
             torch.save(content, buffer)
             archive.writestr(f"{path.stem}/{part}.pth", buffer.getvalue())
-    return path, rules.monodepth2(sigmoid, (height, width), metres="stereo" in name)
-
-
-def marigold(name: str, folder: Path, side: Side = None) -> Written:
-    """A folder of diffusers, without what ours adds; with small networks, which its configurations describe. One member."""
-    model = latent_diffusion_tiny(codec=AffineDepth(), processing_size=768)
-    model.save_pretrained(folder)
-    for added in (FACTS, FILE):
-        (folder / added).unlink(missing_ok=True)
-    steps = {"marigold_v1_1": 4, "marigold_v1_0": 50}.get(name, 1)
-    pipeline = diffusers.MarigoldDepthPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-
-    def run(file: Path) -> Tensor:
-        image = Image.open(file).convert("RGB")
-        sides = [-(-(side * 768 // max(image.size)) // 8) for side in image.size[::-1]]
-        latents = torch.randn((1, 4, *sides), generator=torch.Generator().manual_seed(0))
-        return pipeline(
-            image, num_inference_steps=steps, ensemble_size=1, processing_resolution=768, output_type="pt",
-            latents=latents * ("e2e" not in name), batch_size=1,
-        ).prediction[0, 0]  # fmt: skip
-
-    return folder, run
+    reference = rules.monodepth2(sigmoid, (height, width), metres="stereo" in name)
+    return Written(path, reference, None if quick else sigmoid)
 
 
 PHOTO, FRAME = 0, 1
@@ -364,9 +346,11 @@ QUICK: dict[str, tuple[Callable[..., Written], int]] = {
     "dpt_swin2_tiny_256": (partial(dpt, tiny=True), FRAME),
     "zoedepth_nk": (partial(zoedepth, tiny=True), PHOTO),
     "depth_anything_v2_metric_vkitti_small": (partial(depth_anything, tiny=True), FRAME),
+    "depth_anything_v1_metric_indoor": (partial(depth_anything_metric, tiny=True), PHOTO),
     "gp2_mobilenetv2": (gp2, PHOTO),
     "monodepth2_mono_640x192": (partial(monodepth2, quick=True), FRAME),
-    "marigold_v1_1": (marigold, FRAME),
+    "marigold_v1_1": (partial(marigold, tiny=True), FRAME),
+    "marigold_e2e_ft": (partial(marigold, tiny=True), FRAME),
 }
 """One of each code path with the image to predict, the smallest network there is, or a small one where the path allows it."""
 FAMILIES: tuple[tuple[str, Callable[[str, Path], Written], str], ...] = (
@@ -377,7 +361,7 @@ FAMILIES: tuple[tuple[str, Callable[[str, Path], Written], str], ...] = (
     ("depth_anything_", depth_anything, "transformers"),
     ("gp2_", gp2, "GP2's layout on torchvision, geffnet, smp 0.1.0"),
     ("monodepth2_", monodepth2, "PyPI monodepth2"),
-    ("", marigold, "diffusers, small networks"),
+    ("", marigold, "diffusers"),
 )
 
 

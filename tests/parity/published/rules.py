@@ -2,18 +2,44 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 Network = Callable[[Tensor], Tensor]
 Reference = Callable[[Path], Tensor]
+Side = int | tuple[int, int] | None
+
+
+class Written(NamedTuple):
+    """What is compared: an official file or folder, the map of an image file, and the network in it if it can be in float64."""
+
+    path: Path
+    reference: Reference
+    network: nn.Module | None = None
+
+
+class Called(nn.Module):
+    """A network of some parts, called by a function."""
+
+    def __init__(self, function: Network, *parts: nn.Module) -> None:
+        super().__init__()
+        self.function, self.parts = function, nn.ModuleList(parts)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.function(image)
+
+
+def floating() -> type:
+    """NumPy's name of torch's default type: float64 where both sides are compared without rounding."""
+    return {torch.float32: np.float32, torch.float64: np.float64}[torch.get_default_dtype()]
 
 
 def read(file: Path) -> np.ndarray:
@@ -21,7 +47,7 @@ def read(file: Path) -> np.ndarray:
 
 
 def tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32))
+    return torch.from_numpy(image.transpose(2, 0, 1)[None].astype(floating()))
 
 
 def normalised(image: Tensor, statistics: tuple) -> Tensor:
@@ -76,7 +102,7 @@ def depth_anything(network: Network, net: int, multiple: int, statistics: tuple,
     return run
 
 
-def depth_anything_metric(network: Network, size: tuple[int, int]) -> Reference:
+def depth_anything_metric(network: Network, size: tuple[int, int], statistics: tuple = IMAGENET) -> Reference:
     """``evaluate.py`` of version 1's metric networks: stretched, corners aligned, averaged with the mirrored image."""
 
     def run(file: Path) -> Tensor:
@@ -84,7 +110,7 @@ def depth_anything_metric(network: Network, size: tuple[int, int]) -> Reference:
 
         def once(x: Tensor) -> Tensor:
             small = F.interpolate(x, size, mode="bilinear", align_corners=True)
-            return network(normalised(small, IMAGENET))
+            return network(normalised(small, statistics))
 
         found = 0.5 * (once(image) + once(image.flip(3)).flip(3))
         return F.interpolate(found, image.shape[2:], mode="bilinear", align_corners=True)[0, 0]
@@ -127,7 +153,7 @@ def gp2(network: Network, net: int) -> Reference:
     """The test of GP2: the shorter side 384, OpenCV's bilinear resize of the normalised image."""
 
     def run(file: Path) -> Tensor:
-        image = ((read(file) / 255.0 - IMAGENET[0]) / IMAGENET[1]).astype(np.float32)
+        image = ((read(file) / 255.0 - IMAGENET[0]) / IMAGENET[1]).astype(floating())
         scale = net / min(image.shape[:2])
         height, width = (round(length * scale / 32) * 32 for length in image.shape[:2])
         found = network(tensor(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)))
