@@ -43,12 +43,22 @@ FIT = (
     ("options", "expected"),
     [
         ("--trainer.accelerator tpu", "Requirement"),
-        ("--trainer.devices 0", "MisconfigurationException: .*not a valid input.*depthkit fit --help"),
+        pytest.param(
+            "--trainer.devices 0", "MisconfigurationException: .*not a valid input.*depthkit fit --help", marks=pytest.mark.slow
+        ),
         ("--trainer.default_root_dir FILE/x", "NotADirectoryError: .*Give a path that may be read and written"),
         ("--trainer.val_check_interval 1000", "ValueError: .*must be less than or equal"),
-        ("--trainer.devices 3.5", "TypeError: `devices` selected with `CPUAccelerator` should be an int > 0"),
+        pytest.param(
+            "--trainer.devices 3.5",
+            "TypeError: `devices` selected with `CPUAccelerator` should be an int > 0",
+            marks=pytest.mark.slow,
+        ),
         ("--trainer.accumulate_grad_batches 0", "RecipeError: expected trainer.accumulate_grad_batches of at least 1; got 0"),
-        ("--trainer.check_val_every_n_epoch 0", "RecipeError: expected trainer.check_val_every_n_epoch of at least 1; got 0"),
+        pytest.param(
+            "--trainer.check_val_every_n_epoch 0",
+            "RecipeError: expected trainer.check_val_every_n_epoch of at least 1; got 0",
+            marks=pytest.mark.slow,
+        ),
         ("--data.multiprocessing_context foo", "RecipeError: expected data.multiprocessing_context among fork, .*; got 'foo'"),
         ("--ckpt_path s3://nope/x.ckpt", "ImportError: .*[sS]3"),
         ("--config FILE", "RecipeError: .*utf-8"),

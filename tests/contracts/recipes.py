@@ -18,7 +18,7 @@ STAND_FOR_ALL = (
     "quickstart.yaml",
     "geometry_preserving/gp2_mixture.yaml",
     "self_supervised_video/kitti_mono_stereo_640x192.yaml",
-    "semi_supervised/student_small.yaml",
+    "semi_supervised/synthetic_student.yaml",
     "semi_supervised/metric_nyu.yaml",
     "diffusion/metricgold_sd2.yaml",
     "diffusion/end_to_end.yaml",

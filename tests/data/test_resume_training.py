@@ -129,6 +129,7 @@ class Positioned(Probe):
         pass
 
 
+@pytest.mark.quick(every=["None"])
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("every", [None, 1])
 @pytest.mark.parametrize("limit", [{"max_steps": 14, "max_epochs": -1}, {"max_steps": 14}, {"max_epochs": 4}])

@@ -35,6 +35,7 @@ def _depth(sample: Sample) -> Tensor:
 
 
 @pytest.mark.quick(views=["video_stereo"])
+@pytest.mark.quick(kind=["room"])
 @pytest.mark.parametrize("views", [Views.VIDEO, Views.STEREO, Views.VIDEO_STEREO])
 @pytest.mark.parametrize("automask", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["room", "street"])
@@ -56,6 +57,7 @@ def test_true_depth_beats_any_perturbed_one(kind, automask, views):
         assert {name: value for name, x in wrong.items() if (value := _loss(sample, loss, x)) <= true} == {}, sample.key
 
 
+@pytest.mark.quick(kind=["street"])
 @pytest.mark.parametrize("kind", ["room", "street"])
 def test_true_poses_beat_shorter_longer_and_reversed_ones(kind):
     for sample in SyntheticScenes(4, size=SIZE, kind=kind, views=Views.VIDEO, noise=0.0):

@@ -326,7 +326,7 @@ def test_half_precision_is_the_unets_alone() -> None:
     assert_close(loss, step(m, b)["total"], rtol=2e-2, atol=0)
 
 
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", [EndToEndDiffusionModule, pytest.param(DiffusionModule, marks=pytest.mark.slow)])
 def test_it_learns(kind: type, tmp_path: Path) -> None:
     batches = [labelled(seed=seed) for seed in range(2)]
     m = module(kind, optimizer=partial(torch.optim.Adam, lr=3e-3), noise=None)
