@@ -2,6 +2,7 @@ import pytest
 
 from depthkit.errors import ShapeError
 from depthkit.evaluation import EIGEN_KITTI, EIGEN_NYU, FULL, GARG
+from depthkit.evaluation.crops import KB_CROP
 
 
 @pytest.mark.parametrize(
@@ -10,6 +11,11 @@ from depthkit.evaluation import EIGEN_KITTI, EIGEN_NYU, FULL, GARG
         (GARG, (375, 1242), (153, 371, 44, 1197)),  # monodepth2's pixel numbers
         (EIGEN_KITTI, (375, 1242), (124, 342, 44, 1197)),
         (EIGEN_NYU, (480, 640), (45, 471, 41, 601)),
+        (
+            KB_CROP,
+            (376, 1241),
+            (24, 376, 12, 1228),
+        ),  # at the bottom; of an odd number of columns left out one more on the right
         (FULL, (7, 5), (0, 7, 0, 5)),
     ],
 )

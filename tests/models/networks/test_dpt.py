@@ -55,10 +55,13 @@ def test_only_the_unit_that_never_runs_is_frozen():
     assert {name.split(".")[2] for name, p in early.named_parameters() if not p.requires_grad} == {"4", "5"}
 
 
-@pytest.mark.parametrize("name", [VIT, "test_vit2", "test_vit3"])  # class token; registers without norm; registers with norm
+@pytest.mark.parametrize(
+    ("name", "options"),  # class token; registers without norm; registers with norm; a norm before the blocks, as CLIP's
+    [(VIT, {}), ("test_vit2", {}), ("test_vit3", {}), (VIT, {"pre_norm": True})],
+)
 @pytest.mark.parametrize("hooks", ["v1", "v2", (1, 3, 4, 5)])
-def test_features_are_the_normalised_tokens_of_its_blocks(name, hooks):
-    encoder = ViTEncoder(name, pretrained=False, hooks=hooks, position_interpolation="timm").eval()
+def test_features_are_the_normalised_tokens_of_its_blocks(name, options, hooks):
+    encoder = ViTEncoder(name, pretrained=False, hooks=hooks, position_interpolation="timm", options=options).eval()
     for parameter in encoder.parameters():
         nn.init.normal_(parameter, std=0.2)
     image = torch.randn(2, 3, 96, 128)
