@@ -33,6 +33,7 @@ def test_another_kind_of_file_is_refused_in_one_sentence(tmp_path: Path, capsys:
     assert "expected a checkpoint of `depthkit fit`" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_network_of_a_checkpoint_is_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = dpt_timm("test_vit", pretrained=False, features=16).eval()
     save_network(model, tmp_path / "last.ckpt", ambiguity="shift_scale")
