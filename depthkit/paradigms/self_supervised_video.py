@@ -153,7 +153,7 @@ class SelfSupervisedVideoModule(DepthModule):
             depth = 1 / self.model.to_disparity(self.model.multiscale_of(self.model.encode(source))[0])
             computed = (pose[:, 2:3, :3] @ points + pose[:, 2:3, 3:]).view_as(target)
             pixels = reproject(target, camera, pose)
-            seen = inside_image(pixels, size) & (computed > 0)
+            seen = inside_image(pixels, size)  # where points behind the camera are not
             errors.append(depth_consistency_loss(computed.where(seen, 1), sample_pixels(depth, pixels), seen.to(target)))
         if not errors:
             held = ", ".join(batch.frame_names)

@@ -265,3 +265,34 @@ def test_metres_and_units_of_5_4_metres_are_one_objective() -> None:
     )
     torch.testing.assert_close(first, second)
     assert (ours - theirs).norm() < 1e-3 * ours.norm()
+
+
+def test_consistency_is_the_relative_difference_of_the_moved_depth_and_the_one_seen_there() -> None:
+    """Bian et al. (2019), eqs 2 and 3, over the pixels whose points lie before the source camera and in its image."""
+    m, b = module(None, consistency=0.5), video(VIDEO)
+
+    def depth_of(image: Tensor) -> Tensor:
+        sigmoid = m.model.multiscale_of(m.model.encode(image))[0][:, 0].double()
+        return 1 / (1 / 100 + (1 / 0.1 - 1 / 100) * sigmoid)
+
+    target, expected, behind = depth_of(m.augment(b.image)), [], 0
+    b.frames_from_camera[0, 0, 2, 3] = -target[0].quantile(0.1)  # some of the points are then behind the source camera
+    row, column = torch.meshgrid(torch.arange(SIZE[0]).double(), torch.arange(SIZE[1]).double(), indexing="ij")
+    pixel = torch.stack([column, row, torch.ones_like(row)]).flatten(1)
+    for i in range(len(b)):
+        of_sources = []
+        for source, pose in zip(b.frames[i], b.frames_from_camera[i].double(), strict=True):
+            camera = b.intrinsics[i].double()
+            moved = pose[:3, :3] @ (torch.linalg.inv(camera) @ pixel * target[i].flatten()) + pose[:3, 3:]
+            x, y, computed = (camera @ moved).unbind()
+            x, y = x / computed, y / computed
+            inside = (x >= 0) & (x <= SIZE[1] - 1) & (y >= 0) & (y <= SIZE[0] - 1)
+            behind += int((computed < 0).sum())
+            seen = inside & (computed > 0)
+            sampled = seen_at(depth_of(source[None]), x, y)[0]
+            of_sources.append(((computed - sampled).abs() / (computed + sampled))[seen].mean())
+        expected.append(torch.stack(of_sources).mean())
+    assert behind > 30
+    found = m.losses(b)["consistency"]
+    torch.testing.assert_close(found.values.double(), torch.stack(expected), rtol=1e-3, atol=1e-5)
+    assert found.weight == 0.5
