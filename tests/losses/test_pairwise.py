@@ -172,3 +172,9 @@ def test_silog_is_the_squared_log_error_less_a_share_of_its_squared_mean():
         g = [(p[v] / t[v]).log() for p, t, v in zip(pred, target, valid, strict=True)]
         expected = torch.stack([(r**2).mean() - focus * r.mean() ** 2 for r in g])
         assert_close(silog_loss(pred, target, valid, variance_focus=focus), expected)
+
+
+def test_a_root_of_silog_is_the_error_itself_however_small():
+    _, target, valid = random_pair(dtype=torch.double)
+    found = silog_loss((1 + 1e-6) * target, target, valid, variance_focus=0.0, root=True)
+    assert_close(found, torch.full_like(found, 1e-6), rtol=1e-5, atol=0)
