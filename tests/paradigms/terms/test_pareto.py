@@ -158,3 +158,12 @@ def test_a_step_between_two_of_many_objectives_ends_where_the_norm_is_least() ->
     weights = pareto_weights(gram, max_iterations=1)
     assert_close(weights[0], 4 * weights[-1])
     assert_close(weights[1:-1], torch.full((10,), 1 / 12, dtype=torch.float64))
+
+
+def test_a_loss_of_zero_divides_by_one_and_a_loss_that_is_no_number_takes_no_part() -> None:
+    gradients, present = torch.eye(2), torch.ones(2, dtype=torch.bool)
+    weights, _ = min_norm_combination(gradients, torch.tensor([0.0, 2.0]), present, "loss")
+    assert_close(weights, torch.tensor([0.2, 0.8]))
+    weights, taking_part = min_norm_combination(gradients, torch.tensor([1.0, torch.nan]), present)
+    assert_close(weights, torch.tensor([1.0, 0.0]))
+    assert taking_part.tolist() == [True, False]

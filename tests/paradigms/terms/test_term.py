@@ -5,6 +5,7 @@ from torch.testing import assert_close
 
 from depthkit.errors import ShapeError
 from depthkit.paradigms import AffineInvariantModule, Combination, EqualWeights, MinNorm, SumOfTerms, Term
+from depthkit.paradigms.terms.combination import _objectives
 from depthkit.paradigms.terms.rng import step_rng
 from depthkit.paradigms.terms.term import mean_of, means_per_group
 from depthkit.types import Batch
@@ -114,3 +115,11 @@ def test_draws_depend_on_seed_step_and_rank_and_leave_the_generator_alone(other:
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_dataset_is_there_if_any_of_its_terms_counts_something() -> None:
+    both, second = torch.tensor([True, True]), torch.tensor([False, True])
+    terms = {"a": Term(torch.tensor([1.0, 3.0]), both), "b": Term(torch.tensor([5.0, 5.0]), second)}
+    losses, present = _objectives(terms, torch.tensor([0, 1]), 3)
+    assert_close(losses, torch.tensor([1.0, 8.0, 0.0]))
+    assert present.tolist() == [True, True, False]
