@@ -51,6 +51,7 @@ SCRATCH = ("models/diffusion/empty_prompt.py", "models/weights/registry.py")
 """Where it may as well be a folder for temporary files."""
 FOREIGN_PRIVATES = {
     "_signal_connector": ("lightning", "SIGTERM must end all ranks after the same batch"),
+    "_batch_arg_name": ("lightning", "a search for a batch size that nothing reads would find any"),
     "_kwargs": ("lightning", "of TensorBoard's writer: a resumed run drops what it logs again"),
 }
 """Private attributes of other packages: whose (its version has a ceiling in pyproject.toml, torch's apart), and why."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import BatchSizeFinder
 
 from depthkit.data.stream.collate import to_float
 from depthkit.data.stream.loader import Loader
@@ -137,6 +138,22 @@ class DepthDataModule(LightningDataModule):
     def test_names(self) -> tuple[str, ...]:
         """Names of the test sources, in the order of their loaders."""
         return unique_names(self.test_sources)
+
+    def setup(self, stage: str) -> None:
+        """Begin the trainer's search for a batch size with the size that it tries first: it sets it on loaders made before.
+
+        Raises:
+            RecipeError: it searches for a size that is not that of the stage's batches.
+        """
+        name = "batch_size" if stage == "fit" else "val_batch_size"
+        for search in getattr(self.trainer, "callbacks", ()):
+            if isinstance(search, BatchSizeFinder) and search.optimal_batch_size and not self.trainer.fast_dev_run:
+                if search._batch_arg_name != name:
+                    raise RecipeError(
+                        f"expected a search for {name}, of the batches that are read here; got one for {search._batch_arg_name}. "
+                        f"Give it batch_arg_name={name!r}, or take it out of the trainer's callbacks."
+                    )
+                setattr(self, name, search.optimal_batch_size)
 
     def train_dataloader(self) -> Loader:
         """Return the training stream of this rank."""

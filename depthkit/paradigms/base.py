@@ -25,7 +25,7 @@ from depthkit.paradigms.terms.combination import Combination, SumOfTerms
 from depthkit.paradigms.terms.labels import check_label_kinds
 from depthkit.paradigms.terms.rng import step_rng
 from depthkit.paradigms.terms.term import Term
-from depthkit.paradigms.trainer import ServesTheTrainer, store_weights
+from depthkit.paradigms.trainer import SearchedBefore, ServesTheTrainer, store_weights
 from depthkit.types import Batch, LabelKind
 
 
@@ -120,7 +120,7 @@ class DepthModule(ScoresProtocols, StartsFromCheckpoints, SpreadsWeights, Serves
     def configure_callbacks(self) -> list[Callback]:
         """Return the callbacks of every run, for its weights, its samples and its checkpoints."""
         watching: list[Callback] = [FiniteWeights(), BrokenSamples(), KnownMonitors(), LossOnBar()]
-        return [*watching, ResumePosition(), WholeCheckpoints(), LookaheadWeights()]
+        return [*watching, SearchedBefore(), ResumePosition(), WholeCheckpoints(), LookaheadWeights()]
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict from RGB in [0, 1], ``(B, 3, H, W)``, a map in ``model.representation``, ``(B, 1, H, W)``."""
@@ -138,7 +138,7 @@ class DepthModule(ScoresProtocols, StartsFromCheckpoints, SpreadsWeights, Serves
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Load the weights to start from, with which a search for a rate begins, and build the optimizer and its schedule."""
         self.start_from_weights()
-        optimizer, self._built_with = build_optimizer(self.optimizer, self.parameter_groups(), self.lr), self.lr
+        optimizer, self._built_with = build_optimizer(self.optimizer, self.parameter_groups(), self.lr), self.searched
         scheduler = self.schedule(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -129,7 +129,8 @@ class ResumePosition(Callback):
 
     A checkpoint written at the end of an epoch, or of its last batch, is counted by the trainer as one within the epoch: a run
     of ``max_steps`` that goes on from it would end the epoch again, skip one of data and number its steps from one more. Its
-    counts are made those of a finished epoch. If the steps ended within an epoch, they are made those of a finished batch.
+    counts are made those of a finished epoch. If the steps ended within an epoch, they are made those of a finished batch;
+    so for a checkpoint written when the run was over, which counts an epoch under way as finished.
     """
 
     def __init__(self) -> None:
@@ -145,12 +146,13 @@ class ResumePosition(Callback):
             return
         at_epoch_end = epochs["total"]["processed"] != epochs["total"]["completed"]
         at_batch_end = batches["total"]["processed"] != batches["total"]["completed"]
-        self._epoch_ended = batches["is_last_batch"] and (at_epoch_end or at_batch_end)
+        run_over = epochs["total"]["ready"] == epochs["total"]["completed"] > 0
+        self._epoch_ended = batches["is_last_batch"] and (at_epoch_end or at_batch_end or run_over)
         for count in (epochs["total"], epochs["current"]):
             if self._epoch_ended:
-                count.update(dict.fromkeys(count, count["processed"] + (not at_epoch_end)))
-            elif at_epoch_end:
-                count["processed"] = count["completed"]
+                count.update(dict.fromkeys(count, count["ready"]))
+            elif at_epoch_end or run_over:
+                count["processed"] = count["completed"] = count["ready"] - 1
         if at_batch_end and self._epoch_ended:
             _move(loop, 1)
         elif at_epoch_end and not self._epoch_ended:

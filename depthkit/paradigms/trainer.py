@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.plugins import DoublePrecision, HalfPrecision, Precision
 from torch import nn
 
@@ -31,7 +32,7 @@ class ServesTheTrainer(LightningModule):
     dataset_names: tuple[str, ...]
     lr: float | None = None
     """Learning rate of all weights without one of their own (``encoder_lr``) instead of the optimizer's; a search sets it."""
-    _built_with: float | None = None
+    _built_with: Any = None
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make a batch of the samples that a loader without a datamodule yields, and check what it holds.
@@ -48,10 +49,33 @@ class ServesTheTrainer(LightningModule):
             check_label_kinds({"data": held}, self.accepts, type(self).__name__)
         return batch
 
+    @property
+    def searched(self) -> tuple[float | None, int | None]:
+        """What searches find and the optimizer is built with: the rate, and the batch size, by which a schedule counts steps."""
+        return self.lr, getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
+
     def on_fit_start(self) -> None:
-        """Build the optimizer again if a search has found another rate since it was built."""
-        if self.lr != self._built_with:
+        """Build the optimizer again if a search has found another rate or batch size since it was built."""
+        if self.searched != self._built_with:
             self.trainer.strategy.setup_optimizers(self.trainer)
+
+
+class SearchedBefore(Callback):
+    """Let a run that goes on have the rate and the batch size that it began with; a search would make it begin anew."""
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Store the batch size; the rate is with the optimizer."""
+        checkpoint["batch_size"] = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Leave out the searches, unless it is one of them that puts back the weights that it began with."""
+        searches = [found for found in trainer.callbacks if type(found) in (BatchSizeFinder, LearningRateFinder)]  # type: ignore[attr-defined]
+        if not searches or trainer.train_dataloader is not None:
+            return
+        warnings.warn("this run goes on with the learning rate and the batch size of its checkpoint; no search.", stacklevel=2)
+        trainer.callbacks = [found for found in trainer.callbacks if found not in searches]  # type: ignore[attr-defined]
+        if any(isinstance(found, BatchSizeFinder) for found in searches) and "batch_size" in checkpoint:
+            trainer.datamodule.batch_size = checkpoint["batch_size"]  # type: ignore[attr-defined]
 
 
 class HalfWeights(Precision):

@@ -131,20 +131,25 @@ class Positioned(Probe):
 
 @pytest.mark.quick(every=["None"])
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("every", [None, 1])
+@pytest.mark.parametrize("every", [None, 1, "after"])
 @pytest.mark.parametrize("limit", [{"max_steps": 14, "max_epochs": -1}, {"max_steps": 14}, {"max_epochs": 4}])
 @pytest.mark.parametrize(("stops", "batches"), [((6, 8, 11), 4), ((4, 8, 12), 4), ((10,), 1.0)])
 def test_a_run_goes_on_from_what_was_written_as_its_steps_ended(root, tmp_path, stops, batches, limit, every):
-    """Within an epoch of four batches, at its end, and at that of one of all ten; one time after the other."""
+    """Within an epoch of four batches, at its end, and at that of one of all ten; one time after the other.
+
+    It is written by the checkpoint callback, or by hand when the run is over.
+    """
     limit = {**limit, "limit_train_batches": batches}
     whole = Positioned()
     trainer(tmp_path / "whole", every=100, **limit).fit(whole, data(root))
     seen, losses, checkpoint = [], [], None
     for stop in (*stops, None):
         part = Positioned()
-        run = trainer(tmp_path / f"to {stop}", every=every, **(limit if stop is None else {**limit, "max_steps": stop}))
+        run = trainer(tmp_path / f"to {stop}", every=100 if every == "after" else every, **(limit if stop is None else {**limit, "max_steps": stop}))
         run.fit(part, data(root), ckpt_path=checkpoint)
         seen, losses, checkpoint = seen + part.seen, losses + part.losses, str(tmp_path / f"to {stop}" / f"step={stop}.ckpt")
+        if every == "after":
+            run.save_checkpoint(checkpoint)
         assert run.fit_loop.epoch_loop._batches_that_stepped == run.global_step == len(seen)
     assert seen == whole.seen
     assert losses == whole.losses

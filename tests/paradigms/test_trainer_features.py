@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
     EMAWeightAveraging,
     LearningRateFinder,
     LearningRateMonitor,
@@ -128,6 +129,86 @@ def test_a_search_for_a_rate_begins_with_the_weights_that_training_starts_from(t
     torch.manual_seed(1)
     module = AffineInvariantModule(TinyNet(norm=True), weights=tmp_path / "earlier.ckpt")
     trainer(tmp_path, callbacks=[Finder(num_training_steps=3)]).fit(module, datamodule=DATA)
+
+
+class Small(AffineInvariantModule):
+    """Has memory for so many images, and notes what it was given."""
+
+    memory = 5
+
+    def losses(self, batch: Any) -> Any:
+        self.given.append([int(rows) for rows in batch.dataset.bincount(minlength=2)])
+        if len(batch) > self.memory:
+            raise RuntimeError("CUDA out of memory.")
+        return super().losses(batch)
+
+
+def small(memory: int = 5, **options: Any) -> Any:
+    torch.manual_seed(0)
+    module = Small(TinyNet(norm=True), optimizer=partial(torch.optim.SGD, lr=1e-2, momentum=0.9), **options)
+    module.memory, module.given = memory, []
+    return module
+
+
+def two_sources(scenes: Path, batch_size: int = 6, **options: Any) -> DepthDataModule:
+    sources = [ShardSource(str(scenes), split, name=split) for split in ("train", "test")]
+    return DepthDataModule(sources, batch_size=batch_size, size=(16, 24), **options)
+
+
+class Steps(Callback):
+    """What the steps of a run learn from, and at what rate; a search has no callbacks."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.seen.append((trainer.global_step, trainer.current_epoch, batch_idx, batch.keys, rate))
+
+
+@pytest.mark.parametrize(("mode", "size"), [("power", 4), ("binsearch", 5)])
+def test_a_search_for_a_batch_size_tries_what_it_says_and_leaves_no_trace(
+    mode: str, size: int, scenes: Path, tmp_path: Path
+) -> None:
+    """Also where the recipe's own size, six, does not fit; the schedule ends with the steps that there are then."""
+    runs = []
+    for how in ("known", "tuner", "callback"):
+        search = {"mode": mode, "margin": 0.0}
+        module, data = small(schedule=LinearDecay()), two_sources(scenes, size if how == "known" else 6)
+        callbacks = [steps := Steps(), *([BatchSizeFinder(**search)] if how == "callback" else [])]  # type: ignore[arg-type]
+        fitting = trainer(tmp_path, max_epochs=2, max_steps=-1, callbacks=callbacks)
+        if how == "tuner":
+            assert Tuner(fitting).scale_batch_size(module, datamodule=data, **search) == size  # type: ignore[arg-type]
+        fitting.fit(module, datamodule=data)
+        assert data.batch_size == size
+        assert all(abs(a - b) <= 1 for a, b in module.given)
+        if how != "known":
+            assert {2, 4, 8, size} <= {a + b for a, b in module.given} <= {2, 4, 8, 6, size}
+        runs.append((steps.seen, module.state_dict()))
+    for seen, weights in runs[1:]:
+        assert seen == runs[0][0]
+        assert_close(weights, runs[0][1], rtol=0, atol=0)
+
+
+def test_a_search_for_a_size_that_is_not_read_is_refused(scenes: Path, tmp_path: Path) -> None:
+    data = DepthDataModule(val_sources=[ShardSource(str(scenes), "test")])
+    with pytest.raises(RecipeError, match="search for val_batch_size.*got one for batch_size.*batch_arg_name='val_batch_size'"):
+        Tuner(trainer(tmp_path)).scale_batch_size(small(), datamodule=data, method="validate")
+
+
+@pytest.mark.parametrize("search", [BatchSizeFinder, partial(LearningRateFinder, num_training_steps=20, early_stop_threshold=None)])
+def test_a_run_that_goes_on_searches_nothing_anew(search: Any, scenes: Path, tmp_path: Path) -> None:
+    runs: list[Any] = []
+    for stop, checkpoint in ((5, None), (2, None), (5, tmp_path / "2.ckpt")):
+        module, data = small(), two_sources(scenes, 2)
+        fitting = trainer(tmp_path, max_steps=stop, callbacks=[search(), steps := Steps()])
+        fitting.fit(module, datamodule=data, ckpt_path=checkpoint)
+        fitting.save_checkpoint(tmp_path / f"{stop}.ckpt")
+        runs.append((steps.seen, module.state_dict(), data.batch_size))
+    (whole, weights, size), (begun, _, _), (rest, same, found) = runs
+    assert found == size
+    assert begun + rest == whole
+    assert_close(same, weights)
 
 
 def samples(count: int = 4) -> list[Any]:
