@@ -140,17 +140,18 @@ class DepthDataModule(LightningDataModule):
         return unique_names(self.test_sources)
 
     def setup(self, stage: str) -> None:
-        """Begin the trainer's search for a batch size with the size that it tries first: it sets it on loaders made before.
+        """Begin the trainer's search for a batch size with the size that it tries first, which it sets too late.
 
         Raises:
             RecipeError: it searches for a size that is not that of the stage's batches.
         """
         name = "batch_size" if stage == "fit" else "val_batch_size"
-        for search in getattr(self.trainer, "callbacks", ()):
-            if isinstance(search, BatchSizeFinder) and search.optimal_batch_size and not self.trainer.fast_dev_run:
+        trainer: Any = self.trainer
+        for search in getattr(trainer, "callbacks", ()):
+            if isinstance(search, BatchSizeFinder) and search.optimal_batch_size and not trainer.fast_dev_run:
                 if search._batch_arg_name != name:
                     raise RecipeError(
-                        f"expected a search for {name}, of the batches that are read here; got one for {search._batch_arg_name}. "
+                        f"expected a search for {name}, of the batches read here; got one for {search._batch_arg_name}. "
                         f"Give it batch_arg_name={name!r}, or take it out of the trainer's callbacks."
                     )
                 setattr(self, name, search.optimal_batch_size)

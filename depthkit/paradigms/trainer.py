@@ -51,7 +51,7 @@ class ServesTheTrainer(LightningModule):
 
     @property
     def searched(self) -> tuple[float | None, int | None]:
-        """What searches find and the optimizer is built with: the rate, and the batch size, by which a schedule counts steps."""
+        """What a search finds and the optimizer is built with: the rate; the batch size, by which a schedule counts steps."""
         return self.lr, getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
 
     def on_fit_start(self) -> None:

@@ -129,7 +129,7 @@ class Positioned(Probe):
         pass
 
 
-@pytest.mark.quick(every=["None"])
+@pytest.mark.quick(every=["None", "after"])
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("every", [None, 1, "after"])
 @pytest.mark.parametrize("limit", [{"max_steps": 14, "max_epochs": -1}, {"max_steps": 14}, {"max_epochs": 4}])
@@ -145,7 +145,11 @@ def test_a_run_goes_on_from_what_was_written_as_its_steps_ended(root, tmp_path, 
     seen, losses, checkpoint = [], [], None
     for stop in (*stops, None):
         part = Positioned()
-        run = trainer(tmp_path / f"to {stop}", every=100 if every == "after" else every, **(limit if stop is None else {**limit, "max_steps": stop}))
+        run = trainer(
+            tmp_path / f"to {stop}",
+            every=100 if every == "after" else every,
+            **(limit if stop is None else {**limit, "max_steps": stop}),
+        )
         run.fit(part, data(root), ckpt_path=checkpoint)
         seen, losses, checkpoint = seen + part.seen, losses + part.losses, str(tmp_path / f"to {stop}" / f"step={stop}.ckpt")
         if every == "after":

@@ -192,11 +192,15 @@ def test_a_search_for_a_batch_size_tries_what_it_says_and_leaves_no_trace(
 
 def test_a_search_for_a_size_that_is_not_read_is_refused(scenes: Path, tmp_path: Path) -> None:
     data = DepthDataModule(val_sources=[ShardSource(str(scenes), "test")])
-    with pytest.raises(RecipeError, match="search for val_batch_size.*got one for batch_size.*batch_arg_name='val_batch_size'"):
+    with pytest.raises(
+        RecipeError, match=r"search for val_batch_size.*got one for batch_size.*batch_arg_name='val_batch_size'"
+    ):
         Tuner(trainer(tmp_path)).scale_batch_size(small(), datamodule=data, method="validate")
 
 
-@pytest.mark.parametrize("search", [BatchSizeFinder, partial(LearningRateFinder, num_training_steps=20, early_stop_threshold=None)])
+@pytest.mark.parametrize(
+    "search", [BatchSizeFinder, partial(LearningRateFinder, num_training_steps=20, early_stop_threshold=None)]
+)
 def test_a_run_that_goes_on_searches_nothing_anew(search: Any, scenes: Path, tmp_path: Path) -> None:
     runs: list[Any] = []
     for stop, checkpoint in ((5, None), (2, None), (5, tmp_path / "2.ckpt")):
